@@ -1,0 +1,516 @@
+//! Messages between a terminal and the gateway. Each travels as the payload of one MLS application
+//! message; fields are numbered, so that old and new versions read each other.
+
+use crate::{Biometric, CaptureId, Hand, Pseudonym, Purpose, PurposeSet, Timestamp};
+use minicbor::{Decode, Encode};
+
+/// A terminal asks.
+#[derive(Encode, Decode)]
+pub struct Request {
+    /// The act that this request is about; repeated when the same request is sent again.
+    #[n(0)]
+    pub capture: CaptureId,
+    /// The terminal's clock when the person acted.
+    #[n(1)]
+    pub at: Timestamp,
+    /// What is asked.
+    #[n(2)]
+    pub body: RequestBody,
+}
+
+/// What a terminal can ask.
+#[derive(Encode, Decode)]
+#[allow(clippy::large_enum_variant, reason = "decoded once, handled at once")]
+pub enum RequestBody {
+    /// Recognise the hand and do what the person came for.
+    #[n(0)]
+    Scan(#[n(0)] Scan),
+    /// Enrol a person.
+    #[n(1)]
+    Enrol(#[n(0)] Enrolment),
+    /// Is somebody there? Answered with [`AnswerBody::Done`].
+    #[n(2)]
+    Ping,
+}
+
+/// One deliberate presentation of a hand.
+#[derive(Encode, Decode)]
+pub struct Scan {
+    /// What the person wants.
+    #[n(0)]
+    pub intent: Intent,
+    /// Pictures of one hand.
+    #[n(1)]
+    pub frames: Vec<Frame>,
+    /// The claim token that was shown or tapped, if any.
+    #[n(2)]
+    pub claim: Option<Biometric<Vec<u8>>>,
+    /// Whether the person asked to be looked up beyond this store.
+    #[n(3)]
+    pub ask_cloud: bool,
+}
+
+/// What the person came for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Intent {
+    /// Pay the amount shown before the hand was asked for.
+    #[n(0)]
+    Pay(#[n(0)] Payment),
+    /// Use the loyalty account.
+    #[n(1)]
+    Loyalty,
+    /// Enter.
+    #[n(2)]
+    Entry,
+    /// Enter a restricted zone as an employee.
+    #[n(3)]
+    Staff {
+        /// The zone's name.
+        #[n(0)]
+        zone: String,
+    },
+    /// See the own uses and consents.
+    #[n(4)]
+    History,
+    /// Stop recognition until resumed.
+    #[n(5)]
+    Pause,
+    /// Resume recognition.
+    #[n(6)]
+    Resume,
+    /// Withdraw consent for purposes.
+    #[n(7)]
+    Withdraw {
+        /// The purposes.
+        #[n(0)]
+        purposes: PurposeSet,
+    },
+    /// Be forgotten (GDPR Art. 17).
+    #[n(8)]
+    Erase,
+}
+
+impl Intent {
+    /// The purpose that the hand is used for; `None` when the person exercises a right, for which
+    /// any of their own purposes serves.
+    pub const fn purpose(&self) -> Option<Purpose> {
+        match self {
+            Self::Pay(_) => Some(Purpose::Pay),
+            Self::Loyalty => Some(Purpose::Loyalty),
+            Self::Entry => Some(Purpose::Entry),
+            Self::Staff { .. } => Some(Purpose::Staff),
+            Self::History | Self::Pause | Self::Resume | Self::Withdraw { .. } | Self::Erase => {
+                None
+            }
+        }
+    }
+}
+
+/// What is paid, to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Payment {
+    /// Amount in the currency's minor unit (cents).
+    #[n(0)]
+    pub minor_units: u64,
+    /// ISO 4217 code.
+    #[n(1)]
+    pub currency: String,
+    /// Who is paid, as shown to the person.
+    #[n(2)]
+    pub payee: String,
+    /// Fresh random bytes of the point of sale, repeated in the assertion.
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub nonce: [u8; 16],
+}
+
+/// One encoded picture.
+#[derive(Encode, Decode)]
+pub struct Frame {
+    /// The light it was taken in.
+    #[n(0)]
+    pub band: Band,
+    /// A PNG or JPEG file.
+    #[n(1)]
+    pub picture: Biometric<Vec<u8>>,
+}
+
+/// The light of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Band {
+    /// Visible light.
+    #[n(0)]
+    Visible,
+    /// Near infrared, 850 to 940 nm.
+    #[n(1)]
+    NearInfrared,
+}
+
+/// Everything that an enrolment needs, given at the terminal in one go.
+#[derive(Encode, Decode)]
+pub struct Enrolment {
+    /// One to three captures of each hand.
+    #[n(0)]
+    pub captures: Vec<HandCapture>,
+    /// One entry for each purpose that the person agreed to on its own screen.
+    #[n(1)]
+    pub consents: Vec<ConsentGiven>,
+    /// How old the person says they are.
+    #[n(2)]
+    pub age: Age,
+    /// The payment provider's token for the card; never a card number.
+    #[n(3)]
+    pub card_token: Option<Biometric<Vec<u8>>>,
+    /// Phone number in E.164 form, for notices.
+    #[n(4)]
+    pub phone: Option<Biometric<Vec<u8>>>,
+    /// For the purpose `staff`: what the employer authorised.
+    #[n(5)]
+    pub authorisation: Option<Authorisation>,
+}
+
+/// One capture of one hand.
+#[derive(Encode, Decode)]
+pub struct HandCapture {
+    /// Which hand.
+    #[n(0)]
+    pub hand: Hand,
+    /// Its frames.
+    #[n(1)]
+    pub frames: Vec<Frame>,
+}
+
+/// The person read a notice and confirmed (two acts: reading is not agreeing).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ConsentGiven {
+    /// For what.
+    #[n(0)]
+    pub purpose: Purpose,
+    /// The version of the notice that was shown.
+    #[n(1)]
+    pub notice: String,
+    /// The language it was shown in (BCP 47).
+    #[n(2)]
+    pub language: String,
+    /// The separate confirmation was made.
+    #[n(3)]
+    pub confirmed: bool,
+}
+
+/// Declared age; never estimated from the hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Age {
+    /// 18 or older.
+    #[n(0)]
+    Adult,
+    /// 15 to 17.
+    #[n(1)]
+    From15To17,
+    /// Under 15, with a holder of parental responsibility who agrees jointly.
+    #[n(2)]
+    Under15WithGuardian,
+    /// Under 15, alone.
+    #[n(3)]
+    Under15,
+}
+
+/// An employer's authorisation for a restricted zone.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Authorisation {
+    /// The listed zone.
+    #[n(0)]
+    pub zone: String,
+    /// The day it ends.
+    #[n(1)]
+    pub until: Timestamp,
+}
+
+/// The gateway answers.
+#[derive(Encode, Decode)]
+pub struct Answer {
+    /// The act that was asked about.
+    #[n(0)]
+    pub capture: CaptureId,
+    /// What became of it.
+    #[n(1)]
+    pub body: AnswerBody,
+}
+
+/// What can become of a request. The set is closed and holds no score.
+#[derive(Debug, Encode, Decode)]
+pub enum AnswerBody {
+    /// Recognised, and allowed to do what was asked.
+    #[n(0)]
+    Accepted(#[n(0)] Accepted),
+    /// The capture was too poor: show the prompt and capture again.
+    #[n(1)]
+    Retry {
+        /// Why.
+        #[n(0)]
+        problem: CaptureProblem,
+        /// Which capture of an enrolment, from 0.
+        #[n(1)]
+        index: u8,
+    },
+    /// Not recognised: offer the other way.
+    #[n(2)]
+    NotRecognised,
+    /// Not allowed, whoever it is: offer the other way.
+    #[n(3)]
+    Refused {
+        /// Why, for the screen.
+        #[n(0)]
+        reason: Refusal,
+    },
+    /// Overloaded: use another way.
+    #[n(4)]
+    Busy,
+    /// Enrolled. The tokens go to the person's phone, card or paper; the store keeps none.
+    #[n(5)]
+    Enrolled {
+        /// One token for each medium that custody asks for; empty in `operator` custody without
+        /// roaming.
+        #[n(0)]
+        claims: Vec<IssuedClaim>,
+    },
+    /// The person's own uses and consents.
+    #[n(6)]
+    History {
+        /// Newest first.
+        #[n(0)]
+        uses: Vec<Use>,
+        /// Purposes with a live consent.
+        #[n(1)]
+        consents: PurposeSet,
+    },
+    /// Paused, resumed, withdrawn, or the answer to a ping.
+    #[n(7)]
+    Done,
+    /// Forgotten; the receipt is signed JSON that `palmgate audit receipt` checks.
+    #[n(8)]
+    Erased {
+        /// The receipt.
+        #[n(0)]
+        receipt: String,
+    },
+}
+
+/// The person was recognised and the decision is yes.
+#[derive(Debug, Encode, Decode)]
+pub struct Accepted {
+    /// The person under this purpose.
+    #[n(0)]
+    pub pseudonym: PseudonymText,
+    /// The payment provider's token, for `pay` only.
+    #[n(1)]
+    pub card_token: Option<CardToken>,
+    /// For `pay`: signature of the gateway over amount, currency, payee, nonce and pseudonym.
+    #[n(2)]
+    pub assertion: Option<AssertionBytes>,
+}
+
+macro_rules! unprinted {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(#[n(0)] pub $inner);
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+
+unprinted! {
+    /// A pseudonym in an answer; `Debug` does not show it.
+    PseudonymText(Pseudonym)
+}
+unprinted! {
+    /// A card token in an answer; `Debug` does not show it.
+    CardToken(String)
+}
+unprinted! {
+    /// A `COSE_Sign1` structure (RFC 9052); `Debug` does not show it.
+    AssertionBytes(minicbor::bytes::ByteVec)
+}
+unprinted! {
+    /// A claim token (`COSE_Sign1`); `Debug` does not show it.
+    ClaimBytes(minicbor::bytes::ByteVec)
+}
+
+/// A token that lets its holder claim the enrolment.
+#[derive(Debug, Encode, Decode)]
+pub struct IssuedClaim {
+    /// What it can be used for.
+    #[n(0)]
+    pub purposes: PurposeSet,
+    /// The token: bytes for a QR code, card or phone.
+    #[n(1)]
+    pub token: ClaimBytes,
+}
+
+/// One use of the palm, as the person sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Use {
+    /// When.
+    #[n(0)]
+    pub at: Timestamp,
+    /// Where: the terminal's name.
+    #[n(1)]
+    pub terminal: String,
+    /// For what.
+    #[n(2)]
+    pub purpose: Purpose,
+}
+
+/// Why a capture could not be used. Each has a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum CaptureProblem {
+    /// No hand in the picture.
+    #[n(0)]
+    NoHand,
+    /// More than one hand.
+    #[n(1)]
+    SeveralHands,
+    /// The back of a hand.
+    #[n(2)]
+    BackOfHand,
+    /// Too little light.
+    #[n(3)]
+    TooDark,
+    /// Too much light.
+    #[n(4)]
+    TooBright,
+    /// Out of focus or moved.
+    #[n(5)]
+    Blurred,
+    /// Part of the palm is outside the picture.
+    #[n(6)]
+    CutOff,
+    /// Tilted, too small or the fingers closed.
+    #[n(7)]
+    Pose,
+    /// Signs of a copy instead of a living hand.
+    #[n(8)]
+    NotLive,
+    /// The file is no picture that can be read.
+    #[n(9)]
+    Unreadable,
+    /// The hand in this capture is not the hand of the other captures.
+    #[n(10)]
+    Inconsistent,
+}
+
+impl CaptureProblem {
+    /// What a screen says about it, in English.
+    pub const fn prompt(self) -> &'static str {
+        match self {
+            Self::NoHand => "Hold your open hand over the reader.",
+            Self::SeveralHands => "One hand only, please.",
+            Self::BackOfHand => "Turn your palm towards the reader.",
+            Self::TooDark => "Too dark: move your hand closer.",
+            Self::TooBright => "Too bright: shade the reader.",
+            Self::Blurred => "Hold your hand still.",
+            Self::CutOff => "Move your whole palm into view.",
+            Self::Pose => "Open your hand, flat to the reader.",
+            Self::NotLive => {
+                "The reader could not confirm a living hand. Try again or use another way."
+            }
+            Self::Unreadable => "The terminal sent a picture that cannot be read. Use another way.",
+            Self::Inconsistent => "Use the same hand for each capture.",
+        }
+    }
+
+    /// The label used in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoHand => "no-hand",
+            Self::SeveralHands => "several-hands",
+            Self::BackOfHand => "back-of-hand",
+            Self::TooDark => "too-dark",
+            Self::TooBright => "too-bright",
+            Self::Blurred => "blurred",
+            Self::CutOff => "cut-off",
+            Self::Pose => "pose",
+            Self::NotLive => "not-live",
+            Self::Unreadable => "unreadable",
+            Self::Inconsistent => "inconsistent",
+        }
+    }
+}
+
+/// Why something is not allowed. Never "banned": there is no such list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Refusal {
+    /// This terminal or store does not serve the purpose.
+    #[n(0)]
+    PurposeNotServed,
+    /// The clock of the terminal is off, or the request is old.
+    #[n(1)]
+    Stale,
+    /// The claim token is expired, forged, or of another tenant.
+    #[n(2)]
+    ClaimInvalid,
+    /// This store works with a claim: show the code or tap the card first.
+    #[n(3)]
+    ClaimNeeded,
+    /// A consent that the act needs was not given or not confirmed.
+    #[n(4)]
+    ConsentMissing,
+    /// Below the age for the purpose.
+    #[n(5)]
+    AgeGate,
+    /// Too many failed tries: wait, or use another way.
+    #[n(6)]
+    TooManyTries,
+    /// The store's data is out of date and locked itself.
+    #[n(7)]
+    LeaseExpired,
+    /// A card number was sent where only a token may be.
+    #[n(8)]
+    CardNumber,
+    /// The request is malformed or over a limit: the terminal's fault.
+    #[n(9)]
+    Malformed,
+    /// The zone is not a listed restricted zone, or the person is not authorised for it.
+    #[n(10)]
+    ZoneNotListed,
+    /// The box could not do it and kept nothing: try again.
+    #[n(11)]
+    Internal,
+    /// This hand is enrolled already.
+    #[n(12)]
+    AlreadyEnrolled,
+    /// An amount above what a palm alone may pay: use a second factor.
+    #[n(13)]
+    StepUp,
+}
+
+impl Refusal {
+    /// The label used in metrics and papers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PurposeNotServed => "purpose-not-served",
+            Self::Stale => "stale",
+            Self::ClaimInvalid => "claim-invalid",
+            Self::ClaimNeeded => "claim-needed",
+            Self::ConsentMissing => "consent-missing",
+            Self::AgeGate => "age-gate",
+            Self::TooManyTries => "too-many-tries",
+            Self::LeaseExpired => "lease-expired",
+            Self::CardNumber => "card-number",
+            Self::Malformed => "malformed",
+            Self::ZoneNotListed => "zone-not-listed",
+            Self::Internal => "internal",
+            Self::AlreadyEnrolled => "already-enrolled",
+            Self::StepUp => "step-up",
+        }
+    }
+}

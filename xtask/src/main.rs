@@ -1,0 +1,108 @@
+//! Chores of the workspace. `cargo xtask test` installs what the tests need from the distribution's
+//! packages, then runs everything.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+/// Programs that the tests start, and the package that brings each.
+const PROGRAMS: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("openssl", "openssl")];
+
+fn main() -> ExitCode {
+    let verb = env::args().nth(1).unwrap_or_default();
+    let done = match verb.as_str() {
+        "test" => test(),
+        "lint" => lint(),
+        _ => Err("usage: cargo xtask test | lint".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> Result<(), String> {
+    install_programs()?;
+    lint()?;
+    // The stories start the built programs.
+    step("build", "cargo", &["build", "--release", "--workspace"])?;
+    step("tests and stories", "cargo", &["test", "--release", "--workspace"])
+}
+
+fn lint() -> Result<(), String> {
+    step("format", "cargo", &["fmt", "--all", "--", "--check"])?;
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step("clippy", "cargo", &clippy)?;
+    install_cargo_deny()?;
+    step("cargo deny", "cargo", &["deny", "check", "bans", "licenses", "sources"])?;
+    let mut doc = Command::new("cargo");
+    doc.args(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    run("documentation", doc)
+}
+
+/// Installs missing programs with apt; says what to do where there is none.
+fn install_programs() -> Result<(), String> {
+    let missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|(program, _)| !is_installed(program))
+        .map(|(_, package)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
+        if !is_root() {
+            command.arg("apt-get");
+        }
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        run("apt-get", command)
+    };
+    apt(&["update", "-q"])?;
+    let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
+    install.extend(missing);
+    apt(&install)
+}
+
+fn install_cargo_deny() -> Result<(), String> {
+    let present = Command::new("cargo").args(["deny", "--version"]).output();
+    if present.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    step(
+        "install cargo-deny",
+        "cargo",
+        &["install", "cargo-deny", "--locked", "--version", "^0.20"],
+    )
+}
+
+fn is_installed(program: &str) -> bool {
+    let places = env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/sbin", "/usr/local/sbin"].map(std::path::PathBuf::from);
+    env::split_paths(&places).chain(sbin).any(|place| place.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+}
+
+fn step(name: &str, program: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    run(name, command)
+}
+
+fn run(name: &str, mut command: Command) -> Result<(), String> {
+    println!("── {name}");
+    let begun = Instant::now();
+    let status = command.status().map_err(|error| format!("{name}: {error}"))?;
+    println!("── {name}: {:.0} s", begun.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(format!("{name} failed with {status}")) }
+}
