@@ -1,0 +1,32 @@
+//! The only place that decides. Events go in with the time, commands come out; there are no
+//! sockets, disks, clocks or random numbers here, so that each legal rule is a unit test, a whole
+//! store is a simulation and a day can be decided again.
+//!
+//! ```text
+//! Request ─gates─▶ Extract ─Extracted─▶ Identify | Compare ─▶ Accept | Reply | Escalate | Erase …
+//! ```
+//!
+//! Every decision carries the ids of the rules that made it (see [`Rule`]).
+
+mod command;
+mod engine;
+mod enrolment;
+mod event;
+mod gates;
+mod person;
+mod retention;
+mod rights;
+mod rules;
+mod scan;
+mod settings;
+mod shard;
+
+pub use command::{Command, Decision, DecisionKind, Source};
+pub use engine::{Engine, Standing};
+pub use event::{
+    CaptureFacts, ClaimFacts, ClaimPresented, EnrolmentFacts, Event, FreshIds, Match, RecordFacts,
+    Resolved, ScanFacts, TerminalFacts, Ticket,
+};
+pub use person::{Origin, Profile};
+pub use rules::Rule;
+pub use settings::Settings;

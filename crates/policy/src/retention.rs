@@ -1,0 +1,49 @@
+use crate::{Command, Engine, Profile, Rule, rules};
+use palmgate_protocol::{MemberId, Purpose, Timestamp};
+
+impl Engine {
+    /// When everything about the person must be gone: after inactivity, never later than the last
+    /// consent or authorisation.
+    pub(crate) fn expiry(&self, profile: &Profile, used_at: Timestamp) -> Timestamp {
+        let matched = profile.consents.iter().filter(|consent| consent.purpose != Purpose::Roaming);
+        let consented = matched.map(|consent| consent.expires_at).max();
+        let authorised = profile.authorisation.as_ref().map(|authorisation| authorisation.until);
+        let basis = consented.max(authorised).unwrap_or(used_at);
+        used_at.after(self.settings.inactivity).min(basis)
+    }
+
+    /// A use counts against inactivity. Written at most once a day, not at every scan.
+    pub(crate) fn prolong(&mut self, member: MemberId, now: Timestamp) -> Option<Command> {
+        let expiry = self.expiry(self.people.get(&member)?, now);
+        let person = self.people.get_mut(&member)?;
+        if expiry.since(person.expires_at) < palmgate_protocol::DAY {
+            return None;
+        }
+        person.expires_at = expiry;
+        Some(Command::Update(member, Box::new(person.clone())))
+    }
+
+    /// Erases who expired, a bounded number at a time.
+    pub(crate) fn sweep(&mut self, now: Timestamp) -> Vec<Command> {
+        let due = |profile: &Profile| -> Option<Rule> {
+            let live = profile.hands.iter().any(|(purpose, _)| profile.basis(*purpose, now));
+            let staff = profile.hands.iter().all(|(purpose, _)| *purpose == Purpose::Staff);
+            match (live, staff) {
+                (false, true) => Some(rules::RET_04),
+                (false, false) => Some(rules::E_CONS_4),
+                (true, _) if now >= profile.expires_at => Some(rules::RET_03),
+                (true, _) => None,
+            }
+        };
+        let expired: Vec<(MemberId, Rule)> = self
+            .people
+            .iter()
+            .filter_map(|(member, profile)| Some((*member, due(profile)?)))
+            .take(self.settings.sweep_limit)
+            .collect();
+        expired
+            .into_iter()
+            .flat_map(|(member, rule)| self.erase(member, rule, None, true))
+            .collect()
+    }
+}

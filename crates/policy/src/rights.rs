@@ -1,0 +1,94 @@
+use crate::{Command, DecisionKind, Engine, Ticket, rules, scan::ScanWork};
+use palmgate_protocol::{
+    MemberId, Purpose, PurposeSet, Timestamp,
+    terminal::{AnswerBody, Intent},
+};
+
+impl Engine {
+    /// A recognised person exercises a right. Somebody whose record this store does not hold is
+    /// sent to the store that enrolled them.
+    pub(crate) fn exercise(
+        &mut self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: Option<MemberId>,
+        now: Timestamp,
+    ) -> Vec<Command> {
+        let Some(member) = member.filter(|member| self.people.contains_key(member)) else {
+            let decision = scan.decision("not-recognised", vec![rules::G_22]);
+            return vec![Command::Reply(ticket, AnswerBody::NotRecognised), Command::Log(decision)];
+        };
+        match &scan.intent {
+            Intent::History => self.show_history(ticket, scan, member, now),
+            Intent::Pause => self.set_paused(ticket, scan, member, true),
+            Intent::Resume => self.set_paused(ticket, scan, member, false),
+            Intent::Withdraw { purposes } => self.withdraw(ticket, scan, member, *purposes),
+            Intent::Erase => self.erase(member, rules::G_17, Some(ticket), true),
+            Intent::Pay(_) | Intent::Loyalty | Intent::Entry | Intent::Staff { .. } => Vec::new(),
+        }
+    }
+
+    fn show_history(
+        &self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: MemberId,
+        now: Timestamp,
+    ) -> Vec<Command> {
+        let person = self.people.get(&member);
+        let purposes = person.map_or_else(PurposeSet::default, |person| person.purposes(now));
+        let mut decision = scan.decision("history", vec![rules::G_15]);
+        decision.subject = person.map(|person| (member, person.salt));
+        vec![Command::ReplyHistory(ticket, member, purposes), Command::Log(decision)]
+    }
+
+    fn set_paused(
+        &mut self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: MemberId,
+        paused: bool,
+    ) -> Vec<Command> {
+        let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
+        person.paused = paused;
+        let outcome = if paused { "paused" } else { "resumed" };
+        let mut decision = scan.decision(outcome, vec![rules::G_18]);
+        decision.subject = Some((member, person.salt));
+        vec![
+            Command::Update(member, Box::new(person.clone())),
+            Command::Reply(ticket, AnswerBody::Done),
+            Command::Log(decision),
+        ]
+    }
+
+    /// Withdrawing the last purpose leaves no reason to keep anything.
+    fn withdraw(
+        &mut self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: MemberId,
+        purposes: PurposeSet,
+    ) -> Vec<Command> {
+        let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
+        person.consents.retain(|consent| !purposes.contains(consent.purpose));
+        person.hands.retain(|(purpose, _)| !purposes.contains(*purpose));
+        person.pseudonyms.retain(|(purpose, _)| !purposes.contains(*purpose));
+        if purposes.contains(Purpose::Staff) {
+            person.authorisation = None;
+        }
+        let mut decision =
+            scan.decision("withdrawn", vec![rules::G_07_3, rules::G_17, rules::G_19]);
+        decision.kind = DecisionKind::Right;
+        decision.subject = Some((member, person.salt));
+        if person.hands.is_empty() {
+            let mut commands = vec![Command::Log(decision)];
+            commands.extend(self.erase(member, rules::G_07_3, Some(ticket), true));
+            return commands;
+        }
+        vec![
+            Command::RemovePurposes(ticket, member, purposes, Box::new(person.clone())),
+            Command::Reply(ticket, AnswerBody::Done),
+            Command::Log(decision),
+        ]
+    }
+}

@@ -1,0 +1,73 @@
+use crate::{Command, Decision, DecisionKind, Engine, Origin, Profile, RecordFacts, rules};
+use palmgate_protocol::{MemberId, Purpose, Timestamp};
+use std::collections::BTreeSet;
+
+impl Engine {
+    /// Takes over a verified shard: only people with a live consent that covers this store, nobody
+    /// who was erased here; who is removed is erased.
+    pub(crate) fn shard_offered(
+        &mut self,
+        version: u64,
+        lease_until: Timestamp,
+        whole: bool,
+        people: Vec<RecordFacts>,
+        removed: &[MemberId],
+        now: Timestamp,
+    ) -> Vec<Command> {
+        if now >= lease_until {
+            let decision = Decision::new(DecisionKind::Shard, "lease-expired", vec![rules::LEASE]);
+            return vec![Command::Log(decision)];
+        }
+        let mut gone: BTreeSet<MemberId> = removed.iter().copied().collect();
+        if whole {
+            let kept: BTreeSet<MemberId> = people.iter().map(|person| person.member).collect();
+            let from_cloud = self.people.iter().filter(|(_, p)| p.origin == Origin::Cloud);
+            gone.extend(from_cloud.map(|(member, _)| *member).filter(|m| !kept.contains(m)));
+        }
+        let mut commands = Vec::new();
+        for member in gone {
+            commands.extend(self.erase(member, rules::G_19, None, false));
+        }
+        let adopted = people.into_iter().filter_map(|facts| self.adopt(&facts, now)).collect();
+        self.lease_until = Some(lease_until);
+        commands.push(Command::AdoptShard(version, adopted));
+        let decision =
+            Decision::new(DecisionKind::Shard, "adopted", vec![rules::G_14, rules::G_19]);
+        commands.push(Command::Log(decision));
+        commands
+    }
+
+    fn adopt(&mut self, facts: &RecordFacts, now: Timestamp) -> Option<(MemberId, Profile)> {
+        let own = self.people.get(&facts.member).is_some_and(|p| p.origin == Origin::Store);
+        let live = |purpose: Purpose| {
+            let mut consents = facts.consents.iter();
+            consents.any(|consent| consent.purpose == purpose && now < consent.expires_at)
+        };
+        let usable = live(Purpose::Roaming) && now < facts.expires_at;
+        if own || !usable || self.erasing.contains_key(&facts.member) {
+            return None;
+        }
+        let profile = self.profile_of(facts, now);
+        self.load(facts.member, profile.clone());
+        Some((facts.member, profile))
+    }
+
+    /// The profile of a person whom the cloud gave.
+    pub(crate) fn profile_of(&self, facts: &RecordFacts, now: Timestamp) -> Profile {
+        let served = |purpose: Purpose| self.settings.purposes.contains(purpose);
+        let (hands, pseudonyms) = (facts.hands.iter(), facts.pseudonyms.iter());
+        Profile {
+            claim: facts.claim,
+            custody: facts.custody,
+            origin: Origin::Cloud,
+            consents: facts.consents.clone(),
+            hands: hands.filter(|(purpose, _)| served(*purpose)).copied().collect(),
+            pseudonyms: pseudonyms.filter(|(purpose, _)| served(*purpose)).copied().collect(),
+            paused: false,
+            authorisation: None,
+            enrolled_at: now,
+            expires_at: facts.expires_at,
+            salt: facts.salt,
+        }
+    }
+}
