@@ -1,0 +1,71 @@
+//! What each step of a scan costs on one thread.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use palmgate_palm::{Extractor, Steps, Transform};
+use palmgate_protocol::terminal::{Band, Frame};
+use palmgate_protocol::{Biometric, Purpose, Secret};
+use std::{hint::black_box, time::Duration};
+
+/// Name and part of a step.
+type Step = (&'static str, fn(&Steps) -> Duration);
+
+const STEPS: [Step; 7] = [
+    ("decode", |steps| steps.decode),
+    ("detect", |steps| steps.detect),
+    ("landmarks", |steps| steps.landmarks),
+    ("region", |steps| steps.region),
+    ("embed", |steps| steps.embed),
+    ("code", |steps| steps.code),
+    ("total", Steps::total),
+];
+
+fn small() -> Vec<u8> {
+    include_bytes!("../data/hands/IMG_4322.JPG").to_vec()
+}
+
+/// The same hand as a 640 × 480 picture.
+fn large() -> Vec<u8> {
+    use image::{ExtendedColorType, codecs::jpeg::JpegEncoder, imageops};
+    let hand = image::load_from_memory(&small()).expect("a picture of the data set").to_rgb8();
+    let hand = imageops::resize(&hand, 480, 480, imageops::FilterType::CatmullRom);
+    let mut picture = image::RgbImage::from_pixel(640, 480, image::Rgb([180; 3]));
+    imageops::overlay(&mut picture, &hand, 80, 0);
+    let mut file = Vec::new();
+    JpegEncoder::new_with_quality(&mut file, 90)
+        .encode(&picture, 640, 480, ExtendedColorType::Rgb8)
+        .expect("memory takes every picture");
+    file
+}
+
+fn capture(criterion: &mut Criterion) {
+    let extractor = Extractor::load().expect("the models are in the program");
+    for (size, file) in [("100x100", small()), ("640x480", large())] {
+        let frames = [Frame { band: Band::Visible, picture: Biometric::new(file) }];
+        let mut group = criterion.benchmark_group(size);
+        group.sample_size(20).measurement_time(Duration::from_secs(4));
+        for (name, part) in STEPS {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let once = || extractor.capture(black_box(&frames)).map(|c| part(&c.steps));
+                    (0..rounds).map(|_| once().expect("a good picture")).sum()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn protect(criterion: &mut Criterion) {
+    let extractor = Extractor::load().expect("the models are in the program");
+    let (key, tenant) = (Secret::new([1; 32]), "chain".parse().expect("a name"));
+    let transform = Transform::derive(&key, &tenant, Purpose::Pay);
+    let frames = [Frame { band: Band::Visible, picture: Biometric::new(small()) }];
+    let capture = extractor.capture(&frames).expect("a good picture");
+    criterion.bench_function("derive", |bencher| {
+        bencher.iter(|| Transform::derive(&key, &tenant, Purpose::Pay));
+    });
+    criterion.bench_function("probe", |bencher| bencher.iter(|| transform.probe(&capture)));
+}
+
+criterion_group!(benches, capture, protect);
+criterion_main!(benches);

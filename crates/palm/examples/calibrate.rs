@@ -1,0 +1,271 @@
+#![allow(clippy::print_stderr, reason = "a command that reports to a terminal")]
+//! Measures the matcher and writes `src/calibrated.rs`.
+//!
+//! `cargo run --release -p palmgate-palm --example calibrate -- HELD_OUT FILE`, where `HELD_OUT` is
+//! what `training/held_out.py` wrote: people whom the network has not seen. The real hands come
+//! from `data/hands`; their second captures are simulated.
+
+use palmgate_palm::{Capture, Extractor, Transform, simulate};
+use palmgate_protocol::terminal::{Band, Frame};
+use palmgate_protocol::{Probe, Purpose, Secret, Template};
+use std::{env, error::Error, fmt::Write as _, fs, path::Path, process::ExitCode};
+
+const RATES: [f64; 5] = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
+const ENROLMENT: u64 = 3;
+const PROBES: u64 = 2;
+/// Embeddings that go on to the comparison of codes: at 12 µs each this stays at a few milliseconds.
+const SHORTLIST: usize = 256;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let result = match arguments.as_slice() {
+        [held_out, file] => run(Path::new(held_out), Path::new(file)),
+        _ => Err("usage: calibrate HELD_OUT FILE".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(held_out: &Path, file: &Path) -> Result<(), Box<dyn Error>> {
+    let extractor = Extractor::load()?;
+    let transform = Transform::derive(&Secret::new([7; 32]), &"calibration".parse()?, Purpose::Pay);
+    let real = real_hands(&extractor, &transform)?;
+    let synthetic = synthetic_palms(&extractor, &transform, held_out)?;
+    let sets = [
+        ("207 real hands of strangers, every capture simulated from one photograph a hand", real),
+        ("synthetic people whom the network never saw, synthetic captures", synthetic),
+    ];
+    fs::write(file, report(&sets))?;
+    Ok(())
+}
+
+/// Cosine and share of equal hashes of one comparison.
+type Pair = (f32, f32);
+
+#[derive(Default)]
+struct Scores {
+    people: usize,
+    refused: usize,
+    mated: Vec<Pair>,
+    other: Vec<Pair>,
+}
+
+/// A person's reference and probes.
+struct Subject {
+    template: Template,
+    probes: Vec<Probe>,
+}
+
+fn real_hands(extractor: &Extractor, transform: &Transform) -> Result<Scores, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/hands");
+    let mut files: Vec<_> = fs::read_dir(folder)?
+        .map(|file| Ok(file?.path()))
+        .collect::<Result<_, std::io::Error>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
+    files.sort();
+    let mut refused = 0;
+    let mut subjects = Vec::new();
+    for path in files {
+        let picture = fs::read(&path)?;
+        let capture = |seed: u64| {
+            let picture = simulate::second_capture(&picture, seed);
+            extractor.capture(&[Frame { band: Band::Visible, picture }])
+        };
+        let captures: Vec<_> =
+            (1..=ENROLMENT + PROBES).filter_map(|seed| capture(seed).ok()).collect();
+        match subject(transform, &captures) {
+            Some(subject) => subjects.push(subject),
+            None => refused += 1,
+        }
+    }
+    Ok(Scores { refused, ..compare(&subjects) })
+}
+
+fn synthetic_palms(
+    extractor: &Extractor,
+    transform: &Transform,
+    file: &Path,
+) -> Result<Scores, Box<dyn Error>> {
+    let bytes = fs::read(file)?;
+    let (head, pixels) = bytes.split_at_checked(8).ok_or("the held-out file is cut off")?;
+    let captures = u32::from_le_bytes(head[4..].try_into()?) as usize;
+    let (regions, _) = pixels.as_chunks::<6400>();
+    let mut refused = 0;
+    let mut subjects = Vec::new();
+    for person in regions.chunks_exact(captures) {
+        let captures: Vec<_> =
+            person.iter().filter_map(|region| extractor.capture_region(region).ok()).collect();
+        match subject(transform, &captures) {
+            Some(subject) => subjects.push(subject),
+            None => refused += 1,
+        }
+    }
+    Ok(Scores { refused, ..compare(&subjects) })
+}
+
+/// The first captures enrol, the others are probes; `None` when there are too few good ones.
+fn subject(transform: &Transform, captures: &[Capture]) -> Option<Subject> {
+    let (enrolment, probes) = captures.split_at_checked(ENROLMENT as usize)?;
+    let template = transform.template(&enrolment.iter().collect::<Vec<_>>()).ok()?;
+    let probes: Vec<_> = probes.iter().map(|capture| transform.probe(capture)).collect();
+    (!probes.is_empty()).then_some(Subject { template, probes })
+}
+
+fn compare(subjects: &[Subject]) -> Scores {
+    let mut scores = Scores { people: subjects.len(), ..Scores::default() };
+    for (i, person) in subjects.iter().enumerate() {
+        for (j, reference) in subjects.iter().enumerate() {
+            for probe in person.probes.iter().take(if i == j { usize::MAX } else { 1 }) {
+                let pair = palmgate_palm::parts(probe, &reference.template);
+                if i == j { scores.mated.push(pair) } else { scores.other.push(pair) }
+            }
+        }
+    }
+    scores
+}
+
+/// The weight of the embedding that leaves the fewest misses at a rate of 1e-4, summed over the sets.
+fn best_weight(sets: &[(&str, Scores)]) -> f32 {
+    let cost = |weight: f32| -> f64 {
+        sets.iter()
+            .map(|(_, scores)| {
+                let other = fused(&scores.other, weight);
+                let mated = fused(&scores.mated, weight);
+                // Distance of the means in deviations breaks ties between weights without misses.
+                misses(&mated, threshold(&other, 1e-4)) - 1e-3 * separation(&mated, &other)
+            })
+            .sum()
+    };
+    (0..=20)
+        .map(|step| step as f32 * 0.05)
+        .min_by(|a, b| cost(*a).total_cmp(&cost(*b)))
+        .unwrap_or(0.3)
+}
+
+fn fused(pairs: &[Pair], weight: f32) -> Vec<f64> {
+    sorted(pairs.iter().map(|(cosine, hashes)| f64::from(weight * cosine + hashes)))
+}
+
+fn separation(mated: &[f64], other: &[f64]) -> f64 {
+    let moments = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        (mean, variance)
+    };
+    let ((a, u), (b, v)) = (moments(mated), moments(other));
+    (a - b) / f64::midpoint(u, v).sqrt()
+}
+
+fn misses(mated: &[f64], threshold: f64) -> f64 {
+    mated.partition_point(|&score| score < threshold) as f64 / mated.len() as f64
+}
+
+/// The score that non-mated comparisons exceed at `rate`: measured where there are enough of them,
+/// beyond that the tail of a generalised Pareto distribution fitted to the top hundredth by
+/// probability-weighted moments (Hosking and Wallis 1987).
+fn threshold(sorted: &[f64], rate: f64) -> f64 {
+    let count = sorted.len();
+    let tail = count / 100;
+    let start = sorted[count - tail - 1];
+    let excess: Vec<f64> = sorted[count - tail..].iter().map(|score| score - start).collect();
+    let n = excess.len() as f64;
+    let mean = excess.iter().sum::<f64>() / n;
+    let weighted = excess
+        .iter()
+        .enumerate()
+        .map(|(i, value)| value * (1.0 - (i as f64 + 0.65) / n))
+        .sum::<f64>()
+        / n;
+    // A bounded tail is not believed: beyond the measured pairs it would promise too much.
+    let shape = (2.0 - mean / (mean - 2.0 * weighted)).max(0.0);
+    let scale = mean * (1.0 - shape);
+    let share = rate / 0.01;
+    let reach = if shape < 1e-6 { -share.ln() } else { (share.powf(-shape) - 1.0) / shape };
+    start + scale * reach
+}
+
+/// The Rust source of the calibration.
+fn report(sets: &[(&str, Scores)]) -> String {
+    let weight = best_weight(sets);
+    let strictest = |rate: f64| {
+        let of = |scores: &Scores| threshold(&fused(&scores.other, weight), rate);
+        sets.iter().map(|(_, scores)| of(scores)).fold(f64::MIN, f64::max)
+    };
+    let thresholds = RATES.map(|rate| (rate, strictest(rate)));
+    let mut text = format!(
+        "//! Written by `examples/calibrate.rs`; not to be changed by hand.\n\n\
+         use crate::calibration::{{Calibration, Measurement}};\n\n\
+         pub(crate) static CURRENT: Calibration = Calibration {{\n    \
+         embedding_weight: {weight:.2},\n    code_weight: 1.0,\n    shortlist: {SHORTLIST},\n    \
+         thresholds: &[\n"
+    );
+    for (rate, limit) in thresholds {
+        let _ = writeln!(text, "        ({rate:e}, {limit:.4}),");
+    }
+    let _ = writeln!(text, "    ],\n    consistency: {:.4},\n    measured: &[", thresholds[1].1);
+    for (name, scores) in sets {
+        text += &measurement(name, scores, weight, &thresholds);
+    }
+    text + "    ],\n};\n"
+}
+
+fn measurement(name: &str, scores: &Scores, weight: f32, thresholds: &[(f64, f64)]) -> String {
+    let (mated, other) = (fused(&scores.mated, weight), fused(&scores.other, weight));
+    let list = |of: &dyn Fn(f64) -> f64| {
+        let values: Vec<_> =
+            thresholds.iter().map(|(_, limit)| format!("{:e}", of(*limit))).collect();
+        values.join(", ")
+    };
+    let embeddings: Vec<f64> = sorted(scores.other.iter().map(|pair| f64::from(pair.0)));
+    let held = |people: f64| {
+        let before = |cosine: f32| {
+            let below = embeddings.partition_point(|&score| score <= f64::from(cosine));
+            (1.0 - below as f64 / embeddings.len() as f64) * people
+        };
+        let kept = scores.mated.iter().filter(|pair| before(pair.0) < SHORTLIST as f64).count();
+        kept as f64 / scores.mated.len() as f64
+    };
+    format!(
+        "        Measurement {{\n            data: \"{name}\",\n            people: {},\n            \
+         not_enrolled: {},\n            mated: {},\n            non_mated: {},\n            \
+         false_non_match: &[{}],\n            false_match: &[{}],\n            \
+         embedding_equal_error: {:.4},\n            code_equal_error: {:.4},\n            \
+         fused_equal_error: {:.4},\n            shortlisted_of_10_000: {:.4},\n            \
+         shortlisted_of_100_000: {:.4},\n        }},\n",
+        scores.people,
+        scores.refused,
+        mated.len(),
+        other.len(),
+        list(&|limit| misses(&mated, limit)),
+        list(&|limit| 1.0 - misses(&other, limit)),
+        equal_error(scores, |pair| pair.0),
+        equal_error(scores, |pair| pair.1),
+        equal_error(scores, |pair| weight * pair.0 + pair.1),
+        held(1e4),
+        held(1e5),
+    )
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// The rate at which misses and false matches are equal.
+fn equal_error(scores: &Scores, pick: impl Fn(&Pair) -> f32) -> f64 {
+    let mated = sorted(scores.mated.iter().map(|pair| f64::from(pick(pair))));
+    let other = sorted(scores.other.iter().map(|pair| f64::from(pick(pair))));
+    let rates = other
+        .iter()
+        .enumerate()
+        .map(|(i, &limit)| (misses(&mated, limit), 1.0 - i as f64 / other.len() as f64));
+    rates
+        .min_by(|a, b| (a.0 - a.1).abs().total_cmp(&(b.0 - b.1).abs()))
+        .map_or(1.0, |(miss, false_match)| f64::midpoint(miss, false_match))
+}

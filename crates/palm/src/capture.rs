@@ -1,0 +1,189 @@
+use crate::code::{Normalised, Responses, SIDE};
+use crate::embed::{self, Vector};
+use crate::landmarks::{self, Landmarks};
+use crate::liveness::Liveness;
+use crate::model::{Model, ModelError};
+use crate::picture::Picture;
+use crate::quality::{self, Quality};
+use crate::region::Placement;
+use crate::{detect, region::Region};
+use palmgate_protocol::Hand;
+use palmgate_protocol::limits::{MAX_FRAME_BYTES, MAX_FRAMES_PER_CAPTURE};
+use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
+use std::time::{Duration, Instant};
+
+/// The models, ready to run. Share one between threads: a capture needs one thread.
+pub struct Extractor {
+    detector: Model,
+    landmarks: Model,
+    embedding: Model,
+}
+
+/// What one presentation of a hand gave. The features inside are wiped on drop and leave only
+/// through a [`crate::Transform`].
+pub struct Capture {
+    /// How good it is; it has passed every limit.
+    pub quality: Quality,
+    /// How alive it looks: whether that is enough is for the policy to say.
+    pub liveness: Liveness,
+    /// Which hand, taken from the thumb's side of the palm.
+    pub hand: Hand,
+    /// What it cost.
+    pub steps: Steps,
+    pub(crate) vector: Vector,
+    pub(crate) responses: Responses,
+}
+
+/// Time spent in each step, all frames together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// PNG or JPEG file to pixels.
+    pub decode: Duration,
+    /// Finding hands.
+    pub detect: Duration,
+    /// Finding joints, twice.
+    pub landmarks: Duration,
+    /// Cutting the region of interest out, quality, liveness.
+    pub region: Duration,
+    /// The embedding network.
+    pub embed: Duration,
+    /// Normalisation and line responses.
+    pub code: Duration,
+}
+
+impl Steps {
+    /// All steps together.
+    pub fn total(&self) -> Duration {
+        self.decode + self.detect + self.landmarks + self.region + self.embed + self.code
+    }
+}
+
+impl Extractor {
+    /// Prepares the models that are built into the program and checks each against its hash and a
+    /// stored answer. Takes some tenths of a second.
+    ///
+    /// # Errors
+    /// [`ModelError`] when a model is not the reviewed one or computes something else here.
+    pub fn load() -> Result<Self, ModelError> {
+        Ok(Self {
+            detector: Model::load(&detect::SOURCE)?,
+            landmarks: Model::load(&landmarks::SOURCE)?,
+            embedding: Model::load(&embed::SOURCE)?,
+        })
+    }
+
+    /// Features of the one hand in `frames`. Visible frames are preferred, near-infrared ones serve
+    /// when there is no other; of a burst the first good frame is used. A near-infrared frame
+    /// beside a visible one must show the same view and is used for liveness.
+    ///
+    /// # Errors
+    /// The [`CaptureProblem`] of the first frame when none is good; never
+    /// [`CaptureProblem::NotLive`] or [`CaptureProblem::Inconsistent`].
+    pub fn capture(&self, frames: &[Frame]) -> Result<Capture, CaptureProblem> {
+        let frames = &frames[..frames.len().min(MAX_FRAMES_PER_CAPTURE)];
+        let of = |band: Band| frames.iter().filter(move |frame| frame.band == band);
+        let infrared = of(Band::NearInfrared).next();
+        let visible = of(Band::Visible).count() > 0;
+        let band = if visible { Band::Visible } else { Band::NearInfrared };
+        let beside = infrared.filter(|_| visible);
+        let mut steps = Steps::default();
+        let mut first_problem = None;
+        for frame in of(band) {
+            match self.look(frame, beside, &mut steps) {
+                Ok(capture) => return Ok(Capture { steps, ..capture }),
+                Err(problem) => first_problem = first_problem.or(Some(problem)),
+            }
+        }
+        Err(first_problem.unwrap_or(CaptureProblem::NoHand))
+    }
+
+    /// Features of a ready region of interest: 80 × 80 grey pixels in the canonical frame. Only for
+    /// calibration with synthetic palms, which have no hand around them.
+    #[doc(hidden)]
+    pub fn capture_region(&self, gray: &[u8; SIDE * SIDE]) -> Result<Capture, CaptureProblem> {
+        let region = Region::from_small(gray);
+        let image = Normalised::of(&region);
+        let responses = Responses::of(&image);
+        let vector = embed::embed(&self.embedding, &image).map_err(broken)?;
+        let quality = Quality::of_region(&region, &responses);
+        let (liveness, steps) = (Liveness::single(&region), Steps::default());
+        Ok(Capture { quality, liveness, hand: Hand::Right, steps, vector, responses })
+    }
+
+    fn look(
+        &self,
+        frame: &Frame,
+        infrared: Option<&Frame>,
+        steps: &mut Steps,
+    ) -> Result<Capture, CaptureProblem> {
+        let picture = timed(&mut steps.decode, || decode(frame))?;
+        let beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
+        let hands = timed(&mut steps.detect, || detect::hands(&self.detector, &picture));
+        let hand = match hands.map_err(broken)?.as_slice() {
+            [] => return Err(CaptureProblem::NoHand),
+            [hand] => hand.clone(),
+            _ => return Err(CaptureProblem::SeveralHands),
+        };
+        let joints = timed(&mut steps.landmarks, || {
+            landmarks::locate(&self.landmarks, &picture, &hand).map_err(broken)
+        })?;
+        if !joints.is_hand() {
+            return Err(CaptureProblem::NoHand);
+        }
+        let placement = Placement::fit(&joints, !joints.thumb_right());
+        quality::pose(&joints, &placement, &picture)?;
+        let region = timed(&mut steps.region, || placement.cut(&picture));
+        let other = timed(&mut steps.region, || {
+            beside.map(|other| placement.rescaled(&picture, &other).cut(&other))
+        });
+        self.features(&joints, &placement, &region, other.as_ref(), steps)
+    }
+
+    fn features(
+        &self,
+        joints: &Landmarks,
+        placement: &Placement,
+        region: &Region,
+        infrared: Option<&Region>,
+        steps: &mut Steps,
+    ) -> Result<Capture, CaptureProblem> {
+        let (image, responses) = timed(&mut steps.code, || {
+            let image = Normalised::of(region);
+            let responses = Responses::of(&image);
+            (image, responses)
+        });
+        let (quality, liveness) = timed(&mut steps.region, || {
+            let liveness = infrared.map_or_else(
+                || Liveness::single(region),
+                |infrared| Liveness::multispectral(region, infrared),
+            );
+            (Quality::of(joints, placement, region, &responses), liveness)
+        });
+        quality.check()?;
+        let vector =
+            timed(&mut steps.embed, || embed::embed(&self.embedding, &image)).map_err(broken)?;
+        let hand = if joints.thumb_right() { Hand::Right } else { Hand::Left };
+        Ok(Capture { quality, liveness, hand, steps: Steps::default(), vector, responses })
+    }
+}
+
+fn decode(frame: &Frame) -> Result<Picture, CaptureProblem> {
+    let file = frame.picture.expose();
+    if file.len() > MAX_FRAME_BYTES {
+        return Err(CaptureProblem::Unreadable);
+    }
+    Picture::decode(file)
+}
+
+/// The inference library failed on a picture: for the person, one that cannot be used.
+fn broken(_: ModelError) -> CaptureProblem {
+    CaptureProblem::Unreadable
+}
+
+/// Measures only: nothing in this crate depends on the time.
+fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    *spent += start.elapsed();
+    result
+}

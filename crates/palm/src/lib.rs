@@ -1,0 +1,40 @@
+//! Pictures of hands to protected templates.
+//!
+//! [`Extractor::capture`] takes the frames of one presentation: it decodes them, finds the one hand,
+//! its landmarks and the palm's region of interest, judges quality and liveness, and keeps two
+//! features: an embedding (a small network trained on synthetic palms only) and a line code (Gabor
+//! responses). Neither can leave the crate as it is: a [`Transform`], keyed by tenant and purpose,
+//! turns a [`Capture`] into a [`palmgate_protocol::Probe`] or a [`palmgate_protocol::Template`].
+//!
+//! Nothing here knows people, consent, time or files, and nothing is random: the same frames under
+//! the same key give the same bytes. Pixels and features are wiped when dropped; what the inference
+//! and picture libraries allocate inside one call is freed but not wiped.
+
+#![allow(
+    clippy::many_single_char_names,
+    reason = "coordinates, colours and matrix entries go by their usual letters"
+)]
+
+mod calibrated;
+mod calibration;
+mod capture;
+mod code;
+mod detect;
+mod embed;
+mod landmarks;
+mod liveness;
+mod model;
+mod picture;
+mod quality;
+mod region;
+pub mod simulate;
+mod transform;
+
+#[doc(hidden)]
+pub use calibration::parts;
+pub use calibration::{Calibration, Measurement, calibration};
+pub use capture::{Capture, Extractor, Steps};
+pub use liveness::Liveness;
+pub use model::ModelError;
+pub use quality::Quality;
+pub use transform::Transform;

@@ -1,0 +1,224 @@
+//! What the extractor makes of good, poor, wrong and hostile pictures.
+
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops};
+use palmgate_palm::{Capture, Extractor, simulate};
+use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
+use palmgate_protocol::{Biometric, Hand, limits::MAX_FRAME_BYTES};
+use proptest::prelude::*;
+use std::{io::Cursor, sync::LazyLock};
+
+static EXTRACTOR: LazyLock<Extractor> =
+    LazyLock::new(|| Extractor::load().expect("the models are in the program"));
+const PALM: &[u8] = include_bytes!("../data/hands/IMG_4322.JPG");
+
+fn frame(band: Band, file: impl Into<Vec<u8>>) -> Frame {
+    Frame { band, picture: Biometric::new(file.into()) }
+}
+
+fn visible(file: impl Into<Vec<u8>>) -> Result<Capture, CaptureProblem> {
+    EXTRACTOR.capture(&[frame(Band::Visible, file)])
+}
+
+fn photo() -> RgbImage {
+    image::load_from_memory(PALM).expect("a good file").to_rgb8()
+}
+
+fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    image.into().write_to(&mut file, ImageFormat::Png).expect("memory takes every picture");
+    file.into_inner()
+}
+
+#[track_caller]
+fn refused(file: impl Into<Vec<u8>>, expected: CaptureProblem) {
+    assert_eq!(visible(file).err(), Some(expected));
+}
+
+#[test]
+fn a_real_palm_is_captured_and_every_step_is_timed() {
+    let capture = visible(PALM).unwrap();
+    let steps = capture.steps;
+    for step in [steps.decode, steps.detect, steps.landmarks, steps.region, steps.embed, steps.code]
+    {
+        assert!(!step.is_zero());
+    }
+    assert!(capture.hand == Hand::Right && capture.quality.coverage > 0.9);
+    assert!(!capture.liveness.multispectral && capture.liveness.score <= 0.6);
+}
+
+#[test]
+fn blank_noisy_and_drawn_pictures_hold_no_hand() {
+    for shade in [0, 127, 255] {
+        refused(png(RgbImage::from_pixel(120, 120, Rgb([shade; 3]))), CaptureProblem::NoHand);
+    }
+    let noise = RgbImage::from_fn(160, 120, |x, y| {
+        let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
+        Rgb([(mixed >> 24) as u8, (mixed >> 16) as u8, (mixed >> 8) as u8])
+    });
+    refused(png(noise), CaptureProblem::NoHand);
+    let disc = |x: u32, y: u32, cx: i64, cy: i64, r: i64| {
+        (i64::from(x) - cx).pow(2) + (i64::from(y) - cy).pow(2) < r * r
+    };
+    let face = RgbImage::from_fn(200, 200, |x, y| {
+        let dark = disc(x, y, 70, 80, 12) || disc(x, y, 130, 80, 12) || disc(x, y, 100, 140, 15);
+        let skin = disc(x, y, 100, 100, 80);
+        Rgb(if dark {
+            [40, 20, 20]
+        } else if skin {
+            [224, 172, 142]
+        } else {
+            [240; 3]
+        })
+    });
+    refused(png(face), CaptureProblem::NoHand);
+    let bars = RgbImage::from_fn(200, 200, |x, y| {
+        Rgb([if x / 20 % 2 == 0 && y > 60 { 200 } else { 30 }; 3])
+    });
+    refused(png(bars), CaptureProblem::NoHand);
+}
+
+#[test]
+fn files_that_are_no_whole_picture_are_unreadable() {
+    refused(Vec::new(), CaptureProblem::Unreadable);
+    refused(*b"GIF89a", CaptureProblem::Unreadable);
+    refused(vec![0xff; MAX_FRAME_BYTES + 1], CaptureProblem::Unreadable);
+    let file = png(photo());
+    for length in [1, 8, 20, 33, 40, file.len() / 2] {
+        refused(&file[..length], CaptureProblem::Unreadable);
+    }
+    for length in [1, 2, 4, 20, 100] {
+        refused(&PALM[..length], CaptureProblem::Unreadable);
+    }
+}
+
+#[test]
+fn a_cmyk_file_is_unreadable() {
+    // A start-of-frame segment with four components is all that is looked at.
+    let mut file = PALM.to_vec();
+    let at = file.windows(2).position(|pair| matches!(pair, [0xff, 0xc0 | 0xc2])).unwrap();
+    file[at + 9] = 4;
+    refused(file, CaptureProblem::Unreadable);
+}
+
+#[test]
+fn one_extractor_serves_several_threads() {
+    let sharpness = || visible(PALM).unwrap().quality.sharpness;
+    std::thread::scope(|scope| {
+        let others = [scope.spawn(sharpness), scope.spawn(sharpness)];
+        let here = sharpness();
+        for other in others {
+            assert!((other.join().unwrap() - here).abs() < f32::EPSILON);
+        }
+    });
+}
+
+#[test]
+fn no_frame_means_no_hand() {
+    assert_eq!(EXTRACTOR.capture(&[]).err(), Some(CaptureProblem::NoHand));
+}
+
+#[test]
+fn two_hands_are_several() {
+    let mut both = RgbImage::from_pixel(220, 100, Rgb([180; 3]));
+    imageops::overlay(&mut both, &photo(), 0, 0);
+    imageops::overlay(&mut both, &imageops::flip_horizontal(&photo()), 120, 0);
+    refused(png(both), CaptureProblem::SeveralHands);
+}
+
+#[test]
+fn a_dark_a_bright_and_a_blurred_palm_are_refused_with_the_reason() {
+    let scaled = |factor: f32, lift: f32| {
+        let mut image = photo();
+        image.pixels_mut().for_each(|pixel| {
+            pixel.0 = pixel.0.map(|value| (f32::from(value) * factor + lift).min(255.0) as u8);
+        });
+        png(image)
+    };
+    refused(scaled(0.2, 0.0), CaptureProblem::TooDark);
+    refused(scaled(0.35, 190.0), CaptureProblem::TooBright);
+    refused(png(imageops::blur(&photo(), 2.2)), CaptureProblem::Blurred);
+}
+
+#[test]
+fn a_palm_that_leaves_the_picture_is_cut_off() {
+    let half = imageops::crop_imm(&photo(), 0, 0, 100, 78).to_image();
+    refused(png(half), CaptureProblem::CutOff);
+}
+
+#[test]
+fn a_palm_far_away_is_a_matter_of_pose() {
+    let mut far = RgbImage::from_pixel(100, 100, Rgb([170; 3]));
+    let small = imageops::resize(&photo(), 50, 50, imageops::FilterType::Triangle);
+    imageops::overlay(&mut far, &small, 25, 25);
+    refused(png(far), CaptureProblem::Pose);
+}
+
+#[test]
+fn the_mirror_image_of_a_right_palm_is_a_left_one() {
+    let capture = visible(png(imageops::flip_horizontal(&photo()))).unwrap();
+    assert!(capture.hand == Hand::Left);
+}
+
+#[test]
+fn the_back_of_either_hand_is_told_from_its_palm() {
+    refused(include_bytes!("../data/rendered/left-back.jpg"), CaptureProblem::BackOfHand);
+    refused(include_bytes!("../data/rendered/right-back.jpg"), CaptureProblem::BackOfHand);
+    // A rendered palm has no lines, so that it may be refused as blurred, but not as a back.
+    for palm in [
+        include_bytes!("../data/rendered/left-palm.jpg").as_slice(),
+        include_bytes!("../data/rendered/right-palm.jpg"),
+    ] {
+        assert!(matches!(visible(palm), Ok(_) | Err(CaptureProblem::Blurred)));
+    }
+}
+
+#[test]
+fn a_burst_is_saved_by_its_one_good_frame() {
+    let frames = [
+        frame(Band::Visible, *b"broken"),
+        frame(Band::Visible, png(RgbImage::new(90, 90))),
+        frame(Band::Visible, PALM),
+    ];
+    assert!(EXTRACTOR.capture(&frames).is_ok());
+    assert_eq!(EXTRACTOR.capture(&frames[..2]).err(), Some(CaptureProblem::Unreadable));
+}
+
+#[test]
+fn a_near_infrared_frame_serves_alone_and_makes_liveness_multispectral_beside_a_visible_one() {
+    let near =
+        || frame(Band::NearInfrared, std::mem::take(simulate::near_infrared(PALM, 5).expose_mut()));
+    assert!(!EXTRACTOR.capture(&[near()]).unwrap().liveness.multispectral);
+    let both = EXTRACTOR.capture(&[near(), frame(Band::Visible, PALM)]).unwrap();
+    assert!(both.liveness.multispectral && both.liveness.score > 0.5, "{:?}", both.liveness);
+}
+
+#[test]
+fn copies_look_dead_in_two_bands() {
+    let score = |infrared: Vec<u8>| {
+        let frames = [frame(Band::Visible, PALM), frame(Band::NearInfrared, infrared)];
+        EXTRACTOR.capture(&frames).unwrap().liveness.score
+    };
+    let print = png(imageops::grayscale(&photo()));
+    let blank = png(RgbImage::from_pixel(100, 100, Rgb([190; 3])));
+    let screen = png(RgbImage::from_fn(100, 100, |x, y| Rgb([(12 + (x * y) % 5) as u8; 3])));
+    for copy in [print, blank, screen] {
+        assert!(score(copy) < 0.2);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_damaged_file_is_captured_or_refused_but_never_a_panic(
+        damage in prop::collection::vec((0usize..PALM.len(), any::<u8>()), 1..20),
+        png_file in any::<bool>(),
+    ) {
+        let mut file = if png_file { png(photo()) } else { PALM.to_vec() };
+        for (at, byte) in damage {
+            let length = file.len();
+            file[at % length] = byte;
+        }
+        let _ = visible(file);
+    }
+}

@@ -1,0 +1,114 @@
+//! Recognition and unlinkability of protected templates, on real hands with simulated captures.
+
+use palmgate_palm::{Capture, Extractor, Transform, calibration, simulate};
+use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
+use palmgate_protocol::{Biometric, Purpose, Secret, Template};
+use std::{fs, path::Path, sync::LazyLock};
+
+static EXTRACTOR: LazyLock<Extractor> =
+    LazyLock::new(|| Extractor::load().expect("the models are in the program"));
+
+/// Every eighth hand: the picture and four simulated captures of it.
+static PEOPLE: LazyLock<Vec<Vec<Capture>>> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/hands");
+    let files = fs::read_dir(folder).expect("the hands are in the tree");
+    let mut files: Vec<_> = files.map(|file| file.expect("a listed file").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
+    files.sort();
+    let people = files.iter().step_by(8).map(|path| {
+        let picture = fs::read(path).expect("a listed file");
+        (101..=104)
+            .filter_map(|seed| {
+                let picture = simulate::second_capture(&picture, seed);
+                EXTRACTOR.capture(&[Frame { band: Band::Visible, picture }]).ok()
+            })
+            .collect::<Vec<_>>()
+    });
+    people.filter(|captures| captures.len() == 4).collect()
+});
+
+fn transform(key: u8, purpose: Purpose) -> Transform {
+    Transform::derive(&Secret::new([key; 32]), &"chain".parse().expect("a name"), purpose)
+}
+
+fn enrol(transform: &Transform, captures: &[Capture]) -> Template {
+    transform.template(&captures.iter().take(3).collect::<Vec<_>>()).expect("one hand")
+}
+
+#[test]
+fn most_hands_can_be_captured_four_times() {
+    assert!(PEOPLE.len() >= 24, "{}", PEOPLE.len());
+}
+
+#[test]
+fn enrolled_hands_are_accepted_and_strangers_are_not_at_one_in_ten_thousand() {
+    let transform = transform(1, Purpose::Pay);
+    let limit = calibration().threshold(1e-4).unwrap();
+    let templates: Vec<_> = PEOPLE.iter().map(|captures| enrol(&transform, captures)).collect();
+    let (mut accepted, mut confused) = (0, 0);
+    for (i, captures) in PEOPLE.iter().enumerate() {
+        let probe = transform.probe(&captures[3]);
+        for (j, template) in templates.iter().enumerate() {
+            let yes = calibration().score(&probe, template) >= limit;
+            if i == j { accepted += usize::from(yes) } else { confused += usize::from(yes) }
+        }
+    }
+    assert!(accepted * 100 >= PEOPLE.len() * 96, "{accepted} of {}", PEOPLE.len());
+    assert_eq!(confused, 0);
+}
+
+#[test]
+fn templates_of_one_hand_under_two_keys_or_purposes_are_as_unlike_as_of_two_people() {
+    let own = transform(1, Purpose::Pay);
+    for other in [transform(2, Purpose::Pay), transform(1, Purpose::Entry)] {
+        let (mut mated, mut stranger) = (Vec::new(), Vec::new());
+        for (i, captures) in PEOPLE.iter().enumerate() {
+            let reference = enrol(&own, captures);
+            for (j, captures) in PEOPLE.iter().enumerate() {
+                let score = calibration().score(&other.probe(&captures[3]), &reference);
+                if i == j { mated.push(score) } else { stranger.push(score) }
+            }
+        }
+        let mean = |scores: &[f32]| scores.iter().sum::<f32>() / scores.len() as f32;
+        let middle = mean(&stranger);
+        let spread = (stranger.iter().map(|score| (score - middle).powi(2)).sum::<f32>()
+            / stranger.len() as f32)
+            .sqrt();
+        let standard_error = spread / (mated.len() as f32).sqrt();
+        assert!((mean(&mated) - middle).abs() < 3.0 * standard_error, "{} {middle}", mean(&mated));
+    }
+}
+
+#[test]
+fn captures_of_two_people_make_no_template() {
+    let transform = transform(1, Purpose::Loyalty);
+    for pair in PEOPLE.windows(2) {
+        let mixed = [&pair[0][0], &pair[0][1], &pair[1][0]];
+        assert_eq!(transform.template(&mixed).err(), Some(CaptureProblem::Inconsistent));
+    }
+    assert_eq!(transform.template(&[]).err(), Some(CaptureProblem::NoHand));
+}
+
+#[test]
+fn the_same_frames_and_key_give_the_same_bytes() {
+    let picture =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/hands/IMG_4322.JPG")).unwrap();
+    let probe = || {
+        let frame = Frame { band: Band::Visible, picture: Biometric::new(picture.clone()) };
+        transform(9, Purpose::Staff).probe(&EXTRACTOR.capture(&[frame]).unwrap())
+    };
+    assert!(probe().to_bytes().expose() == probe().to_bytes().expose());
+}
+
+#[test]
+fn thresholds_are_ordered_and_the_strictest_has_an_end() {
+    let calibration = calibration();
+    assert!(
+        calibration
+            .thresholds
+            .windows(2)
+            .all(|pair| pair[0].0 > pair[1].0 && pair[0].1 <= pair[1].1)
+    );
+    assert_eq!(calibration.threshold(1e-3), Some(calibration.thresholds[1].1));
+    assert_eq!(calibration.threshold(1e-12), None);
+}
