@@ -1,0 +1,440 @@
+use crate::{
+    Checkpoint, CheckpointError, ConsistencyProof, Entries, Entry, EntryError, Evidence, FileError,
+    Hash, HistoryError, InclusionProof,
+    files::{Layout, io, parent, read, replace, sync_dir},
+    history::{KnownHashes, replay},
+    lines::{Line, Lines, SEGMENT_ENTRIES},
+    merkle::{leaf_hash, root_of},
+    note::{MAX_NOTE_BYTES, NoteError},
+    tree::{TILE, Tree},
+};
+use palmgate_seal::sign::SigningKey;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{BufWriter, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+const HASH_BYTES: u64 = size_of::<Hash>() as u64;
+
+/// An append-only log in a directory of its own, open for one process.
+///
+/// [`append`](Self::append) hands an entry to the operating system; [`flush`](Self::flush) makes
+/// everything appended durable and signs it. Whatever must not be lost is flushed before it is
+/// acknowledged.
+pub struct Ledger {
+    layout: Layout,
+    key: SigningKey,
+    tree: Tree,
+    segment: Option<Segment>,
+    hashes: File,
+    checkpoint: Checkpoint,
+    note: String,
+    recovered: u64,
+    /// Set when the state of a file on disk became unknown.
+    failed: Option<PathBuf>,
+    /// Held, not used: the lock goes with it.
+    _lock: File,
+}
+
+struct Segment {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+/// The ledger cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Another process works with the ledger.
+    #[error("{}: another process has the ledger open", dir.display())]
+    Locked {
+        /// The ledger.
+        dir: PathBuf,
+    },
+    /// The origin cannot stand in a checkpoint.
+    #[error("the origin of a ledger: {0}")]
+    Origin(NoteError),
+    /// The signed checkpoint is damaged, forged, or of another ledger or key.
+    #[error("{}: {source}", path.display())]
+    Checkpoint {
+        /// The checkpoint file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CheckpointError,
+    },
+    /// There are entries, and nothing that signs them.
+    #[error("{}: the signed checkpoint is missing although there are entries; restore it, or keep the directory as evidence and start a new ledger", path.display())]
+    NoCheckpoint {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The entries are not the signed ones.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The entry may not be logged: the caller's mistake.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// There is no such entry, or it is not under a checkpoint yet.
+    #[error("entry {index} is not among the {size} entries of the checkpoint: flush first")]
+    OutOfRange {
+        /// The index, or the size asked for.
+        index: u64,
+        /// Entries there are.
+        size: u64,
+    },
+    /// The hash file was changed while the ledger was open.
+    #[error("{}: changed by another hand since the ledger was opened: restart to check the entries", path.display())]
+    Hashes {
+        /// The hash file.
+        path: PathBuf,
+    },
+    /// An earlier failure left the ledger in an unknown state.
+    #[error("{}: an earlier write failed, so that its state on disk is unknown: open the ledger anew", path.display())]
+    Failed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir`, or begins one if the directory is absent or empty.
+    ///
+    /// Checks every entry against the last checkpoint, then takes over whole entries that a crash
+    /// left behind it, cuts off what is no entry, and signs the result.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; history that was signed and does not verify is never repaired.
+    pub fn open(dir: &Path, origin: &str, key: SigningKey) -> Result<Self, LedgerError> {
+        let layout = Layout::new(dir);
+        let lock = prepare(&layout)?;
+        let (checkpoint, note) = load_checkpoint(&layout, origin, &key)?;
+        let mut lines = Lines::open(&layout)?;
+        let mut known = KnownHashes::open(&layout)?;
+        let mut tree = replay(&layout, &mut lines, &mut known, &[&checkpoint], &mut |_| Ok(()))?;
+        let bytes = adopt(&layout, &mut lines, &mut known, &mut tree)?;
+        drop(lines);
+        let hashes = hash_file(&layout, &tree, &known)?;
+        let segment = current_segment(&layout, tree.size(), bytes)?;
+        let recovered = tree.size() - checkpoint.size;
+        let mut ledger = Self {
+            layout,
+            key,
+            tree,
+            segment,
+            hashes,
+            checkpoint,
+            note,
+            recovered,
+            failed: None,
+            _lock: lock,
+        };
+        ledger.flush()?;
+        Ok(ledger)
+    }
+
+    /// Adds an entry and returns its index. It is not durable before [`Ledger::flush`]; only every
+    /// [`SEGMENT_ENTRIES`]th call waits for the disk.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the entry is not in the ledger then.
+    pub fn append(&mut self, entry: &Entry) -> Result<u64, LedgerError> {
+        self.usable()?;
+        let mut line = entry.to_line()?;
+        let leaf = leaf_hash(line.as_bytes());
+        line.push('\n');
+        let index = self.tree.size();
+        if index.is_multiple_of(SEGMENT_ENTRIES) {
+            self.begin_segment(index / SEGMENT_ENTRIES)?;
+        }
+        self.write(line.as_bytes())?;
+        if let Some(tile) = self.tree.push(leaf) {
+            self.write_hashes(index / TILE, &tile)?;
+        }
+        Ok(index)
+    }
+
+    /// Makes every entry durable and puts a signed checkpoint over all of them in place. Does
+    /// nothing when nothing was appended.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; whether the entries are durable is unknown then, and the ledger must be
+    /// opened anew.
+    pub fn flush(&mut self) -> Result<(), LedgerError> {
+        self.usable()?;
+        if self.tree.size() == self.checkpoint.size {
+            return Ok(());
+        }
+        self.sync_segment()?;
+        let tail = self.tree.tail().to_vec();
+        self.write_hashes(self.tree.size() / TILE, &tail)?;
+        let origin = self.checkpoint.origin.clone();
+        let checkpoint = Checkpoint { origin, size: self.tree.size(), root: self.tree.root() };
+        let note = checkpoint.sign(&self.key).map_err(LedgerError::Origin)?;
+        let replaced = replace(&self.layout.checkpoint(), note.as_bytes());
+        self.or_fail(replaced)?;
+        (self.checkpoint, self.note) = (checkpoint, note);
+        Ok(())
+    }
+
+    /// Entries, flushed or not.
+    pub const fn len(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Whether nothing was ever appended.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries behind the last checkpoint that [`Ledger::open`] took over after a crash.
+    pub const fn recovered(&self) -> u64 {
+        self.recovered
+    }
+
+    /// The durable checkpoint: a signed note.
+    pub fn checkpoint(&self) -> &str {
+        &self.note
+    }
+
+    /// Entries under the durable checkpoint.
+    pub const fn signed_len(&self) -> u64 {
+        self.checkpoint.size
+    }
+
+    /// Shows that entry `index` stands in the tree of the first `size` entries.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when there are not so many entries, or the hash file is damaged.
+    pub fn inclusion(&self, index: u64, size: u64) -> Result<InclusionProof, LedgerError> {
+        within(size, self.tree.size())?;
+        within(index.saturating_add(1), size)?;
+        self.tree.inclusion(index, size, &mut self.tiles())
+    }
+
+    /// Shows that the tree of the first `from` entries is the beginning of that of the first `to`.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when there are not so many entries, or the hash file is damaged.
+    pub fn consistency(&self, from: u64, to: u64) -> Result<ConsistencyProof, LedgerError> {
+        within(to, self.tree.size())?;
+        within(from, to)?;
+        self.tree.consistency(from, to, &mut self.tiles())
+    }
+
+    /// Entry `index` with everything needed to check it offline against the log's key.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the entry is not under the durable checkpoint, or a file is damaged.
+    pub fn evidence(&self, index: u64) -> Result<Evidence, LedgerError> {
+        let proof = self.inclusion(index, self.checkpoint.size)?;
+        let mut entries = Entries::new(&self.layout, index, index + 1)?;
+        let line = String::from_utf8_lossy(entries.line()?).into_owned();
+        let evidence = Evidence { entry: line, proof, checkpoint: self.note.clone() };
+        if evidence.verify(&self.key.public()).is_err() {
+            return Err(HistoryError::altered(entries.location(), self.checkpoint.size).into());
+        }
+        Ok(evidence)
+    }
+
+    /// The entries of a range with their indices, flushed or not.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when there are not so many entries or the files cannot be read.
+    pub fn entries(&self, range: Range<u64>) -> Result<Entries, LedgerError> {
+        within(range.end, self.tree.size())?;
+        Entries::new(&self.layout, range.start, range.end)
+    }
+
+    fn usable(&self) -> Result<(), LedgerError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(path) => Err(LedgerError::Failed { path: path.clone() }),
+        }
+    }
+
+    /// Passes a result on; after an error here nobody knows what is on the disk, and the kernel
+    /// may report a failed write only once.
+    fn or_fail<T>(&mut self, result: Result<T, FileError>) -> Result<T, LedgerError> {
+        Ok(result.inspect_err(|error| self.failed = Some(error.path.clone()))?)
+    }
+
+    fn sync_segment(&mut self) -> Result<(), LedgerError> {
+        let Some(segment) = &self.segment else { return Ok(()) };
+        let synced = segment.file.sync_data().map_err(io("make durable", &segment.path));
+        self.or_fail(synced)
+    }
+
+    /// The full segment is made durable first, so that only the last one can be torn by a crash.
+    fn begin_segment(&mut self, number: u64) -> Result<(), LedgerError> {
+        self.sync_segment()?;
+        let path = self.layout.segment(number);
+        let mut options = OpenOptions::new();
+        // What an append that failed left here was never acknowledged.
+        let file = options.write(true).create(true).truncate(true).open(&path);
+        let file = file.map_err(io("create", &path))?;
+        let synced = sync_dir(&self.layout.entries());
+        self.or_fail(synced)?;
+        self.segment = Some(Segment { path, file, bytes: 0 });
+        Ok(())
+    }
+
+    fn write(&mut self, line: &[u8]) -> Result<(), LedgerError> {
+        let segment = self.segment.as_mut().expect("the first append began a segment");
+        if let Err(error) = segment.file.write_all_at(line, segment.bytes) {
+            // Part of the line may be there; without it the next append would be torn.
+            if segment.file.set_len(segment.bytes).is_err() {
+                self.failed = Some(segment.path.clone());
+            }
+            return Err(io("write", &segment.path)(error).into());
+        }
+        segment.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Never made durable: what a crash takes of the hash file is computed again.
+    fn write_hashes(&mut self, tile: u64, leaves: &[Hash]) -> Result<(), LedgerError> {
+        let path = self.layout.hashes();
+        let written = self.hashes.write_all_at(leaves.as_flattened(), tile * TILE * HASH_BYTES);
+        self.or_fail(written.map_err(io("write", &path)))
+    }
+
+    /// Reads complete tiles from the hash file, each once.
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Vec<Hash>, LedgerError> {
+        let mut cache = BTreeMap::new();
+        move |number| {
+            if let Some(tile) = cache.get(&number) {
+                return Ok(Vec::clone(tile));
+            }
+            let path = self.layout.hashes();
+            let mut tile = vec![Hash::default(); TILE as usize];
+            let place = number * TILE * HASH_BYTES;
+            self.hashes.read_exact_at(tile.as_flattened_mut(), place).map_err(io("read", &path))?;
+            if self.tree.tile_root(number) != Some(&root_of(&tile)) {
+                return Err(LedgerError::Hashes { path });
+            }
+            cache.insert(number, tile.clone());
+            Ok(tile)
+        }
+    }
+}
+
+const fn within(end: u64, size: u64) -> Result<(), LedgerError> {
+    if end <= size {
+        return Ok(());
+    }
+    Err(LedgerError::OutOfRange { index: end.saturating_sub(1), size })
+}
+
+/// Makes the directories and takes the lock.
+fn prepare(layout: &Layout) -> Result<File, LedgerError> {
+    let entries = layout.entries();
+    fs::create_dir_all(&entries).map_err(io("create", &entries))?;
+    let path = layout.lock();
+    let lock = File::create(&path).map_err(io("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked { dir: layout.dir().into() }),
+        Err(TryLockError::Error(error)) => Err(io("lock", &path)(error).into()),
+    }
+}
+
+/// A new ledger gets its first checkpoint, over nothing, before its first entry: from then on, a
+/// missing checkpoint is never an accident of a crash.
+fn load_checkpoint(
+    layout: &Layout,
+    origin: &str,
+    key: &SigningKey,
+) -> Result<(Checkpoint, String), LedgerError> {
+    let path = layout.checkpoint();
+    if let Some(note) = read(&path, MAX_NOTE_BYTES as u64 + 1)? {
+        return match Checkpoint::verify_of(origin, &note, &key.public()) {
+            Ok(checkpoint) => Ok((checkpoint, note)),
+            Err(source) => Err(LedgerError::Checkpoint { path, source }),
+        };
+    }
+    if Lines::open(layout)?.segments() > 0 {
+        return Err(LedgerError::NoCheckpoint { path });
+    }
+    let root = Tree::default().root();
+    let checkpoint = Checkpoint { origin: origin.into(), size: 0, root };
+    let note = checkpoint.sign(key).map_err(LedgerError::Origin)?;
+    replace(&path, note.as_bytes())?;
+    sync_dir(parent(layout.dir()))?;
+    Ok((checkpoint, note))
+}
+
+/// Takes over the entries behind the checkpoint up to the first line that is none, and cuts off the
+/// rest: it was never acknowledged. Returns the bytes of the last segment.
+fn adopt(
+    layout: &Layout,
+    lines: &mut Lines,
+    known: &mut KnownHashes,
+    tree: &mut Tree,
+) -> Result<u64, LedgerError> {
+    loop {
+        let leaf = match lines.next()? {
+            Some(Line::Whole(line)) if Entry::parse(line).is_ok() => leaf_hash(line),
+            Some(_) => break,
+            None => return Ok(lines.end()),
+        };
+        known.agrees(&leaf);
+        tree.push(leaf);
+    }
+    let (segment, bytes) = (lines.current_segment(), lines.start());
+    for later in segment + 1..lines.segments() {
+        let path = layout.segment(later);
+        fs::remove_file(&path).map_err(io("remove", &path))?;
+    }
+    let path = layout.segment(segment);
+    let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
+        file.set_len(bytes)?;
+        file.sync_all()
+    });
+    cut.map_err(io("cut off", &path))?;
+    sync_dir(&layout.entries())?;
+    Ok(bytes)
+}
+
+fn current_segment(layout: &Layout, size: u64, bytes: u64) -> Result<Option<Segment>, LedgerError> {
+    if size == 0 {
+        return Ok(None);
+    }
+    let path = layout.segment((size - 1) / SEGMENT_ENTRIES);
+    let file = OpenOptions::new().write(true).open(&path).map_err(io("open", &path))?;
+    Ok(Some(Segment { path, file, bytes }))
+}
+
+/// Opens the hash file, written anew from the entries when it lacks what proofs need.
+fn hash_file(layout: &Layout, tree: &Tree, known: &KnownHashes) -> Result<File, LedgerError> {
+    let path = layout.hashes();
+    let complete = tree.size() - tree.size() % TILE;
+    if known.damaged_from.is_some_and(|from| from < complete) {
+        rewrite_hashes(layout, complete)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(io("open", &path))?;
+    // Hashes of entries that a crash took away.
+    file.set_len(tree.size() * HASH_BYTES).map_err(io("cut off", &path))?;
+    Ok(file)
+}
+
+fn rewrite_hashes(layout: &Layout, count: u64) -> Result<(), LedgerError> {
+    let (path, draft) = (layout.hashes(), layout.hashes().with_extension("new"));
+    let mut file = BufWriter::new(File::create(&draft).map_err(io("create", &draft))?);
+    let mut lines = Lines::open(layout)?;
+    for _ in 0..count {
+        let Some(Line::Whole(line)) = lines.next()? else { break };
+        file.write_all(&leaf_hash(line)).map_err(io("write", &draft))?;
+    }
+    let file = file.into_inner().map_err(|error| io("write", &draft)(error.into_error()))?;
+    file.sync_all().map_err(io("make durable", &draft))?;
+    fs::rename(&draft, &path).map_err(io("put in place", &path))?;
+    Ok(sync_dir(layout.dir())?)
+}

@@ -1,0 +1,197 @@
+//! How values stand in text: hashes in lower-case hex, signatures in base64, times in RFC 3339.
+
+#![allow(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+
+use crate::Hash;
+use data_encoding::{BASE64, HEXLOWER};
+use palmgate_protocol::Timestamp;
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
+
+/// A moment as `YYYY-MM-DDThh:mm:ss.mmmZ`; `None` outside the years 0 to 9999.
+pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
+    let nanos = i128::from(at.as_millis()) * 1_000_000;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second, milli) = at.to_hms_milli();
+    let month = u8::from(month);
+    (year >= 0).then(|| {
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    })
+}
+
+/// Reads exactly what [`rfc3339`] writes.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    let number = |at: usize, digits: usize| text.get(at..at + digits)?.parse::<u16>().ok();
+    let small = |at: usize| u8::try_from(number(at, 2)?).ok();
+    let month = Month::try_from(small(5)?).ok()?;
+    let date = Date::from_calendar_date(i32::from(number(0, 4)?), month, small(8)?).ok()?;
+    let time = Time::from_hms_milli(small(11)?, small(14)?, small(17)?, number(20, 3)?).ok()?;
+    let at = OffsetDateTime::new_in_offset(date, time, UtcOffset::UTC);
+    let millis = i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
+    let at = Timestamp::from_millis(millis);
+    // Catches signs and separators that the numbers above let through.
+    (rfc3339(at)? == text).then_some(at)
+}
+
+fn read_hash(text: &str) -> Result<Hash, &'static str> {
+    let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| "not lower-case hex")?;
+    bytes.try_into().map_err(|_| "not 32 bytes in hex")
+}
+
+/// Serde form of 32 bytes.
+pub(crate) mod hex {
+    use super::{Deserialize, Deserializer, Error, HEXLOWER, Hash, Serializer, read_hash};
+
+    pub(crate) fn serialize<S: Serializer>(hash: &Hash, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(hash))
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Hash, D::Error> {
+        read_hash(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Serde form of a list of hashes.
+pub(crate) mod hexes {
+    use super::{Deserialize, Deserializer, Error, HEXLOWER, Hash, Serializer, read_hash};
+
+    pub(crate) fn serialize<S: Serializer>(hashes: &[Hash], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(hashes.iter().map(|hash| HEXLOWER.encode(hash)))
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<Hash>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| read_hash(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
+/// Serde form of a moment.
+pub(crate) mod moment {
+    use super::{Deserialize, Deserializer, Error, Serializer, Timestamp, parse_rfc3339, rfc3339};
+    use serde::ser::Error as _;
+
+    pub(crate) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        let text = rfc3339(*at).ok_or_else(|| S::Error::custom("a year outside 0 to 9999"))?;
+        to.serialize_str(&text)
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        parse_rfc3339(&text)
+            .ok_or_else(|| D::Error::custom("not a time in the form 2026-08-01T09:30:00.000Z"))
+    }
+}
+
+/// Serde form of something with a text form of its own.
+pub(crate) mod word {
+    use super::{Deserialize, Deserializer, Error, Serializer};
+    use std::{fmt::Display, str::FromStr};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(word: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(word)
+    }
+
+    pub(crate) fn deserialize<'d, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'d>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Serde form of [`word`] where there may be none; the field is left out then.
+pub(crate) mod maybe_word {
+    use super::{Deserializer, Serializer, word};
+    use std::{fmt::Display, str::FromStr};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        word: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match word {
+            Some(word) => to.collect_str(word),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'d, T, D>(from: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'d>,
+    {
+        word::deserialize(from).map(Some)
+    }
+}
+
+/// Serde form of a signature where there may be none; the field is left out then.
+pub(crate) mod maybe_signature {
+    use super::{BASE64, Deserialize, Deserializer, Error, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        signature: &Option<[u8; 64]>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match signature {
+            Some(signature) => to.serialize_str(&BASE64.encode(signature)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(
+        from: D,
+    ) -> Result<Option<[u8; 64]>, D::Error> {
+        let bytes =
+            BASE64.decode(String::deserialize(from)?.as_bytes()).map_err(D::Error::custom)?;
+        bytes.try_into().map(Some).map_err(|_| D::Error::custom("not 64 bytes in base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339_has_them() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_827_696_007, "2000-02-29T12:34:56.007Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let at = Timestamp::from_millis(millis);
+            assert_eq!(rfc3339(at).as_deref(), Some(text));
+            assert_eq!(parse_rfc3339(text), Some(at));
+        }
+        assert_eq!(rfc3339(Timestamp::from_millis(253_402_300_800_000)), None);
+        assert_eq!(rfc3339(Timestamp::from_millis(i64::MIN)), None);
+        for other in [
+            "",
+            "2026-02-30T00:00:00.000Z",
+            "2026-02-03T24:00:00.000Z",
+            "2026-02-03T00:00:00Z",
+            "2026-02-03 00:00:00.000Z",
+            "+026-02-03T00:00:00.000Z",
+            "2026-02-03T00:00:00.000+00:00",
+            "2026-02-03T00:00:00.000Zz",
+            "é026-02-03T00:00:00.000Z",
+        ] {
+            assert_eq!(parse_rfc3339(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_moment_survives_its_text(millis in -62_167_219_200_000..253_402_300_800_000_i64) {
+            let at = Timestamp::from_millis(millis);
+            let text = rfc3339(at).expect("a year from 0 to 9999");
+            prop_assert_eq!(parse_rfc3339(&text), Some(at));
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Erasure receipts, as they are made, and as they are forged.
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+mod common;
+
+use common::{entry, key, open};
+use palmgate_ledger::{
+    Entry, EntryKind, ErasureReceipt, Evidence, EvidenceError, Ledger, commitment,
+    receipt::{
+        self, MAX_RECIPIENTS, ReceiptError, Recipient, RecipientState, Status, acknowledge, verify,
+    },
+};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
+use palmgate_seal::sign::SigningKey;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn erasure() -> Entry {
+    let salt = Secret::new([0x51; 32]);
+    Entry {
+        kind: EntryKind::Erasure,
+        purpose: None,
+        outcome: "erased".into(),
+        rules: vec!["G-17".into(), "RET-12".into()],
+        commitment: commitment("erasure", &salt, &MemberId::from_random([7; 16])),
+        ..entry(20)
+    }
+}
+
+/// A ledger with other people's entries around an erasure at index 20.
+fn ledger(dir: &Path) -> Ledger {
+    let mut ledger = open(dir);
+    for number in 0..40 {
+        let entry = if number == 20 { erasure() } else { entry(number) };
+        ledger.append(&entry).unwrap();
+    }
+    ledger.flush().unwrap();
+    ledger
+}
+
+fn pending(recipient: &str) -> Recipient {
+    let at = Timestamp::from_millis(1_785_600_000_000);
+    Recipient { name: name(recipient), state: RecipientState::Pending, at, signature: None }
+}
+
+fn acknowledged(recipient: &str, key: &SigningKey) -> Recipient {
+    let at = Timestamp::from_millis(1_785_600_005_000);
+    let signature = Some(acknowledge(key, &erasure().commitment, at));
+    Recipient { name: name(recipient), state: RecipientState::Acknowledged, at, signature }
+}
+
+fn try_new(
+    ledger: &Ledger,
+    index: u64,
+    recipients: Vec<Recipient>,
+) -> Result<ErasureReceipt, ReceiptError> {
+    let evidence = ledger.evidence(index).unwrap();
+    ErasureReceipt::new(name("shop"), name("lyon"), 7, recipients, evidence)
+}
+
+fn signed(recipients: Vec<Recipient>) -> (TempDir, String) {
+    let dir = tempdir().unwrap();
+    let receipt = try_new(&ledger(dir.path()), 20, recipients).unwrap();
+    (dir, receipt.sign(&key(1)))
+}
+
+/// Signs a changed receipt anew, as a store that lies would.
+fn resigned(text: &str, from: &str, to: &str) -> String {
+    let body = text.rsplit_once(",\"signature\"").unwrap().0.to_owned() + "}";
+    assert!(body.contains(from), "{from} is in the receipt");
+    let body = body.replacen(from, to, 1);
+    let signature = key(1).sign("erasure receipt", body.as_bytes());
+    let signature = data_encoding::BASE64.encode(&signature);
+    format!("{},\"signature\":\"{signature}\"}}", body.strip_suffix('}').unwrap())
+}
+
+#[test]
+fn a_receipt_says_what_the_ledger_says_and_who_else_has_erased() {
+    let cloud = key(2);
+    let (_dir, text) = signed(vec![acknowledged("cloud", &cloud), pending("paris")]);
+    let verified = verify(&text, Some(&key(1).public())).unwrap();
+    assert_eq!((verified.tenant.as_str(), verified.store.as_str()), ("shop", "lyon"));
+    assert_eq!(verified.commitment, erasure().commitment);
+    assert_eq!(verified.erased_at, erasure().at);
+    assert_eq!(verified.rules, ["G-17", "RET-12"]);
+    assert_eq!((verified.root_generation, verified.index), (7, 20));
+    assert_eq!((verified.status, verified.trusted), (Status::Partial, true));
+    verified.check_acknowledgement(&name("cloud"), &cloud.public()).unwrap();
+    let paris = verified.check_acknowledgement(&name("paris"), &cloud.public());
+    assert_eq!(paris, Err(ReceiptError::NotSigned(name("paris"))));
+    let other = verified.check_acknowledgement(&name("cloud"), &key(3).public());
+    assert_eq!(other, Err(ReceiptError::Acknowledgement(name("cloud"))));
+    assert_eq!(verify(&format!("{text}\n"), Some(&key(1).public())), Ok(verified));
+}
+
+#[test]
+fn a_receipt_is_complete_when_everybody_has_erased() {
+    let (_dir, nobody_else) = signed(vec![]);
+    assert_eq!(verify(&nobody_else, None).unwrap().status, Status::Complete);
+    let (_dir, all) = signed(vec![acknowledged("cloud", &key(2))]);
+    assert_eq!(verify(&all, None).unwrap().status, Status::Complete);
+    let (_dir, one_left) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    assert_eq!(verify(&one_left, None).unwrap().status, Status::Partial);
+}
+
+#[test]
+fn a_receipt_without_a_trusted_key_says_so() {
+    let (_dir, text) = signed(vec![]);
+    let verified = verify(&text, None).unwrap();
+    assert!(!verified.trusted && verified.key == key(1).public());
+    assert_eq!(verify(&text, Some(&key(2).public())), Err(ReceiptError::Untrusted));
+}
+
+#[test]
+fn a_receipt_with_any_byte_changed_is_refused() {
+    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    for trusted in [None, Some(key(1).public())] {
+        for at in 0..text.len() {
+            for change in 1..=255 {
+                // All values at some places, one bit of each byte everywhere.
+                if at % 16 != 0 && !u8::is_power_of_two(change) {
+                    continue;
+                }
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= change;
+                if let Ok(changed) = String::from_utf8(bytes) {
+                    assert!(verify(&changed, trusted.as_ref()).is_err(), "byte {at}: {changed}");
+                }
+            }
+        }
+    }
+    for end in 0..text.len() {
+        assert!(text.get(..end).is_none_or(|cut| verify(cut, None).is_err()));
+    }
+}
+
+#[test]
+fn a_store_that_lies_is_caught_by_its_own_ledger() {
+    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    assert_eq!(verify(&resigned(&text, "\"shop\"", "\"shop\""), None), verify(&text, None));
+    let commitment = data_encoding::HEXLOWER.encode(&erasure().commitment);
+    for (from, to, expected) in [
+        (&*commitment, &*"ab".repeat(32), ReceiptError::Commitment),
+        ("\"erased_at\":\"2026", "\"erased_at\":\"2025", ReceiptError::Time),
+        ("[\"G-17\",", "[\"G-18\",", ReceiptError::Rules),
+        ("partial", "complete", ReceiptError::Status),
+        ("pending", "acknowledged", ReceiptError::Status),
+        ("acknowledged", "pending", ReceiptError::PendingSigned(name("cloud"))),
+        ("\"paris\"", "\"cloud\"", ReceiptError::Repeated(name("cloud"))),
+        ("\"version\":1", "\"version\":2", ReceiptError::Version(2)),
+    ] {
+        assert_eq!(verify(&resigned(&text, from, to), None), Err(expected), "{from}");
+    }
+    for (from, to) in [
+        ("\"index\":20", "\"index\":21"),
+        ("\"size\":40", "\"size\":41"),
+        ("palmgate/shop/lyon\\n40", "palmgate/shop/lyon\\n41"),
+        ("\\\"erased\\\"", "\\\"kept\\\""),
+        ("\"path\":[\"", "\"path\":[\"00"),
+    ] {
+        let forged = verify(&resigned(&text, from, to), None);
+        let refused = matches!(forged, Err(ReceiptError::Ledger(_) | ReceiptError::Malformed(_)));
+        assert!(refused, "{from}: {forged:?}");
+    }
+}
+
+#[test]
+fn a_receipt_has_one_spelling_only() {
+    let (_dir, text) = signed(vec![pending("paris")]);
+    for (from, to) in [
+        ("{\"version\"", "{ \"version\""),
+        ("\"version\":1,", "\"version\":1,\"note\":\"\","),
+        ("\"version\":1,", ""),
+        ("partial", "Partial"),
+        ("\"lyon\"", "\"l\\u0079on\""),
+        ("\"root_generation\":7", "\"root_generation\":7.0"),
+    ] {
+        let other = verify(&resigned(&text, from, to), None);
+        assert!(matches!(other, Err(ReceiptError::Malformed(_))), "{to}: {other:?}");
+    }
+    assert_eq!(verify(&" ".repeat(70_000), None), Err(ReceiptError::TooLong(70_000)));
+}
+
+#[test]
+fn a_receipt_is_made_from_an_erasure_only() {
+    let dir = tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    assert_eq!(try_new(&ledger, 19, vec![]), Err(ReceiptError::NotAnErasure));
+    let twice = try_new(&ledger, 20, vec![pending("paris"), pending("paris")]);
+    assert_eq!(twice, Err(ReceiptError::Repeated(name("paris"))));
+    let signature = acknowledged("paris", &key(2)).signature;
+    let signed_pending = try_new(&ledger, 20, vec![Recipient { signature, ..pending("paris") }]);
+    assert_eq!(signed_pending, Err(ReceiptError::PendingSigned(name("paris"))));
+    let at = Timestamp::from_millis(i64::MIN);
+    let early = try_new(&ledger, 20, vec![Recipient { at, ..pending("paris") }]);
+    assert_eq!(early, Err(ReceiptError::RecipientTime(name("paris"))));
+    let crowd: Vec<_> = (0..=MAX_RECIPIENTS).map(|i| pending(&format!("store-{i}"))).collect();
+    let too_many = try_new(&ledger, 20, crowd.clone());
+    assert_eq!(too_many, Err(ReceiptError::TooManyRecipients(MAX_RECIPIENTS + 1)));
+    let most = crowd[1..].iter().map(|r| acknowledged(r.name.as_str(), &key(2))).collect();
+    let text = try_new(&ledger, 20, most).unwrap().sign(&key(1));
+    assert_eq!(verify(&text, None).unwrap().recipients.len(), MAX_RECIPIENTS);
+}
+
+#[test]
+fn a_receipt_signed_with_another_key_than_its_ledger_is_refused() {
+    let dir = tempdir().unwrap();
+    let text = try_new(&ledger(dir.path()), 20, vec![]).unwrap().sign(&key(9));
+    let refused = verify(&text, None);
+    assert!(
+        matches!(refused, Err(ReceiptError::Ledger(EvidenceError::Checkpoint(_)))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn an_acknowledgement_is_for_one_person_and_one_time() {
+    let (at, later) = (Timestamp::from_millis(5), Timestamp::from_millis(6));
+    let signature = acknowledge(&key(2), &[1; 32], at);
+    let check = |person: &[u8; 32], at| {
+        receipt::verify_acknowledgement(&key(2).public(), person, at, &signature).is_ok()
+    };
+    assert!(check(&[1; 32], at) && !check(&[2; 32], at) && !check(&[1; 32], later));
+}
+
+/// The trail of two people, of whom one is forgotten.
+#[test]
+fn after_an_erasure_no_two_entries_are_linked_and_every_proof_still_holds() {
+    let dir = tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    let people = [[1; 16], [2; 16]].map(MemberId::from_random);
+    let salts = [[3; 32], [4; 32]].map(Secret::new);
+    for number in 0..200 {
+        let mut entry = entry(number);
+        let who = usize::from(number.is_multiple_of(3));
+        entry.commit(&salts[who], &people[who]);
+        ledger.append(&entry).unwrap();
+    }
+    ledger.flush().unwrap();
+    let entries: Vec<Entry> =
+        ledger.entries(0..200).unwrap().map(|entry| entry.unwrap().1).collect();
+    let own = |who: usize, salt: &Secret<[u8; 32]>| {
+        entries.iter().filter(|entry| entry.concerns(salt, &people[who])).count()
+    };
+    assert_eq!((own(0, &salts[0]), own(1, &salts[1])), (133, 67), "while the salts exist");
+    assert_eq!((own(0, &salts[1]), own(1, &salts[0])), (0, 0));
+    // What is left after erasure: the ids in somebody's notes, and no salt.
+    assert_eq!((own(0, &Secret::new([0; 32])), own(1, &Secret::new([0; 32]))), (0, 0));
+    let mut commitments: Vec<_> = entries.iter().map(|entry| entry.commitment).collect();
+    commitments.sort_unstable();
+    commitments.dedup();
+    assert_eq!(commitments.len(), 200, "no value comes twice");
+    for index in 0..200 {
+        let evidence: Evidence = ledger.evidence(index).unwrap();
+        evidence.verify(&key(1).public()).unwrap();
+    }
+}
