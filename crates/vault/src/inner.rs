@@ -1,0 +1,236 @@
+//! What is behind the vault's lock, and everything that leaves the root as it is.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::File,
+    path::PathBuf,
+};
+
+use palmgate_protocol::{MemberId, Name, Secret};
+
+use crate::{
+    disk::Disk,
+    erasures::Erasures,
+    error::{START_ANEW, VaultError},
+    keys::{Change, KeyFiles, KeyTable, Person, Seed},
+    people::{Column, NewPerson, PersonCipher},
+    records::{Records, Shelf},
+    root::{Root, RootKeeper},
+    slots::{MAX_STATE_BYTES, Slots},
+    store::StoreCipher,
+    tombstones::Tombstones,
+    vault::{MAX_PEOPLE, MAX_VALUE_BYTES},
+};
+
+/// Bytes kept free for erasures, besides twice the size of the key table.
+const KEPT_FREE: u64 = 4 * 1024 * 1024;
+/// People whose rows are written in one go.
+const INSERT_BATCH: usize = 256;
+
+/// Everything behind the lock.
+pub(crate) struct Inner {
+    pub(crate) directory: PathBuf,
+    pub(crate) keys: PathBuf,
+    pub(crate) tenant: Name,
+    pub(crate) disk: Disk,
+    pub(crate) keeper: Box<dyn RootKeeper>,
+    pub(crate) root: Root,
+    pub(crate) table: KeyTable,
+    pub(crate) tombstones: Tombstones,
+    pub(crate) erasures: Erasures,
+    pub(crate) records: Records,
+    pub(crate) slots: BTreeMap<Name, Slots>,
+    pub(crate) outbox_entries: usize,
+    /// The root changed, or not: only a restart can tell.
+    pub(crate) stopped: bool,
+    /// Rows may be left that no key opens; the next start sweeps.
+    pub(crate) untidy: bool,
+    pub(crate) _lock: File,
+}
+
+impl Inner {
+    pub(crate) fn insert(&mut self, people: &[NewPerson]) -> Result<(), VaultError> {
+        self.check_new(people)?;
+        let mut change = Change::default();
+        for some in people.chunks(INSERT_BATCH) {
+            let mut rows = Vec::new();
+            for new in some {
+                let seed = Seed::generate();
+                let cipher = PersonCipher::new(&self.tenant, &new.member, &seed);
+                rows.extend(new.columns.iter().map(|(at, value)| cipher.seal(*at, value.expose())));
+                let columns = new.columns.iter().fold(0, |bits, (column, _)| bits | column.bit());
+                change.people.insert(new.member, Some(Person { seed, columns }));
+            }
+            self.records.add(Shelf::People, &rows).inspect_err(|_| self.untidy = true)?;
+        }
+        let stored = self.records.sync().and_then(|()| self.rewrite(change));
+        stored.inspect_err(|_| self.untidy = true)
+    }
+
+    fn check_new(&self, people: &[NewPerson]) -> Result<(), VaultError> {
+        if self.table.people.len() + people.len() > MAX_PEOPLE {
+            return Err(VaultError::TooLarge { what: "the number of people", limit: MAX_PEOPLE });
+        }
+        let mut seen = HashSet::with_capacity(people.len());
+        for new in people {
+            for id in [new.member.as_bytes(), new.claim.as_bytes()] {
+                if self.tombstones.contains(&self.tombstones.mark(id)) {
+                    return Err(VaultError::Tombstoned);
+                }
+            }
+            if self.table.people.contains_key(&new.member) || !seen.insert(new.member) {
+                return Err(VaultError::AlreadyStored);
+            }
+            new.columns.iter().try_for_each(|(_, value)| check_size(value.expose()))?;
+        }
+        self.check_space()
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        member: &MemberId,
+        column: Column,
+        value: &[u8],
+    ) -> Result<(), VaultError> {
+        self.check_write(value)?;
+        let person = self.table.people.get_mut(member).ok_or(VaultError::UnknownMember)?;
+        let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
+        let (place, sealed) = cipher.seal(column, value);
+        self.records.put(Shelf::People, &place, &sealed)?;
+        self.records.sync()?;
+        person.columns |= column.bit();
+        Ok(())
+    }
+
+    pub(crate) fn read(
+        &self,
+        member: &MemberId,
+        column: Column,
+    ) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
+        let Some(person) = self.table.people.get(member) else { return Ok(None) };
+        let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
+        let damaged = |what| VaultError::Damaged {
+            path: self.records.path().to_path_buf(),
+            what,
+            remedy: START_ANEW,
+        };
+        match self.records.get(Shelf::People, &cipher.place(column))? {
+            Some(sealed) => {
+                let plain = cipher.open(column, &sealed);
+                plain.map(Some).ok_or_else(|| damaged("a person's column does not open"))
+            }
+            None if person.columns & column.bit() != 0 => {
+                Err(damaged("a person's column is missing"))
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn put_terminal_state(
+        &mut self,
+        terminal: &Name,
+        value: &[u8],
+    ) -> Result<(), VaultError> {
+        if value.len() > MAX_STATE_BYTES {
+            return Err(VaultError::TooLarge { what: "terminal state", limit: MAX_STATE_BYTES });
+        }
+        if !self.table.terminals.contains_key(terminal) {
+            self.check_space()?;
+            let mut change = Change::default();
+            change.terminals.insert(terminal.clone(), Some(Seed::generate()));
+            self.rewrite(change)?;
+        }
+        let key = self.table.terminals[terminal].sealing();
+        self.slots_of(terminal)?.put(&key, value)
+    }
+
+    pub(crate) fn terminal_state(
+        &mut self,
+        terminal: &Name,
+    ) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
+        let Some(seed) = self.table.terminals.get(terminal) else { return Ok(None) };
+        let key = seed.sealing();
+        self.slots_of(terminal)?.get(&key)
+    }
+
+    pub(crate) fn slots_of(&mut self, terminal: &Name) -> Result<&mut Slots, VaultError> {
+        if !self.slots.contains_key(terminal) {
+            let key = self.table.terminals[terminal].sealing();
+            let path = self.terminals_directory().join(terminal.as_str());
+            let slots = Slots::open(path, self.disk.clone(), &self.tenant, terminal, &key)?;
+            self.slots.insert(terminal.clone(), slots);
+        }
+        Ok(self.slots.get_mut(terminal).expect("it was just put in"))
+    }
+
+    /// Writes the key table with a change that takes no key away, under the same root.
+    pub(crate) fn rewrite(&mut self, change: Change) -> Result<(), VaultError> {
+        self.table.write(&change, &self.key_files(), &self.root)?;
+        self.table.apply(change);
+        Ok(())
+    }
+
+    pub(crate) fn state(&self) -> StoreCipher<'_> {
+        StoreCipher::new(&self.tenant, &self.records, &self.table.state)
+    }
+
+    pub(crate) fn outbox(&self) -> StoreCipher<'_> {
+        StoreCipher::new(&self.tenant, &self.records, &self.table.outbox)
+    }
+
+    /// Removes state and outbox entries that no key opens.
+    pub(crate) fn sweep_store(&self) -> Result<usize, VaultError> {
+        let (state, outbox) = (self.state(), self.outbox());
+        self.records.remove_all(Shelf::Store, b"", |key| !state.owns(key) && !outbox.owns(key))
+    }
+
+    /// Where named state lies; the same under every key, so that it can be sealed anew.
+    pub(crate) fn state_entry(&self, name: &str) -> [u8; 16] {
+        self.table.marking.hashing().hash(format!("state {name}").as_bytes())
+    }
+
+    pub(crate) fn check_write(&self, value: &[u8]) -> Result<(), VaultError> {
+        check_size(value)?;
+        self.check_space()
+    }
+
+    /// sled does not recover from a full disk without a restart, and an erasure needs room for a
+    /// second key table: so the last space is refused to everything else.
+    fn check_space(&self) -> Result<(), VaultError> {
+        let needed = self.space_for_erasure();
+        let available = self.disk.available(&self.directory)?;
+        if available < needed {
+            return Err(VaultError::DiskFull { path: self.directory.clone(), available, needed });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn space_for_erasure(&self) -> u64 {
+        KEPT_FREE + 2 * self.table.bytes()
+    }
+
+    pub(crate) fn key_files(&self) -> KeyFiles<'_> {
+        KeyFiles { disk: &self.disk, directory: &self.keys, tenant: &self.tenant }
+    }
+
+    pub(crate) fn terminals_directory(&self) -> PathBuf {
+        self.directory.join("terminals")
+    }
+
+    /// The places of all rows that somebody's key opens.
+    pub(crate) fn wanted_places(&self) -> HashSet<[u8; 16]> {
+        let people = &self.table.people;
+        let mut places = HashSet::with_capacity(people.len() * Column::all().count());
+        for (member, person) in people {
+            places.extend(PersonCipher::new(&self.tenant, member, &person.seed).places());
+        }
+        places
+    }
+}
+
+fn check_size(value: &[u8]) -> Result<(), VaultError> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(VaultError::TooLarge { what: "a value", limit: MAX_VALUE_BYTES });
+    }
+    Ok(())
+}

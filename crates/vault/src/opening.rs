@@ -1,0 +1,275 @@
+//! Opening: which root and which table belong together, and what a crash left to do.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use palmgate_protocol::Name;
+
+use crate::{
+    disk::{self, Disk, at},
+    erasures::Erasures,
+    error::{START_ANEW, VaultError},
+    inner::Inner,
+    keys::{Change, FORMAT, KeyFiles, KeyTable},
+    records::{Records, Shelf},
+    root::{Root, RootKeeper},
+    space,
+    tombstones::Tombstones,
+};
+
+const FORMAT_LINE: &str = "palmgate vault";
+
+/// The paths of a vault, and whose it is.
+struct Place<'a> {
+    directory: &'a Path,
+    keys: PathBuf,
+    format: PathBuf,
+    tenant: &'a Name,
+    disk: &'a Disk,
+}
+
+impl Inner {
+    pub(crate) fn open(
+        directory: &Path,
+        tenant: &Name,
+        mut keeper: Box<dyn RootKeeper>,
+        disk: Disk,
+    ) -> Result<Self, VaultError> {
+        let keys = directory.join("keys");
+        let format = directory.join("format");
+        let place = Place { directory, keys, format, tenant, disk: &disk };
+        disk.create_directory(directory)?;
+        disk.create_directory(&place.keys)?;
+        disk.create_directory(&directory.join("terminals"))?;
+        let lock = place.lock()?;
+        let provisioned = place.check_format()?;
+        let root = place.root(&mut *keeper, provisioned)?;
+        let table = place.table(&root, keeper.describe(), provisioned)?;
+        let inner = Self::assemble(&place, keeper, root, table, lock, provisioned)?;
+        inner.prepared(provisioned)
+    }
+
+    fn assemble(
+        place: &Place<'_>,
+        keeper: Box<dyn RootKeeper>,
+        root: Root,
+        table: KeyTable,
+        lock: File,
+        provisioned: bool,
+    ) -> Result<Self, VaultError> {
+        let disk = place.disk.clone();
+        let hashing = table.marking.hashing();
+        let path = place.keys.join("tombstones");
+        let tombstones = Tombstones::open(path, disk.clone(), hashing, &table.tombstones)?;
+        let path = place.keys.join("erasures");
+        let key = table.marking.sealing();
+        let erasures = Erasures::open(path, disk.clone(), key, place.tenant)?;
+        let records = place.records();
+        if provisioned && !records.join("db").exists() {
+            return Err(VaultError::Missing { path: records.join("db"), remedy: START_ANEW });
+        }
+        Ok(Self {
+            directory: place.directory.to_path_buf(),
+            keys: place.keys.clone(),
+            tenant: place.tenant.clone(),
+            records: Records::open(records, disk.clone())?,
+            disk,
+            keeper,
+            root,
+            table,
+            tombstones,
+            erasures,
+            slots: BTreeMap::new(),
+            outbox_entries: 0,
+            stopped: false,
+            untidy: true,
+            _lock: lock,
+        })
+    }
+
+    /// Carries out what is left to do, and counts what is there.
+    fn prepared(mut self, provisioned: bool) -> Result<Self, VaultError> {
+        if !provisioned {
+            self.records.sync()?;
+            self.disk.sync_directory(self.records.path())?;
+            let line = format!("{FORMAT_LINE} {FORMAT}\ntenant {}\n", self.tenant);
+            self.disk.replace(&self.directory.join("format"), line.as_bytes())?;
+        }
+        self.roll_forward()?;
+        let tidy = self.tidy_mark();
+        if tidy.exists() {
+            self.disk.remove(&tidy)?;
+            self.disk.sync_directory(&self.directory)?;
+        } else {
+            self.sweep()?;
+        }
+        self.untidy = false;
+        self.remove_leftovers()?;
+        let count = self.outbox().numbers().try_fold(0, |count, number| number.map(|_| count + 1));
+        self.outbox_entries = count?;
+        space::keep(&self.reserve(), self.space_for_erasure());
+        Ok(self)
+    }
+
+    /// Removes rows that no key opens: of people whose insertion or erasure was cut off.
+    fn sweep(&self) -> Result<(), VaultError> {
+        let wanted = self.wanted_places();
+        let rows = self.records.remove_all(Shelf::People, b"", |key| !wanted.contains(key))?;
+        let entries = self.sweep_store()?;
+        if rows + entries > 0 {
+            tracing::info!(rows, entries, "removed rows that no key opens");
+        }
+        Ok(())
+    }
+
+    /// Removes key tables of other roots, unfinished files, and sessions of removed terminals.
+    fn remove_leftovers(&self) -> Result<(), VaultError> {
+        let current = self.root.generation().to_string();
+        for name in disk::names(&self.keys)? {
+            if ![current.as_str(), "tombstones", "erasures"].contains(&name.as_str()) {
+                self.disk.remove(&self.keys.join(name))?;
+            }
+        }
+        for name in disk::names(&self.terminals_directory())? {
+            if !name.parse().is_ok_and(|name: Name| self.table.terminals.contains_key(&name)) {
+                self.disk.destroy(&self.terminals_directory().join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.directory.join("reserve")
+    }
+
+    fn tidy_mark(&self) -> PathBuf {
+        self.directory.join("tidy")
+    }
+}
+
+impl Drop for Inner {
+    /// Spares the next start its sweep. Nothing depends on it.
+    fn drop(&mut self) {
+        if !self.stopped && !self.untidy && self.records.sync().is_ok() {
+            let _ = self.disk.replace(&self.tidy_mark(), b"");
+        }
+    }
+}
+
+impl Place<'_> {
+    fn records(&self) -> PathBuf {
+        self.directory.join("records")
+    }
+
+    fn lock(&self) -> Result<File, VaultError> {
+        let path = self.directory.join("lock");
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(at("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(VaultError::InUse { path }),
+            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        }
+    }
+
+    /// Whether the vault was set up before; the format file is the last thing that is written then.
+    fn check_format(&self) -> Result<bool, VaultError> {
+        let Some(bytes) = disk::read(&self.format)? else { return Ok(false) };
+        let damaged = || VaultError::Damaged {
+            path: self.format.clone(),
+            what: "it does not say a format and a tenant",
+            remedy: "restore this file: two lines, \"palmgate vault 1\" and \"tenant NAME\"",
+        };
+        let text = std::str::from_utf8(bytes.expose()).map_err(|_| damaged())?;
+        let (format, rest) = text.split_once('\n').ok_or_else(damaged)?;
+        let format = format.strip_prefix(FORMAT_LINE).and_then(|found| found.trim().parse().ok());
+        let found: u16 = format.ok_or_else(damaged)?;
+        if found > FORMAT {
+            return Err(VaultError::NewerFormat {
+                path: self.format.clone(),
+                found,
+                known: FORMAT,
+            });
+        }
+        let tenant = rest.strip_prefix("tenant ").ok_or_else(damaged)?.trim_end();
+        if found == 0 || tenant.parse::<Name>().is_err() {
+            return Err(damaged());
+        }
+        if tenant != self.tenant.as_str() {
+            let path = self.format.clone();
+            return Err(VaultError::OtherTenant { path, found: tenant.to_owned() });
+        }
+        Ok(true)
+    }
+
+    /// The keeper's root; a new one only where there is neither root nor data.
+    fn root(&self, keeper: &mut dyn RootKeeper, provisioned: bool) -> Result<Root, VaultError> {
+        let described = keeper.describe();
+        let failed = |source| VaultError::Keeper { keeper: described, source };
+        if let Some(root) = keeper.load().map_err(failed)? {
+            return Ok(root);
+        }
+        if provisioned || self.holds_data()? {
+            let path = self.directory.to_path_buf();
+            return Err(VaultError::RootMissing { path, keeper: described });
+        }
+        let root = Root::first();
+        KeyTable::new().write(&Change::default(), &self.key_files(), &root)?;
+        keeper.replace(&root).map_err(failed)?;
+        Ok(root)
+    }
+
+    /// The table that belongs to the root.
+    fn table(
+        &self,
+        root: &Root,
+        keeper: &'static str,
+        provisioned: bool,
+    ) -> Result<KeyTable, VaultError> {
+        let files = self.key_files();
+        let Some(table) = KeyTable::read(&files, root, keeper)? else {
+            return Err(self.no_table(root, keeper)?);
+        };
+        let used = !table.people.is_empty() || table.tombstones.count > 0;
+        if !provisioned && (used || root.generation() > 1) {
+            let remedy = "restore this file: two lines, \"palmgate vault 1\" and \"tenant NAME\"";
+            return Err(VaultError::Missing { path: self.format.clone(), remedy });
+        }
+        Ok(table)
+    }
+
+    fn no_table(&self, root: &Root, keeper: &'static str) -> Result<VaultError, VaultError> {
+        let generations = disk::names(&self.keys)?.into_iter().filter_map(|name| name.parse().ok());
+        Ok(match generations.max() {
+            Some(table) => VaultError::OtherGeneration {
+                path: self.key_files().path(table),
+                keeper,
+                root: root.generation(),
+                table,
+            },
+            None => VaultError::Missing {
+                path: self.key_files().path(root.generation()),
+                remedy: "restore the data directory; if this box shall start anew, remove the root \
+                         from its keeper first",
+            },
+        })
+    }
+
+    /// Whether there is more than an interrupted first start can leave.
+    fn holds_data(&self) -> Result<bool, VaultError> {
+        let first_start = ["1", "1.new"];
+        let keys = disk::names(&self.keys)?;
+        let sessions = disk::names(&self.directory.join("terminals"))?;
+        let other = keys.iter().any(|name| !first_start.contains(&name.as_str()));
+        Ok(other || !sessions.is_empty() || self.records().exists())
+    }
+
+    fn key_files(&self) -> KeyFiles<'_> {
+        KeyFiles { disk: self.disk, directory: &self.keys, tenant: self.tenant }
+    }
+}

@@ -1,0 +1,128 @@
+//! People as the vault sees them: ids, columns, requests.
+
+use palmgate_protocol::{ClaimHandle, Hand, MemberId, Name, Purpose, Secret};
+use palmgate_seal::aead::{Key, Place};
+
+use crate::keys::{FORMAT, Hashing, Seed};
+
+/// What is stored about a person, each value sealed on its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Column {
+    /// Consent, custody and dates.
+    Profile,
+    /// The payment provider's token.
+    CardToken,
+    /// Where to reach the person.
+    Phone,
+    /// The person's own uses, for the person to see.
+    History,
+    /// The protected template of one purpose and hand.
+    Template(Purpose, Hand),
+    /// A record that another key, held by the person, seals once more.
+    SealedRecord,
+}
+
+impl Column {
+    /// Every column, in the order of their bits.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let hands = |purpose| [Hand::Left, Hand::Right].map(|hand| Self::Template(purpose, hand));
+        [Self::Profile, Self::CardToken, Self::Phone, Self::History, Self::SealedRecord]
+            .into_iter()
+            .chain(Purpose::ALL.into_iter().flat_map(hands))
+    }
+
+    /// The column's bit in a set of columns.
+    pub(crate) fn bit(self) -> u16 {
+        let index = match self {
+            Self::Profile => 0,
+            Self::CardToken => 1,
+            Self::Phone => 2,
+            Self::History => 3,
+            Self::SealedRecord => 4,
+            Self::Template(purpose, hand) => 5 + 2 * purpose as u16 + hand as u16,
+        };
+        1 << index
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Profile => "profile",
+            Self::CardToken => "card token",
+            Self::Phone => "phone",
+            Self::History => "history",
+            Self::SealedRecord => "sealed record",
+            Self::Template(_, Hand::Left) => "template, left",
+            Self::Template(_, Hand::Right) => "template, right",
+        }
+    }
+
+    const fn purpose(self) -> Option<Purpose> {
+        match self {
+            Self::Template(purpose, _) => Some(purpose),
+            _ => None,
+        }
+    }
+
+    /// What the column of this member is bound to.
+    pub(crate) fn aad(self, tenant: &Name, member: &MemberId) -> Vec<u8> {
+        Place {
+            tenant,
+            purpose: self.purpose(),
+            record: member.as_bytes(),
+            column: self.name(),
+            version: FORMAT,
+        }
+        .aad()
+    }
+}
+
+/// Somebody to store.
+pub struct NewPerson {
+    /// The new identity.
+    pub member: MemberId,
+    /// The claim that goes with it; refused if it was erased with somebody else.
+    pub claim: ClaimHandle,
+    /// The columns, each at most once.
+    pub columns: Vec<(Column, Secret<Vec<u8>>)>,
+}
+
+/// Somebody to erase.
+pub struct ErasureRequest {
+    /// Who.
+    pub member: MemberId,
+    /// The claim that goes with the member and is refused from then on.
+    pub claim: ClaimHandle,
+    /// Commitment for the ledger; its salt is destroyed with the person's data.
+    pub commitment: [u8; 32],
+}
+
+/// What seals one person's columns and hides where they lie: without the person's key the places
+/// in the record store cannot be found either.
+pub(crate) struct PersonCipher<'a> {
+    tenant: &'a Name,
+    member: &'a MemberId,
+    key: Key,
+    places: Hashing,
+}
+
+impl<'a> PersonCipher<'a> {
+    pub(crate) fn new(tenant: &'a Name, member: &'a MemberId, seed: &Seed) -> Self {
+        Self { tenant, member, key: seed.sealing(), places: seed.hashing() }
+    }
+
+    pub(crate) fn place(&self, column: Column) -> [u8; 16] {
+        self.places.hash(&column.bit().to_be_bytes())
+    }
+
+    pub(crate) fn places(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
+        Column::all().map(|column| self.place(column))
+    }
+
+    pub(crate) fn seal(&self, column: Column, value: &[u8]) -> ([u8; 16], Vec<u8>) {
+        (self.place(column), self.key.seal(&column.aad(self.tenant, self.member), value))
+    }
+
+    pub(crate) fn open(&self, column: Column, sealed: &[u8]) -> Option<Secret<Vec<u8>>> {
+        self.key.open(&column.aad(self.tenant, self.member), sealed).ok()
+    }
+}

@@ -1,0 +1,196 @@
+//! The root of all keys and who keeps it.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use palmgate_protocol::Secret;
+use ring::digest::{SHA256, digest};
+
+use crate::{
+    disk::{self, Disk, beside},
+    error::{RootError, VaultError},
+    keys::Seed,
+};
+
+const MAGIC: &[u8; 16] = b"palmgate root 1\n";
+const CHECK_BYTES: usize = 8;
+const FILE_BYTES: usize = MAGIC.len() + Root::BYTES + CHECK_BYTES;
+
+/// The key of the key table, and how often it has changed. Whoever holds it, and the disk, can
+/// open all that is stored; whoever destroys it has erased everything sealed under it.
+pub struct Root {
+    generation: u64,
+    pub(crate) seed: Seed,
+}
+
+impl Root {
+    /// Bytes of a root as a keeper stores it.
+    pub const BYTES: usize = 40;
+
+    /// The first root of a box.
+    pub(crate) fn first() -> Self {
+        Self { generation: 1, seed: Seed::generate() }
+    }
+
+    /// The root that takes this one's place; random, not derived from it.
+    pub(crate) fn successor(&self) -> Self {
+        Self { generation: self.generation + 1, seed: Seed::generate() }
+    }
+
+    /// How many roots there were, this one included.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// For a keeper to store: the generation as eight bytes, big endian, then the key.
+    pub fn to_bytes(&self) -> Secret<[u8; Self::BYTES]> {
+        let mut bytes = Secret::new([0; Self::BYTES]);
+        bytes.expose_mut()[..8].copy_from_slice(&self.generation.to_be_bytes());
+        bytes.expose_mut()[8..].copy_from_slice(self.seed.expose());
+        bytes
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) gave.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let (generation, seed) = bytes.split_first_chunk().expect("40 bytes begin with 8");
+        let seed = Seed::from_slice(seed).expect("32 of 40 bytes are left");
+        Self { generation: u64::from_be_bytes(*generation), seed }
+    }
+}
+
+/// Where the root lives. The promise of erasure is exactly as strong as `replace`.
+pub trait RootKeeper: Send {
+    /// The root, if one was ever kept.
+    ///
+    /// # Errors
+    /// The keeper failed or holds something else. Never `None` for a root that cannot be read.
+    fn load(&mut self) -> Result<Option<Root>, RootError>;
+
+    /// Takes `new` and destroys the root before it. When it returns, `new` survives a power cut
+    /// and the old root is beyond recovery, as far as this keeper can promise.
+    ///
+    /// # Errors
+    /// It is not known which root is kept; [`load`](Self::load) tells after a restart.
+    fn replace(&mut self, new: &Root) -> Result<(), RootError>;
+
+    /// What this is, for messages: "root file", "TPM".
+    fn describe(&self) -> &'static str;
+}
+
+/// Keeps the root in a small file of mode 0600, for development and for machines without a TPM.
+///
+/// The old root is overwritten in place and then removed. On a magnetic disk that destroys it. On
+/// flash, and on file systems that copy on write, the controller may keep the overwritten block
+/// until it needs it: whoever takes the chips out may find an old root, and with it and an old
+/// copy of the data may read who was erased since. Nor does it help against a thief of the powered
+/// off box, who has the file. Production keeps the root in a TPM.
+pub struct FileRoot {
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl FileRoot {
+    /// Keeps the root at `path`, best on another file system than the data; its directory exists.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), disk: Disk::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn on(path: impl Into<PathBuf>, disk: Disk) -> Self {
+        Self { path: path.into(), disk }
+    }
+
+    /// Destroys what an interrupted `replace` left: a root that came too late or stayed too long.
+    fn tidy(&self) -> Result<(), VaultError> {
+        self.disk.destroy(&beside(&self.path, ".new"))?;
+        let old = beside(&self.path, ".old");
+        if same_file(&old, &self.path) { self.disk.remove(&old) } else { self.disk.destroy(&old) }
+    }
+
+    fn exchange(&self, bytes: &[u8]) -> Result<(), VaultError> {
+        self.tidy()?;
+        let old = beside(&self.path, ".old");
+        if self.path.exists() {
+            self.disk.link(&self.path, &old)?;
+        }
+        self.disk.replace(&self.path, bytes)?;
+        self.disk.destroy(&old)
+    }
+
+    fn damaged(&self, what: &'static str) -> RootError {
+        RootError::Damaged { path: self.path.clone(), what }
+    }
+}
+
+impl RootKeeper for FileRoot {
+    fn load(&mut self) -> Result<Option<Root>, RootError> {
+        let Some(bytes) = disk::read(&self.path).map_err(Box::new)? else { return Ok(None) };
+        let found = fs::metadata(&self.path)
+            .map_err(|error| Box::new(disk::at("look at", &self.path)(error)))?;
+        let mode = found.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(RootError::Exposed { path: self.path.clone(), mode });
+        }
+        let bytes: &[u8; FILE_BYTES] =
+            bytes.expose().as_slice().try_into().map_err(|_| self.damaged("wrong length"))?;
+        let (body, check) = bytes.split_at(FILE_BYTES - CHECK_BYTES);
+        if digest(&SHA256, body).as_ref()[..CHECK_BYTES] != *check {
+            return Err(self.damaged("its check sum does not fit"));
+        }
+        let root = body.strip_prefix(MAGIC).and_then(|root| root.try_into().ok());
+        let root = root.ok_or_else(|| self.damaged("its first line is not known"))?;
+        self.tidy().map_err(Box::new)?;
+        Ok(Some(Root::from_bytes(root)))
+    }
+
+    fn replace(&mut self, new: &Root) -> Result<(), RootError> {
+        let mut bytes = Secret::new(Vec::with_capacity(FILE_BYTES));
+        bytes.expose_mut().extend_from_slice(MAGIC);
+        bytes.expose_mut().extend_from_slice(new.to_bytes().expose());
+        let check = digest(&SHA256, bytes.expose());
+        bytes.expose_mut().extend_from_slice(&check.as_ref()[..CHECK_BYTES]);
+        Ok(self.exchange(bytes.expose()).map_err(Box::new)?)
+    }
+
+    fn describe(&self) -> &'static str {
+        "root file"
+    }
+}
+
+/// Keeps the root in memory, for tests: a clone holds the same root, so a vault can be reopened.
+#[derive(Clone, Default)]
+pub struct MemoryRoot(Arc<Mutex<Option<Secret<[u8; Root::BYTES]>>>>);
+
+impl MemoryRoot {
+    /// A keeper without a root.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl RootKeeper for MemoryRoot {
+    fn load(&mut self) -> Result<Option<Root>, RootError> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(held.as_ref().map(|bytes| Root::from_bytes(bytes.expose())))
+    }
+
+    fn replace(&mut self, new: &Root) -> Result<(), RootError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(new.to_bytes());
+        Ok(())
+    }
+
+    fn describe(&self) -> &'static str {
+        "memory"
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}

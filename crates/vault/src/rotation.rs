@@ -1,0 +1,230 @@
+//! Changes of the root: the only way anything is forgotten.
+//!
+//! One moment decides: the keeper's taking the new root. Everything before it can be cut off and
+//! leaves the old state whole, everything after it is housekeeping.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use palmgate_protocol::{MemberId, Name};
+
+use crate::{
+    erasures::Erasure,
+    error::VaultError,
+    inner::Inner,
+    keys::{Change, Person, Seed},
+    people::{Column, ErasureRequest, PersonCipher},
+    records::Shelf,
+    space,
+    store::StoreCipher,
+    tombstones::Mark,
+};
+
+/// More outbox entries than this are not sealed anew while somebody waits for an erasure.
+const OUTBOX_AT_ONCE: usize = 1_000;
+
+impl Inner {
+    pub(crate) fn erase(&mut self, people: &[ErasureRequest]) -> Result<(), VaultError> {
+        let mark = |id| self.tombstones.mark(id);
+        let erasures: Vec<Erasure> = people
+            .iter()
+            .map(|one| Erasure {
+                marks: [mark(one.member.as_bytes()), mark(one.claim.as_bytes())],
+                commitment: one.commitment,
+            })
+            .collect();
+        self.make_room()?;
+        self.erasures.begin(&erasures)?;
+        self.carry_out(&erasures, people.iter().map(|one| one.member).collect())
+    }
+
+    /// Carries out the intents that a crash left behind.
+    pub(crate) fn roll_forward(&mut self) -> Result<(), VaultError> {
+        let open = |one: &&Erasure| !self.tombstones.hold(&one.marks);
+        let erasures: Vec<Erasure> = self.erasures.begun().iter().filter(open).copied().collect();
+        if erasures.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(count = erasures.len(), "carrying out erasures that were interrupted");
+        let marks: BTreeSet<Mark> = erasures.iter().map(|one| one.marks[0]).collect();
+        let named = |id: &&MemberId| marks.contains(&self.tombstones.mark(id.as_bytes()));
+        let members = self.table.people.keys().filter(named).copied().collect();
+        self.make_room()?;
+        self.carry_out(&erasures, members)
+    }
+
+    fn carry_out(
+        &mut self,
+        erasures: &[Erasure],
+        members: Vec<MemberId>,
+    ) -> Result<(), VaultError> {
+        let mut seen = BTreeSet::new();
+        let tombstones: Vec<[Mark; 2]> = erasures
+            .iter()
+            .map(|one| one.marks)
+            .filter(|marks| !self.tombstones.hold(marks) && seen.insert(*marks))
+            .collect();
+        let mut change = Change::default();
+        let mut places = Vec::new();
+        for member in members {
+            if let Some(person) = self.table.people.get(&member) {
+                places.extend(PersonCipher::new(&self.tenant, &member, &person.seed).places());
+                change.people.insert(member, None);
+            }
+        }
+        if tombstones.is_empty() && change.people.is_empty() {
+            return Ok(());
+        }
+        change.tombstones = Some(self.tombstones.stage(&self.table.tombstones, &tombstones)?);
+        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.tombstones.admit(&tombstones);
+        self.sweep_people(&places);
+        Ok(())
+    }
+
+    pub(crate) fn forget_columns(
+        &mut self,
+        people: &[(MemberId, Vec<Column>)],
+    ) -> Result<(), VaultError> {
+        let mut forgotten: BTreeMap<MemberId, Vec<Column>> = BTreeMap::new();
+        let mut places = Vec::new();
+        for (member, columns) in people {
+            let person = self.table.people.get(member).ok_or(VaultError::UnknownMember)?;
+            places.extend(PersonCipher::new(&self.tenant, member, &person.seed).places());
+            forgotten.entry(*member).or_default().extend(columns);
+        }
+        self.make_room()?;
+        let change = self.rekey(&forgotten).inspect_err(|_| self.untidy = true)?;
+        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.sweep_people(&places);
+        Ok(())
+    }
+
+    /// Copies what people keep to places under new keys, where nothing counts yet. Durable.
+    fn rekey(&self, people: &BTreeMap<MemberId, Vec<Column>>) -> Result<Change, VaultError> {
+        let mut change = Change::default();
+        for (member, forgotten) in people {
+            let mut person = Person { seed: Seed::generate(), columns: 0 };
+            let mut rows = Vec::new();
+            let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
+            for column in Column::all().filter(|column| !forgotten.contains(column)) {
+                if let Some(value) = self.read(member, column)? {
+                    rows.push(cipher.seal(column, value.expose()));
+                    person.columns |= column.bit();
+                }
+            }
+            self.records.add(Shelf::People, &rows)?;
+            change.people.insert(*member, Some(person));
+        }
+        self.records.sync()?;
+        Ok(change)
+    }
+
+    pub(crate) fn renew(&mut self) -> Result<(), VaultError> {
+        self.make_room()?;
+        let mut prepared = Vec::new();
+        let change = self.prepare_terminals(&mut prepared);
+        let outcome = change.and_then(|change| self.rotate(change, usize::MAX));
+        for terminal in prepared {
+            let slots = self.slots_of(&terminal)?;
+            if outcome.is_err() {
+                slots.abandon();
+            } else if let Err(error) = slots.settle() {
+                tracing::warn!(%error, "wiping a session under an old key failed");
+            }
+        }
+        outcome
+    }
+
+    /// Writes every session once more, under a new key that does not count yet.
+    fn prepare_terminals(&mut self, prepared: &mut Vec<Name>) -> Result<Change, VaultError> {
+        let mut change = Change::default();
+        let terminals: Vec<Name> = self.table.terminals.keys().cloned().collect();
+        for terminal in terminals {
+            let seed = Seed::generate();
+            // A session that no longer opens is no reason to keep old keys: its terminal joins anew.
+            if let Ok(Some(state)) = self.terminal_state(&terminal) {
+                self.slots_of(&terminal)?.prepare(&seed.sealing(), state.expose())?;
+                prepared.push(terminal.clone());
+            }
+            change.terminals.insert(terminal, Some(seed));
+        }
+        Ok(change)
+    }
+
+    pub(crate) fn remove_terminal(&mut self, terminal: &Name) -> Result<(), VaultError> {
+        if !self.table.terminals.contains_key(terminal) {
+            return Ok(());
+        }
+        self.make_room()?;
+        let mut change = Change::default();
+        change.terminals.insert(terminal.clone(), None);
+        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.slots.remove(terminal);
+        if let Err(error) = self.disk.destroy(&self.terminals_directory().join(terminal.as_str())) {
+            tracing::warn!(%error, "removing a session without a key failed");
+        }
+        Ok(())
+    }
+
+    /// Writes the changed table under a new root, has the keeper take that root and destroy the
+    /// one before, and cleans up. Until the keeper answers, nothing has happened; if it answers
+    /// with an error nobody knows, so the vault stops.
+    fn rotate(&mut self, mut change: Change, outbox_limit: usize) -> Result<(), VaultError> {
+        let was_untidy = self.untidy;
+        self.untidy = true;
+        change.state = self.reseal(&self.state());
+        if self.outbox_entries <= outbox_limit {
+            change.outbox = self.reseal(&self.outbox());
+        }
+        let root = self.root.successor();
+        self.table.write(&change, &self.key_files(), &root)?;
+        self.keeper.replace(&root).map_err(|source| {
+            self.stopped = true;
+            VaultError::Keeper { keeper: self.keeper.describe(), source }
+        })?;
+        let old = self.key_files().path(self.root.generation());
+        self.root = root;
+        let replaced = self.table.apply(change);
+        match self.disk.remove(&old).and_then(|()| self.clear(&replaced)) {
+            Ok(()) => self.untidy = was_untidy,
+            Err(error) => tracing::warn!(%error, "cleaning up after a change of the root failed"),
+        }
+        space::keep(&self.reserve(), self.space_for_erasure());
+        Ok(())
+    }
+
+    /// Copies state or outbox under a new key. A record store that fails must not stop an erasure,
+    /// which is about other keys: then these entries keep theirs until the next change.
+    fn reseal(&self, current: &StoreCipher<'_>) -> Option<Seed> {
+        let seed = Seed::generate();
+        let next = StoreCipher::new(&self.tenant, &self.records, &seed);
+        match current.copy_to(&next) {
+            Ok(()) => Some(seed),
+            Err(error) => {
+                tracing::warn!(%error, "state or outbox keep their key until the next change");
+                None
+            }
+        }
+    }
+
+    fn clear(&self, replaced: &[Seed]) -> Result<(), VaultError> {
+        let cipher = |seed| StoreCipher::new(&self.tenant, &self.records, seed);
+        replaced.iter().try_for_each(|seed| cipher(seed).clear())
+    }
+
+    /// Rows whose key is gone take up space and nothing else.
+    fn sweep_people(&mut self, places: &[[u8; 16]]) {
+        if let Err(error) = self.records.remove(Shelf::People, places) {
+            tracing::warn!(%error, "removing unreadable rows failed");
+            self.untidy = true;
+        }
+    }
+
+    /// Gives up the reserve when the disk is full, so that forgetting goes on.
+    fn make_room(&self) -> Result<(), VaultError> {
+        if self.disk.available(&self.directory)? < self.space_for_erasure() {
+            self.disk.remove(&self.reserve())?;
+        }
+        Ok(())
+    }
+}

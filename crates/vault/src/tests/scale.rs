@@ -1,0 +1,109 @@
+//! The times that the documentation promises, printed; asserted with room for a busy machine.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// Prints the time on the clock and the time of this thread on a processor, and gives the first.
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
+    let (start, before) = (Instant::now(), on_processor());
+    let result = work();
+    let (time, work) = (start.elapsed(), on_processor() - before);
+    let millis = |time: Duration| time.as_secs_f64() * 1_000.0;
+    eprintln!("{what}: {:.1} ms, of which {:.1} ms are work", millis(time), millis(work));
+    (result, time)
+}
+
+fn on_processor() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn ten_thousand_people_are_imported_in_seconds() {
+    let machine = Machine::on_disk();
+    let vault = machine.open();
+    let people: Vec<_> = (0..10_000).map(person).collect();
+    let (stored, time) = timed("insert 10,000 people, 3 columns of 1 KiB", || vault.insert(people));
+    stored.unwrap();
+    assert!(time < Duration::from_secs(60));
+    timed("insert one more", || vault.insert(vec![person(10_001)])).0.unwrap();
+    timed("erase one of 10,000", || vault.erase(&[request(5)])).0.unwrap();
+    let many: Vec<_> = (100..600).map(request).collect();
+    timed("erase 500 of 10,000 at once", || vault.erase(&many)).0.unwrap();
+    timed("write one column", || vault.write(&member(7), Column::History, &[1; 2_000])).0.unwrap();
+    drop(vault);
+    let (vault, _) = timed("open after a clean stop", || machine.open());
+    let killed = machine.copy();
+    let (after_kill, _) = timed("open after a kill", || killed.open());
+    assert!(is_whole(&vault, 9_999) && is_whole(&after_kill, 9_999));
+    assert!(is_gone(&vault, 5) && is_gone(&after_kill, 333));
+}
+
+#[test]
+fn one_of_a_hundred_thousand_people_is_erased_at_once() {
+    let machine = Machine::on_disk();
+    let vault = machine.open();
+    let newcomer = |number| {
+        let columns = vec![(Column::Profile, Secret::new(vec![7; 64]))];
+        NewPerson { member: member(number), claim: claim(number), columns }
+    };
+    timed("insert 100,000 people, 1 column of 64 bytes", || {
+        vault.insert((0..100_000).map(newcomer).collect())
+    })
+    .0
+    .unwrap();
+    let erase = |number| timed("erase one of 100,000", || vault.erase(&[request(number)])).1;
+    let times = (0..9).map(erase).collect();
+    assert!(median(times) < Duration::from_millis(500));
+    assert!(is_gone(&vault, 3) && vault.contains(&member(50_000)));
+    drop(vault);
+    let killed = machine.copy();
+    timed("open 100,000 after a clean stop", || machine.open());
+    fs::remove_file(killed.data().join("tidy")).unwrap();
+    timed("open 100,000 after a kill", || killed.open());
+}
+
+#[test]
+fn a_session_is_durable_in_one_sync() {
+    let machine = Machine::on_disk();
+    let vault = machine.open();
+    vault.put_terminal_state(&name("till-1"), b"first").unwrap();
+    let (mut slots, mut records) = (Vec::new(), Vec::new());
+    for round in 0..100u8 {
+        let state = vec![round; 10_000];
+        let start = Instant::now();
+        vault.put_terminal_state(&name("till-1"), &state).unwrap();
+        slots.push(start.elapsed());
+        let start = Instant::now();
+        vault.put_state("session", &state).unwrap();
+        records.push(start.elapsed());
+    }
+    let (slots, records) = (median(slots), median(records));
+    eprintln!("10 KB of state, median: slots {slots:?}, record store {records:?}");
+    assert!(slots < Duration::from_millis(500));
+}
+
+#[test]
+fn an_erasure_does_not_wait_for_a_full_outbox() {
+    let machine = Machine::on_disk();
+    let vault = machine.open();
+    vault.insert(vec![person(1)]).unwrap();
+    vault.inspect(|inner| {
+        inner.outbox_entries = crate::MAX_OUTBOX_ENTRIES;
+        let outbox = inner.outbox();
+        for number in 0..crate::MAX_OUTBOX_ENTRIES as u64 {
+            outbox.put(&crate::store::number(number), &[9; 300]).unwrap();
+        }
+    });
+    let (erased, time) = timed("erase with 100,000 letters waiting", || vault.erase(&[request(1)]));
+    erased.unwrap();
+    assert!(time < Duration::from_secs(1));
+    timed("renew with 100,000 letters waiting", || vault.renew()).0.unwrap();
+    assert_eq!(vault.outbox_peek(1).unwrap()[0].1.expose(), &[9; 300]);
+}

@@ -1,0 +1,276 @@
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use palmgate_protocol::{MemberId, Name, Secret};
+
+use crate::{
+    disk::Disk,
+    erasures::Erasure,
+    error::VaultError,
+    inner::Inner,
+    people::{Column, ErasureRequest, NewPerson},
+    root::RootKeeper,
+    store,
+};
+
+/// People that one vault holds.
+pub const MAX_PEOPLE: usize = 1_000_000;
+/// Entries that wait in the outbox.
+pub const MAX_OUTBOX_ENTRIES: usize = 100_000;
+/// Bytes of one column, of one outbox entry, and of one named state.
+pub const MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
+/// An entry of the outbox: its number and what was pushed.
+pub type OutboxEntry = (u64, Secret<Vec<u8>>);
+
+/// The sealed store of one box. Every call blocks for as long as the disk takes; calls from several
+/// threads wait for each other. See the [crate's documentation](crate) for what lies where, and
+/// for what a crash can do.
+pub struct Vault(pub(crate) Mutex<Inner>);
+
+impl Vault {
+    /// Opens the vault in `directory`, or creates it where neither data nor a root is; finishes
+    /// what a crash interrupted. An erasure whose intent was durable is carried out here.
+    ///
+    /// # Errors
+    /// Something is missing, damaged, of another box, tenant, time or version; each error names the
+    /// file and the remedy. Data without its root, or a root without its data, is never taken for
+    /// a new box.
+    pub fn open(
+        directory: &Path,
+        tenant: &Name,
+        keeper: Box<dyn RootKeeper>,
+    ) -> Result<Self, VaultError> {
+        Self::open_on(directory, tenant, keeper, Disk::default())
+    }
+
+    pub(crate) fn open_on(
+        directory: &Path,
+        tenant: &Name,
+        keeper: Box<dyn RootKeeper>,
+        disk: Disk,
+    ) -> Result<Self, VaultError> {
+        Ok(Self(Mutex::new(Inner::open(directory, tenant, keeper, disk)?)))
+    }
+
+    /// Stores people, all of them or none. Durable. The key table is written once, so a thousand
+    /// people cost little more than one.
+    ///
+    /// # Errors
+    /// [`Tombstoned`](VaultError::Tombstoned) if a member or claim was erased,
+    /// [`AlreadyStored`](VaultError::AlreadyStored) if a member is there; a bound; the disk.
+    pub fn insert(&self, people: Vec<NewPerson>) -> Result<(), VaultError> {
+        self.lock()?.insert(&people)
+    }
+
+    /// Replaces one column of a person. Durable. The value before stays readable with the person's
+    /// key, to somebody who has the disk, until that key goes: see
+    /// [`forget_columns`](Self::forget_columns).
+    ///
+    /// # Errors
+    /// [`UnknownMember`](VaultError::UnknownMember); a bound; the disk.
+    pub fn write(&self, member: &MemberId, column: Column, value: &[u8]) -> Result<(), VaultError> {
+        self.lock()?.write(member, column, value)
+    }
+
+    /// One column of a person; `None` where the person or the column is not there.
+    ///
+    /// # Errors
+    /// The stored value is damaged, or is missing although it was written.
+    pub fn read(
+        &self,
+        member: &MemberId,
+        column: Column,
+    ) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
+        self.lock()?.read(member, column)
+    }
+
+    /// Everybody who is stored, in no order.
+    pub fn members(&self) -> Vec<MemberId> {
+        self.look().table.people.keys().copied().collect()
+    }
+
+    /// Whether somebody is stored.
+    pub fn contains(&self, member: &MemberId) -> bool {
+        self.look().table.people.contains_key(member)
+    }
+
+    /// Erases people, in one change of the root. When it returns, nothing of them can be opened
+    /// with any key that still exists, they and their claims are refused from then on, and that
+    /// survives every crash. Members who are not stored are only refused. Update first what names
+    /// them in [`put_state`](Self::put_state).
+    ///
+    /// # Errors
+    /// The disk or the keeper failed. The intent may be durable: then the next start erases.
+    pub fn erase(&self, people: &[ErasureRequest]) -> Result<(), VaultError> {
+        self.lock()?.erase(people)
+    }
+
+    /// Removes columns of people beyond recovery, with all earlier values of the columns that
+    /// stay: each person gets a new key, in one change of the root. For a withdrawn purpose, and
+    /// for history past its time; with no column named, only earlier values go. Durable.
+    ///
+    /// # Errors
+    /// [`UnknownMember`](VaultError::UnknownMember); a damaged column; the disk or the keeper.
+    pub fn forget_columns(&self, people: &[(MemberId, Vec<Column>)]) -> Result<(), VaultError> {
+        self.lock()?.forget_columns(people)
+    }
+
+    /// New keys for all terminals, the store's state and the outbox, in one change of the root: what
+    /// was overwritten or removed there before cannot be opened from then on. Call it once a day.
+    /// Takes the longer the more terminals and outbox entries there are. Durable.
+    ///
+    /// # Errors
+    /// The disk or the keeper failed.
+    pub fn renew(&self) -> Result<(), VaultError> {
+        self.lock()?.renew()
+    }
+
+    /// How often the root has changed: what a receipt names as the root that opens nothing of the
+    /// person any more.
+    pub fn root_generation(&self) -> u64 {
+        self.look().root.generation()
+    }
+
+    /// Commitments of erasures that are done and whose ledger entry the caller has not confirmed.
+    pub fn unfinished_erasures(&self) -> Vec<[u8; 32]> {
+        let inner = self.look();
+        let done = |one: &&Erasure| inner.tombstones.hold(&one.marks);
+        let begun = inner.erasures.begun().iter();
+        begun.filter(done).map(|erasure| erasure.commitment).collect()
+    }
+
+    /// The ledger has the entry of this erasure. Durable.
+    ///
+    /// # Errors
+    /// The disk failed; the erasure is reported again.
+    pub fn finish_erasure(&self, commitment: &[u8; 32]) -> Result<(), VaultError> {
+        self.lock()?.erasures.finish(commitment)
+    }
+
+    /// Whether these are the bytes of a member or claim that was erased.
+    pub fn is_tombstoned(&self, id: &[u8; 16]) -> bool {
+        let inner = self.look();
+        inner.tombstones.contains(&inner.tombstones.mark(id))
+    }
+
+    /// Keeps a named value for the store. Durable.
+    ///
+    /// # Errors
+    /// A bound; the disk.
+    pub fn put_state(&self, name: &str, value: &[u8]) -> Result<(), VaultError> {
+        let inner = self.lock()?;
+        inner.check_write(value)?;
+        inner.state().put(&inner.state_entry(name), value)?;
+        inner.records.sync()
+    }
+
+    /// A named value.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn state(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
+        let inner = self.lock()?;
+        inner.state().get(&inner.state_entry(name))
+    }
+
+    /// Removes a named value. Durable; unreadable on the disk after the next change of the root.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn remove_state(&self, name: &str) -> Result<(), VaultError> {
+        let inner = self.lock()?;
+        inner.state().remove(&inner.state_entry(name))?;
+        inner.records.sync()
+    }
+
+    /// Keeps the state of a terminal's session, in place of the one before. Durable, at the price
+    /// of one sync; a terminal's first state also writes the key table.
+    ///
+    /// # Errors
+    /// A bound; the disk.
+    pub fn put_terminal_state(&self, terminal: &Name, value: &[u8]) -> Result<(), VaultError> {
+        self.lock()?.put_terminal_state(terminal, value)
+    }
+
+    /// The state of a terminal's session.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn terminal_state(&self, terminal: &Name) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
+        self.lock()?.terminal_state(terminal)
+    }
+
+    /// The terminals that have a state.
+    pub fn terminals(&self) -> Vec<Name> {
+        self.look().table.terminals.keys().cloned().collect()
+    }
+
+    /// Destroys the key and the state of a terminal, with a change of the root. Durable.
+    ///
+    /// # Errors
+    /// The disk or the keeper failed.
+    pub fn remove_terminal(&self, terminal: &Name) -> Result<(), VaultError> {
+        self.lock()?.remove_terminal(terminal)
+    }
+
+    /// Puts an entry at the end of the outbox and gives its number. Durable.
+    ///
+    /// # Errors
+    /// [`OutboxFull`](VaultError::OutboxFull); a bound; the disk.
+    pub fn outbox_push(&self, value: &[u8]) -> Result<u64, VaultError> {
+        let mut inner = self.lock()?;
+        if inner.outbox_entries >= MAX_OUTBOX_ENTRIES {
+            return Err(VaultError::OutboxFull { limit: MAX_OUTBOX_ENTRIES });
+        }
+        inner.check_write(value)?;
+        let number = inner.records.next_number()?;
+        inner.outbox().put(&store::number(number), value)?;
+        inner.outbox_entries += 1;
+        inner.records.sync()?;
+        Ok(number)
+    }
+
+    /// The first entries of the outbox with their numbers, oldest first.
+    ///
+    /// # Errors
+    /// One is damaged.
+    pub fn outbox_peek(&self, limit: usize) -> Result<Vec<OutboxEntry>, VaultError> {
+        let inner = self.lock()?;
+        let outbox = inner.outbox();
+        let mut entries = Vec::new();
+        for number in outbox.numbers().take(limit) {
+            let number = number?;
+            if let Some(value) = outbox.get(&store::number(number))? {
+                entries.push((number, value));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Takes an entry out of the outbox. Not synced: after a crash it may be there again, so the
+    /// cloud must bear to see it twice.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn outbox_done(&self, number: u64) -> Result<(), VaultError> {
+        let mut inner = self.lock()?;
+        let entry = store::number(number);
+        if inner.outbox().contains(&entry)? {
+            inner.outbox().remove(&entry)?;
+            inner.outbox_entries -= 1;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Inner>, VaultError> {
+        let inner = self.0.lock().map_err(|_| VaultError::Stopped)?;
+        if inner.stopped { Err(VaultError::Stopped) } else { Ok(inner) }
+    }
+
+    /// For questions about memory, which stay answerable after a stop.
+    fn look(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
