@@ -1,0 +1,345 @@
+//! What the terminal says to the gateway and when, without sockets, files or clocks: the MLS
+//! group of two, joining and rejoining it, and the requests under way.
+
+use crate::{
+    TerminalError,
+    exchange::{Due, Exchange},
+    membership::Membership,
+};
+use palmgate_protocol::{
+    CaptureId, Secret, Timestamp, decode, encode_for_sealing, limits,
+    terminal::{Answer, Request, RequestBody},
+    topic::Channel,
+};
+use palmgate_seal::{
+    mls::{self, Joining, MlsError, Opened, Session},
+    pki::Identity,
+    random,
+};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+/// Requests that may wait for an answer at once.
+pub(crate) const MAX_WAITING: usize = 32;
+/// How long the gateway may take to prove, after a new connection, that it still knows the group.
+const PROOF_DEADLINE: Duration = limits::FRAMES_LIFETIME;
+
+/// The present, on the clock that never jumps and on the one that certificates use.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) instant: Instant,
+    pub(crate) wall: Timestamp,
+}
+
+/// What to do, in order, once the batch's state is durable.
+pub(crate) enum Action {
+    Publish(Channel, Vec<u8>),
+    Deliver(Answer),
+    /// An answer came that this version cannot read.
+    Misunderstand(CaptureId),
+    GiveUp {
+        capture: CaptureId,
+        waited: Duration,
+        standing: Standing,
+    },
+}
+
+/// What to do with the stored session.
+pub(crate) enum Store {
+    Keep,
+    Replace(Secret<Vec<u8>>),
+    Delete,
+}
+
+/// Results of a step. The stored session must be changed durably before the first action is
+/// carried out: a message key that was used must never be used again, not even after a power cut.
+pub(crate) struct Batch {
+    pub(crate) store: Store,
+    pub(crate) actions: Vec<Action>,
+}
+
+/// How far the way to the gateway is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No broker.
+    Offline,
+    /// A broker, but no sign of life of the gateway on this connection.
+    Joining,
+    /// The gateway answered on this connection.
+    Ready,
+}
+
+/// The part of an [`Answer`] that no version changes.
+#[derive(minicbor::Decode)]
+struct AnswerHead {
+    #[n(0)]
+    capture: CaptureId,
+}
+
+pub(crate) struct Conversation {
+    identity: Identity,
+    session: Option<Session>,
+    joining: Option<Joining>,
+    membership: Membership,
+    exchanges: Vec<Exchange>,
+    proof: Option<CaptureId>,
+    connected: bool,
+    proven: bool,
+    dirty: bool,
+    actions: Vec<Action>,
+}
+
+impl Conversation {
+    /// Starts with the session that an earlier run left, if any.
+    pub(crate) fn new(identity: Identity, session: Option<Session>) -> Self {
+        Self {
+            membership: Membership::new(session.is_some()),
+            identity,
+            session,
+            joining: None,
+            exchanges: Vec::new(),
+            proof: None,
+            connected: false,
+            proven: false,
+            dirty: false,
+            actions: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn standing(&self) -> Standing {
+        match (self.connected, self.proven) {
+            (false, _) => Standing::Offline,
+            (true, false) => Standing::Joining,
+            (true, true) => Standing::Ready,
+        }
+    }
+
+    /// The broker took us and our subscriptions.
+    pub(crate) fn connected(&mut self, now: Now) {
+        self.connected = true;
+        self.proven = false;
+        self.exchanges.iter_mut().for_each(|exchange| exchange.send_again(now.instant));
+        self.ask_for_proof(now);
+        self.tick(now);
+    }
+
+    /// The connection broke.
+    pub(crate) fn disconnected(&mut self) {
+        self.connected = false;
+        self.proven = false;
+        self.joining = None;
+        self.membership.disconnected();
+    }
+
+    /// Takes a request in and sends it as soon as there is a way.
+    pub(crate) fn ask(
+        &mut self,
+        request: &Request,
+        deadline: Duration,
+        now: Now,
+    ) -> Result<(), TerminalError> {
+        if self.exchanges.len() >= MAX_WAITING {
+            return Err(TerminalError::TooMany(MAX_WAITING));
+        }
+        let bytes = encode_for_sealing(request);
+        let (is, limit) = (bytes.expose().len(), limits::MAX_MESSAGE_BYTES);
+        if is > limit {
+            return Err(TerminalError::OverLimit { what: "the whole request in bytes", is, limit });
+        }
+        self.exchanges.push(Exchange::new(request.capture, bytes, deadline, now.instant));
+        if !self.membership.is_in() {
+            self.doubt(now);
+        }
+        self.tick(now);
+        Ok(())
+    }
+
+    /// Nobody waits for this answer any more; its frames are wiped.
+    pub(crate) fn forget(&mut self, nobody_waits: impl Fn(CaptureId) -> bool) {
+        let proof = self.proof;
+        self.exchanges.retain(|exchange| {
+            Some(exchange.capture()) == proof || !nobody_waits(exchange.capture())
+        });
+    }
+
+    /// A message on the welcome channel: a Welcome, or, when empty, the hint to rejoin.
+    pub(crate) fn welcome(&mut self, payload: &[u8], now: Now) {
+        match self.joining.take() {
+            Some(joining) if !payload.is_empty() => {
+                match joining.accept(payload, self.identity.authority_der(), now.wall) {
+                    Ok(session) => self.admitted(session, now),
+                    Err(error) => {
+                        tracing::warn!(%error, "the gateway's welcome cannot be used");
+                        self.membership.out();
+                    }
+                }
+            }
+            // A hint, or a Welcome to a question that was not asked on this connection.
+            joining => {
+                self.joining = joining;
+                self.doubt(now);
+            }
+        }
+        self.tick(now);
+    }
+
+    fn admitted(&mut self, session: Session, now: Now) {
+        self.session = Some(session);
+        self.dirty = true;
+        self.proven = true;
+        self.membership.joined();
+        self.exchanges.iter_mut().for_each(|exchange| exchange.send_again(now.instant));
+    }
+
+    /// A message on the down channel: an answer or a change of keys.
+    pub(crate) fn down(&mut self, payload: &[u8], now: Now) {
+        let Some(session) = &mut self.session else { return };
+        match session.open(payload) {
+            Ok(Opened::Message(message)) => {
+                self.dirty = true;
+                self.proven = true;
+                self.answered(message.expose());
+            }
+            Ok(Opened::Changed) => {
+                self.dirty = true;
+                // What was sealed before the change does not open any more.
+                self.exchanges.iter_mut().for_each(|exchange| exchange.send_again(now.instant));
+            }
+            Ok(Opened::Removed) => {
+                tracing::warn!("the gateway removed this terminal");
+                self.leave();
+                self.membership.out();
+            }
+            Err(MlsError::Replayed) => tracing::debug!("a message came twice"),
+            Err(error) => {
+                tracing::info!(%error, "a message of the gateway cannot be opened");
+                self.doubt(now);
+            }
+        }
+        self.tick(now);
+    }
+
+    fn answered(&mut self, message: &[u8]) {
+        let (capture, action) = match decode::<Answer>(message) {
+            Ok(answer) => (answer.capture, Action::Deliver(answer)),
+            Err(error) => {
+                tracing::error!(%error, "the gateway says what this version does not know");
+                let Ok(AnswerHead { capture }) = decode(message) else { return };
+                (capture, Action::Misunderstand(capture))
+            }
+        };
+        // A second answer to the same act is the gateway's repetition: the first one counted.
+        if let Some(index) = self.exchanges.iter().position(|e| e.capture() == capture) {
+            self.exchanges.remove(index);
+            if self.proof.take_if(|proof| *proof == capture).is_none() {
+                self.actions.push(action);
+            }
+        }
+    }
+
+    /// Does what is due by now.
+    pub(crate) fn tick(&mut self, now: Now) {
+        self.give_up(now);
+        if self.connected && self.membership.ask(now.instant) {
+            self.request_to_join(now);
+        }
+        self.send(now);
+    }
+
+    fn give_up(&mut self, now: Now) {
+        let standing = self.standing();
+        let mut unproven = false;
+        let (proof, actions) = (&mut self.proof, &mut self.actions);
+        self.exchanges.retain_mut(|exchange| {
+            let late = exchange.due(now.instant) == Due::GiveUp;
+            if late && proof.take_if(|proof| *proof == exchange.capture()).is_some() {
+                unproven = true;
+            } else if late {
+                let (capture, waited) = (exchange.capture(), exchange.waited(now.instant));
+                actions.push(Action::GiveUp { capture, waited, standing });
+            }
+            !late
+        });
+        if unproven && self.connected && !self.proven {
+            self.doubt(now);
+        }
+    }
+
+    fn request_to_join(&mut self, now: Now) {
+        match mls::request_to_join(&self.identity, now.wall) {
+            Ok((joining, key_package)) => {
+                self.joining = Some(joining);
+                self.actions.push(Action::Publish(Channel::Join, key_package));
+            }
+            Err(error) => tracing::error!(%error, "this terminal's keys make no key package"),
+        }
+    }
+
+    fn send(&mut self, now: Now) {
+        let Some(session) = self.session.as_mut().filter(|_| self.connected) else { return };
+        for exchange in &mut self.exchanges {
+            if exchange.due(now.instant) != Due::Send {
+                continue;
+            }
+            match exchange.request().map(|request| session.seal(request)) {
+                Some(Ok(message)) => {
+                    self.dirty = true;
+                    self.actions.push(Action::Publish(Channel::Up, message));
+                }
+                Some(Err(error)) => tracing::error!(%error, "a request cannot be sealed"),
+                None => {}
+            }
+            exchange.sent(now.instant);
+        }
+    }
+
+    /// Asks the gateway for a sign that it shares the session that an earlier connection left, so
+    /// that a rejoin, if one is needed, happens before somebody stands in front of the terminal.
+    fn ask_for_proof(&mut self, now: Now) {
+        let old = self.proof.take();
+        self.exchanges.retain(|exchange| Some(exchange.capture()) != old);
+        if self.session.is_some() {
+            let capture = CaptureId::from_random(random::bytes());
+            let ping = Request { capture, at: now.wall, body: RequestBody::Ping };
+            let bytes = encode_for_sealing(&ping);
+            self.exchanges.push(Exchange::new(capture, bytes, PROOF_DEADLINE, now.instant));
+            self.proof = Some(capture);
+        }
+    }
+
+    fn doubt(&mut self, now: Now) {
+        if self.membership.doubt(now.instant) {
+            self.leave();
+        }
+    }
+
+    /// Wipes the group's keys; what waits for an answer keeps waiting.
+    fn leave(&mut self) {
+        self.dirty |= self.session.take().is_some();
+        self.joining = None;
+        self.proven = false;
+    }
+
+    /// What the last steps asked for.
+    pub(crate) fn take_batch(&mut self) -> Batch {
+        let store = match (mem::take(&mut self.dirty), &self.session) {
+            (false, _) => Store::Keep,
+            (true, Some(session)) => Store::Replace(session.state()),
+            (true, None) => Store::Delete,
+        };
+        Batch { store, actions: mem::take(&mut self.actions) }
+    }
+
+    /// When [`Conversation::tick`] has something to do next, if nothing else happens before.
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let can_send = self.connected && self.session.is_some();
+        let exchanges = self.exchanges.iter().map(|exchange| exchange.wake_at(can_send));
+        let joining = self.membership.ask_at(now).filter(|_| self.connected);
+        exchanges.chain(joining).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! The task that owns a terminal: carries messages between callers, the conversation, the disk and
+//! the broker. Decides nothing.
+
+use crate::{
+    Connection, Paired, TerminalError, clock,
+    conversation::{Action, Batch, Conversation, Standing, Store},
+    error::Trouble,
+    link::{Link, LinkEvent, Route},
+    session_file::SessionFile,
+};
+use palmgate_protocol::{
+    CaptureId, Name,
+    terminal::{Answer, Request},
+    topic,
+};
+use palmgate_seal::{mls::Session, pki};
+use rumqttc::{AsyncClient, QoS};
+use std::{collections::HashMap, fs::File, io, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+
+/// Nothing due: look again after this.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// A request and where its answer goes.
+pub(crate) struct Ask {
+    pub(crate) request: Request,
+    pub(crate) deadline: Duration,
+    pub(crate) reply: oneshot::Sender<Result<Answer, TerminalError>>,
+}
+
+pub(crate) struct Driver {
+    name: Name,
+    conversation: Conversation,
+    link: Link,
+    client: Option<AsyncClient>,
+    waiting: HashMap<CaptureId, oneshot::Sender<Result<Answer, TerminalError>>>,
+    session_file: Arc<SessionFile>,
+    trouble: Option<Trouble>,
+    /// Released before `connection` tells that the task has ended.
+    _lock: File,
+    connection: watch::Sender<Connection>,
+}
+
+impl Driver {
+    /// Starts the connection of a paired terminal, with the session that the last run left.
+    pub(crate) fn start(
+        paired: Paired,
+        connection: watch::Sender<Connection>,
+    ) -> Result<Self, TerminalError> {
+        let Paired { settings, identity, session: session_file, lock, .. } = paired;
+        let session = session_file.load()?.and_then(|state| {
+            Session::restore(state.expose(), &identity)
+                .inspect_err(|error| tracing::warn!(%error, "joining anew"))
+                .ok()
+        });
+        let tls = pki::client_config(Some(&identity), identity.authority_der())
+            .map_err(|error| TerminalError::Keys(error.to_string()))?;
+        let link = Link::start(Route {
+            terminal: settings.terminal.clone(),
+            host: settings.broker_host,
+            port: settings.broker_port,
+            tls: Arc::new(tls),
+        });
+        Ok(Self {
+            name: settings.terminal,
+            conversation: Conversation::new(identity, session),
+            link,
+            client: None,
+            waiting: HashMap::new(),
+            session_file: Arc::new(session_file),
+            trouble: None,
+            _lock: lock,
+            connection,
+        })
+    }
+
+    /// Works until the last handle of the terminal is dropped.
+    pub(crate) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        loop {
+            let now = Instant::now();
+            let wake = self.conversation.wake_at(now.into_std());
+            let wake = wake.map_or(now + IDLE, Instant::from_std);
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(ask) => self.ask(ask),
+                    None => return,
+                },
+                event = self.link.next() => self.link_event(event),
+                () = sleep_until(wake) => {}
+            }
+            self.forget_callers_who_left();
+            self.conversation.tick(clock::now());
+            let batch = self.conversation.take_batch();
+            self.carry_out(batch).await;
+            self.report();
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let Ask { request, deadline, reply } = ask;
+        match self.conversation.ask(&request, deadline, clock::now()) {
+            Ok(()) => drop(self.waiting.insert(request.capture, reply)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(client) => {
+                tracing::info!(terminal = %self.name, "connected to the broker");
+                self.client = Some(client);
+                self.trouble = None;
+                self.conversation.connected(clock::now());
+            }
+            LinkEvent::Down(trouble) => {
+                tracing::warn!(terminal = %self.name, %trouble, "not connected");
+                self.client = None;
+                self.trouble = Some(trouble);
+                self.conversation.disconnected();
+            }
+            LinkEvent::Message(topic::Channel::Welcome, payload) => {
+                self.conversation.welcome(&payload, clock::now());
+            }
+            LinkEvent::Message(_, payload) => self.conversation.down(&payload, clock::now()),
+        }
+    }
+
+    fn forget_callers_who_left(&mut self) {
+        self.waiting.retain(|_, reply| !reply.is_closed());
+        let waiting = &self.waiting;
+        self.conversation.forget(|capture| !waiting.contains_key(&capture));
+    }
+
+    async fn carry_out(&mut self, batch: Batch) {
+        if let Err(error) = self.store(batch.store).await {
+            tracing::error!(%error, "nothing was sent");
+            return self.fail_everybody(error);
+        }
+        for action in batch.actions {
+            match action {
+                Action::Publish(channel, message) => self.publish(channel, message),
+                Action::Deliver(answer) => {
+                    if let Some(reply) = self.waiting.remove(&answer.capture) {
+                        drop(reply.send(Ok(answer)));
+                    }
+                }
+                Action::Misunderstand(capture) => {
+                    if let Some(reply) = self.waiting.remove(&capture) {
+                        let why = "it answered what this version does not know".into();
+                        drop(reply.send(Err(TerminalError::Incompatible(why))));
+                    }
+                }
+                Action::GiveUp { capture, waited, standing } => {
+                    if let Some(reply) = self.waiting.remove(&capture) {
+                        drop(reply.send(Err(self.why_late(standing, waited))));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn store(&self, store: Store) -> Result<(), TerminalError> {
+        let file = Arc::clone(&self.session_file);
+        let stored = match store {
+            Store::Keep => return Ok(()),
+            Store::Replace(state) => spawn_blocking(move || file.save(&state)).await,
+            Store::Delete => spawn_blocking(move || file.delete()).await,
+        };
+        stored.unwrap_or(Err(TerminalError::Closed))
+    }
+
+    /// Without a durable state nothing may leave the terminal, and no answer counts.
+    fn fail_everybody(&mut self, error: TerminalError) {
+        let TerminalError::File { doing, path, source } = error else { return };
+        for (_, reply) in self.waiting.drain() {
+            let source = io::Error::new(source.kind(), source.to_string());
+            drop(reply.send(Err(TerminalError::File { doing, path: path.clone(), source })));
+        }
+    }
+
+    fn publish(&self, channel: topic::Channel, message: Vec<u8>) {
+        let topic = topic::topic(&self.name, channel);
+        let sent = self
+            .client
+            .as_ref()
+            .map(|client| client.try_publish(topic, QoS::AtLeastOnce, false, message));
+        // Not fatal: what needs an answer is sent again until it has one.
+        if !matches!(sent, Some(Ok(()))) {
+            tracing::debug!(terminal = %self.name, "a message could not be queued");
+        }
+    }
+
+    fn why_late(&self, standing: Standing, waited: Duration) -> TerminalError {
+        match (standing, &self.trouble) {
+            (Standing::Offline, Some(trouble)) => trouble.clone().into(),
+            (Standing::Joining, _) => TerminalError::NotAdmitted(waited),
+            _ => TerminalError::TooLate(waited),
+        }
+    }
+
+    fn report(&self) {
+        let connection = match (self.conversation.standing(), &self.trouble) {
+            (Standing::Offline, None) => Connection::Connecting,
+            (Standing::Offline, Some(trouble)) => Connection::Offline(trouble.clone()),
+            (Standing::Joining, _) => Connection::Joining,
+            (Standing::Ready, _) => Connection::Ready,
+        };
+        self.connection.send_if_modified(|shown| {
+            let changed = *shown != connection;
+            *shown = connection;
+            changed
+        });
+    }
+}

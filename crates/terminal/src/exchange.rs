@@ -1,0 +1,183 @@
+use palmgate_protocol::{
+    CaptureId, Secret, limits,
+    terminal::{RequestBody, Scan},
+};
+use std::time::{Duration, Instant};
+
+/// First pause before the same request is sent again; doubles each time.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+/// How long somebody waits in front of a till.
+const SCAN_DEADLINE: Duration = limits::FRAMES_LIFETIME;
+/// How long somebody waits for an enrolment or for one of their rights to be carried out.
+const LONG_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long to wait for the answer to a request.
+pub(crate) fn deadline_of(body: &RequestBody) -> Duration {
+    match body {
+        RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none() => LONG_DEADLINE,
+        RequestBody::Scan(_) | RequestBody::Ping => SCAN_DEADLINE,
+        RequestBody::Enrol(_) => LONG_DEADLINE,
+    }
+}
+
+/// One request on its way to one answer: when to send it, when to send it again, when to wipe it
+/// and when to give up. Holds no socket and reads no clock.
+///
+/// Sending again is safe: the gateway decides once for each capture id and repeats its answer.
+pub(crate) struct Exchange {
+    capture: CaptureId,
+    request: Option<Secret<Vec<u8>>>,
+    asked_at: Instant,
+    deadline: Duration,
+    send_at: Instant,
+    pause: Duration,
+}
+
+/// What an [`Exchange`] needs now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// To be sent.
+    Send,
+    /// Nothing yet.
+    Nothing,
+    /// The caller has waited long enough.
+    GiveUp,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        capture: CaptureId,
+        request: Secret<Vec<u8>>,
+        deadline: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            capture,
+            request: Some(request),
+            asked_at: now,
+            deadline,
+            send_at: now,
+            pause: RESEND_AFTER,
+        }
+    }
+
+    pub(crate) const fn capture(&self) -> CaptureId {
+        self.capture
+    }
+
+    pub(crate) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.asked_at)
+    }
+
+    /// What to do at `now`. Wipes the request when its frames have lived long enough: from then on
+    /// the answer is only waited for.
+    pub(crate) fn due(&mut self, now: Instant) -> Due {
+        if now >= self.asked_at + self.deadline {
+            return Due::GiveUp;
+        }
+        if now >= self.wipe_at() {
+            self.request = None;
+        }
+        if self.request.is_some() && now >= self.send_at { Due::Send } else { Due::Nothing }
+    }
+
+    /// The encoded request, until it is wiped.
+    pub(crate) fn request(&self) -> Option<&[u8]> {
+        self.request.as_ref().map(|request| request.expose().as_slice())
+    }
+
+    /// Notes that it was sent.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.send_at = now + self.pause;
+        self.pause *= 2;
+    }
+
+    /// The way to the gateway is new, so whatever was sent may be lost: send at once.
+    pub(crate) fn send_again(&mut self, now: Instant) {
+        self.send_at = now;
+        self.pause = RESEND_AFTER;
+    }
+
+    /// When to look at it again. `can_send` says whether there is a way to the gateway.
+    pub(crate) fn wake_at(&self, can_send: bool) -> Instant {
+        let end = self.asked_at + self.deadline;
+        match &self.request {
+            None => end,
+            Some(_) if can_send => end.min(self.wipe_at()).min(self.send_at),
+            Some(_) => end.min(self.wipe_at()),
+        }
+    }
+
+    fn wipe_at(&self) -> Instant {
+        self.asked_at + limits::FRAMES_LIFETIME
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn exchange(deadline: Duration, now: Instant) -> Exchange {
+        let capture = CaptureId::from_random([7; 16]);
+        Exchange::new(capture, Secret::new(vec![1, 2, 3]), deadline, now)
+    }
+
+    /// The times, in milliseconds after the start, at which an unanswered request is sent when it
+    /// is looked at exactly when it asks to be.
+    fn sending_times(deadline: Duration) -> Vec<u128> {
+        let start = Instant::now();
+        let (mut exchange, mut now, mut times) = (exchange(deadline, start), start, Vec::new());
+        loop {
+            match exchange.due(now) {
+                Due::Send => {
+                    times.push((now - start).as_millis());
+                    exchange.sent(now);
+                }
+                Due::Nothing => now = exchange.wake_at(true),
+                Due::GiveUp => return times,
+            }
+        }
+    }
+
+    #[test]
+    fn an_unanswered_request_is_sent_again_with_growing_pauses_until_its_frames_are_wiped() {
+        assert_eq!(sending_times(SCAN_DEADLINE), [0, 1000, 3000]);
+        assert_eq!(sending_times(LONG_DEADLINE), [0, 1000, 3000], "nothing is left to send");
+    }
+
+    #[test]
+    fn a_long_wait_outlives_the_frames() {
+        let start = Instant::now();
+        let mut exchange = exchange(LONG_DEADLINE, start);
+        assert_eq!(exchange.due(start + Duration::from_millis(4_999)), Due::Send);
+        assert!(exchange.request().is_some());
+        assert_eq!(exchange.due(start + limits::FRAMES_LIFETIME), Due::Nothing);
+        assert!(exchange.request().is_none());
+        assert_eq!(exchange.wake_at(true), start + LONG_DEADLINE);
+        assert_eq!(exchange.due(start + Duration::from_millis(14_999)), Due::Nothing);
+        assert_eq!(exchange.due(start + LONG_DEADLINE), Due::GiveUp);
+    }
+
+    #[test]
+    fn a_new_way_to_the_gateway_sends_at_once() {
+        let start = Instant::now();
+        let mut exchange = exchange(SCAN_DEADLINE, start);
+        exchange.sent(start);
+        let later = start + 10 * MILLI;
+        assert_eq!(exchange.due(later), Due::Nothing);
+        exchange.send_again(later);
+        assert_eq!(exchange.due(later), Due::Send);
+        exchange.sent(later);
+        assert_eq!(exchange.wake_at(true), later + RESEND_AFTER);
+    }
+
+    #[test]
+    fn without_a_way_to_the_gateway_nobody_is_woken_to_send() {
+        let start = Instant::now();
+        let exchange = exchange(SCAN_DEADLINE, start);
+        assert_eq!(exchange.wake_at(false), start + SCAN_DEADLINE);
+        assert_eq!(exchange.wake_at(true), start);
+    }
+}

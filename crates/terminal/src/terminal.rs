@@ -1,0 +1,394 @@
+use crate::{
+    Paired, TerminalError, Trouble, clock,
+    conversation::MAX_WAITING,
+    driver::{Ask, Driver},
+    exchange::deadline_of,
+};
+use palmgate_protocol::{
+    Biometric, CaptureId, Name, PurposeSet, limits,
+    terminal::{Answer, AnswerBody, Enrolment, Frame, Intent, Request, RequestBody, Scan},
+};
+use palmgate_seal::random;
+use std::time::{Duration, Instant};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+/// How far the way to the gateway is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// The first connection to the broker is being made.
+    Connecting,
+    /// No connection to the broker; the terminal keeps trying.
+    Offline(Trouble),
+    /// Connected to the broker; the gateway has not answered on this connection yet.
+    Joining,
+    /// The gateway answers.
+    Ready,
+}
+
+/// A hand that was presented, and what its owner showed with it.
+#[derive(Default)]
+pub struct Presentation {
+    /// Pictures of the hand; [`MAX_FRAMES_PER_CAPTURE`](limits::MAX_FRAMES_PER_CAPTURE) at most.
+    pub frames: Vec<Frame>,
+    /// The claim token that was tapped or read from a code, if any.
+    pub claim: Option<Biometric<Vec<u8>>>,
+    /// Whether the person asked to be looked up beyond this store.
+    pub ask_cloud: bool,
+}
+
+/// A connected terminal. Copies share one connection; it ends when the last is dropped.
+///
+/// The connection is kept, and the MLS group joined and rejoined, without the caller's doing. A
+/// request is sent again until it is answered, always with the same capture id, for which the
+/// gateway decides once. Its frames are wiped when it is answered, when the caller stops waiting,
+/// and after [`FRAMES_LIFETIME`](limits::FRAMES_LIFETIME) at the latest.
+#[derive(Clone)]
+pub struct Terminal {
+    name: Name,
+    asks: mpsc::Sender<Ask>,
+    connection: watch::Receiver<Connection>,
+}
+
+impl Terminal {
+    /// Starts to connect and returns at once; [`Terminal::ready`] waits for the gateway.
+    ///
+    /// # Errors
+    /// [`TerminalError::File`] or [`TerminalError::Keys`] when the state directory cannot be used.
+    /// An unreachable gateway is no error here: the terminal keeps trying.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::{Paired, Terminal};
+    /// use std::{path::Path, time::Duration};
+    ///
+    /// let terminal = Terminal::connect(Paired::open(Path::new("/var/lib/till/palmgate"))?)?;
+    /// terminal.ready(Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn connect(paired: Paired) -> Result<Self, TerminalError> {
+        let name = paired.name().clone();
+        let (asks, waiting_asks) = mpsc::channel(MAX_WAITING);
+        let (shown, connection) = watch::channel(Connection::Connecting);
+        tokio::spawn(Driver::start(paired, shown)?.run(waiting_asks));
+        Ok(Self { name, asks, connection })
+    }
+
+    /// Ends the connection and waits until the state directory is free again. When copies of this
+    /// terminal are still in use, waits for the last of them.
+    ///
+    /// ```no_run
+    /// # async fn example(terminal: palmgate_terminal::Terminal) {
+    /// terminal.close().await;
+    /// # }
+    /// ```
+    pub async fn close(self) {
+        let mut connection = self.watch();
+        drop(self);
+        while connection.changed().await.is_ok() {}
+    }
+
+    /// The terminal's name.
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The state of the connection now and as it changes, for a screen or a lamp.
+    ///
+    /// ```no_run
+    /// # async fn example(terminal: palmgate_terminal::Terminal) {
+    /// let mut connection = terminal.watch();
+    /// while connection.changed().await.is_ok() {
+    ///     println!("{:?}", *connection.borrow_and_update());
+    /// }
+    /// # }
+    /// ```
+    pub fn watch(&self) -> watch::Receiver<Connection> {
+        self.connection.clone()
+    }
+
+    /// Waits until the gateway answers.
+    ///
+    /// # Errors
+    /// After `limit`, why it does not: [`TerminalError::Offline`] or
+    /// [`TerminalError::NotAdmitted`].
+    ///
+    /// ```no_run
+    /// # async fn example(terminal: palmgate_terminal::Terminal) {
+    /// if let Err(why) = terminal.ready(std::time::Duration::from_secs(10)).await {
+    ///     println!("out of order: {why}");
+    /// }
+    /// # }
+    /// ```
+    pub async fn ready(&self, limit: Duration) -> Result<(), TerminalError> {
+        let mut connection = self.watch();
+        let reached = timeout(limit, connection.wait_for(|now| *now == Connection::Ready)).await;
+        match reached.map(|reached| reached.is_ok()) {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(TerminalError::Closed),
+            Err(_) => {}
+        }
+        match self.connection.borrow().clone() {
+            Connection::Offline(trouble) => Err(trouble.into()),
+            _ => Err(TerminalError::NotAdmitted(limit)),
+        }
+    }
+
+    /// Sends a request, again if need be, and waits for the answer: 5 s for a scan, 15 s for an
+    /// enrolment or the exercise of a right. The other verbs are this one in short. Dropping the
+    /// future withdraws what was not sent yet and wipes the frames.
+    ///
+    /// # Errors
+    /// [`TerminalError::OverLimit`] or [`TerminalError::TooMany`] before anything is sent,
+    /// [`TerminalError::Offline`], [`TerminalError::NotAdmitted`] or [`TerminalError::TooLate`]
+    /// when time is up, [`TerminalError::Busy`] when the gateway says so, [`TerminalError::File`]
+    /// when the terminal's disk fails.
+    ///
+    /// ```no_run
+    /// # async fn example(terminal: palmgate_terminal::Terminal)
+    /// #     -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::{AnswerBody, RequestBody};
+    ///
+    /// let answer = terminal.request(RequestBody::Ping).await?;
+    /// assert!(matches!(answer.body, AnswerBody::Done));
+    /// # Ok(()) }
+    /// ```
+    pub async fn request(&self, body: RequestBody) -> Result<Answer, TerminalError> {
+        check_limits(&body)?;
+        let deadline = deadline_of(&body);
+        let capture = CaptureId::from_random(random::bytes());
+        let request = Request { capture, at: clock::now().wall, body };
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask { request, deadline, reply };
+        self.asks.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => TerminalError::TooMany(MAX_WAITING),
+            mpsc::error::TrySendError::Closed(_) => TerminalError::Closed,
+        })?;
+        let answer = answer.await.unwrap_or(Err(TerminalError::Closed))?;
+        match answer.body {
+            AnswerBody::Busy => Err(TerminalError::Busy),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Asks to recognise a hand for what its owner came for.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::{AnswerBody, Intent};
+    ///
+    /// match terminal.scan(Intent::Entry, hand).await?.body {
+    ///     AnswerBody::Accepted(_) => println!("welcome"),
+    ///     AnswerBody::Retry { problem, .. } => println!("{}", problem.prompt()),
+    ///     _ => println!("please use your code or ask our staff"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn scan(&self, intent: Intent, hand: Presentation) -> Result<Answer, TerminalError> {
+        let Presentation { frames, claim, ask_cloud } = hand;
+        self.request(RequestBody::Scan(Scan { intent, frames, claim, ask_cloud })).await
+    }
+
+    /// Asks to enrol a person who agreed, purpose by purpose, on this terminal's screen.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     enrolment: palmgate_terminal::protocol::terminal::Enrolment,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::AnswerBody;
+    ///
+    /// if let AnswerBody::Enrolled { claims } = terminal.enrol(enrolment).await?.body {
+    ///     println!("{} codes to hand over", claims.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn enrol(&self, enrolment: Enrolment) -> Result<Answer, TerminalError> {
+        self.request(RequestBody::Enrol(enrolment)).await
+    }
+
+    /// Withdraws the person's consent for purposes (GDPR Art. 7(3)).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::{Purpose, PurposeSet};
+    ///
+    /// terminal.withdraw(PurposeSet::default().with(Purpose::Loyalty), hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn withdraw(
+        &self,
+        purposes: PurposeSet,
+        hand: Presentation,
+    ) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Withdraw { purposes }, hand).await
+    }
+
+    /// Has the person forgotten (GDPR Art. 17); the answer carries the receipt.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::AnswerBody;
+    ///
+    /// if let AnswerBody::Erased { receipt } = terminal.erase(hand).await?.body {
+    ///     println!("{receipt}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn erase(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Erase, hand).await
+    }
+
+    /// Shows the person their own uses and consents (GDPR Art. 15).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::AnswerBody;
+    ///
+    /// if let AnswerBody::History { uses, .. } = terminal.history(hand).await?.body {
+    ///     uses.iter().for_each(|one| println!("{} at {}", one.purpose, one.terminal));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn history(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::History, hand).await
+    }
+
+    /// Stops the person's recognition until [`Terminal::resume`] (GDPR Art. 18).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// terminal.pause(hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn pause(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Pause, hand).await
+    }
+
+    /// Ends the person's pause.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// terminal.resume(hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn resume(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Resume, hand).await
+    }
+
+    /// Measures the way to the gateway and back, through broker and seal.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`]; [`TerminalError::Incompatible`] for an answer that is none to
+    /// this question.
+    ///
+    /// ```no_run
+    /// # async fn example(terminal: palmgate_terminal::Terminal)
+    /// #     -> Result<(), palmgate_terminal::TerminalError> {
+    /// println!("{} µs", terminal.ping().await?.as_micros());
+    /// # Ok(()) }
+    /// ```
+    pub async fn ping(&self) -> Result<Duration, TerminalError> {
+        let start = Instant::now();
+        match self.request(RequestBody::Ping).await?.body {
+            AnswerBody::Done => Ok(start.elapsed()),
+            _ => Err(TerminalError::Incompatible("it does not answer a ping".into())),
+        }
+    }
+}
+
+/// Refuses here what the gateway would refuse, before it costs anybody's time.
+fn check_limits(body: &RequestBody) -> Result<(), TerminalError> {
+    match body {
+        RequestBody::Scan(scan) => {
+            check_frames(&scan.frames)?;
+            let claim = scan.claim.as_ref().map_or(0, |claim| claim.expose().len());
+            within("the claim token in bytes", claim, limits::MAX_CLAIM_BYTES)
+        }
+        RequestBody::Enrol(enrolment) => {
+            let captures = enrolment.captures.len();
+            within("the number of captures", captures, limits::MAX_CAPTURES_PER_ENROLMENT)?;
+            enrolment.captures.iter().try_for_each(|capture| check_frames(&capture.frames))
+        }
+        RequestBody::Ping => Ok(()),
+    }
+}
+
+fn check_frames(frames: &[Frame]) -> Result<(), TerminalError> {
+    within("the number of frames", frames.len(), limits::MAX_FRAMES_PER_CAPTURE)?;
+    frames.iter().try_for_each(|frame| {
+        within("a picture in bytes", frame.picture.expose().len(), limits::MAX_FRAME_BYTES)
+    })
+}
+
+fn within(what: &'static str, is: usize, limit: usize) -> Result<(), TerminalError> {
+    if is <= limit { Ok(()) } else { Err(TerminalError::OverLimit { what, is, limit }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palmgate_protocol::terminal::Band;
+
+    fn scan(sizes: &[usize]) -> RequestBody {
+        let frame =
+            |size: &usize| Frame { band: Band::Visible, picture: Biometric::new(vec![0; *size]) };
+        let frames = sizes.iter().map(frame).collect();
+        RequestBody::Scan(Scan { intent: Intent::Entry, frames, claim: None, ask_cloud: false })
+    }
+
+    #[test]
+    fn what_the_gateway_would_refuse_is_not_sent() {
+        assert!(check_limits(&scan(&[limits::MAX_FRAME_BYTES; 4])).is_ok());
+        let large = check_limits(&scan(&[limits::MAX_FRAME_BYTES + 1])).unwrap_err();
+        assert_eq!(
+            large.to_string(),
+            "a picture in bytes is 196609, the limit is 196608: nothing was sent"
+        );
+        assert!(check_limits(&scan(&[1; 5])).is_err());
+    }
+}
