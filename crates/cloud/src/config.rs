@@ -1,0 +1,158 @@
+//! `cloud.toml`: what an operator may choose. Unknown keys and values out of range are refused
+//! with their line.
+
+use palmgate_gallery::Fusion;
+use palmgate_protocol::Name;
+use serde::{Deserialize, Deserializer, de::Error};
+use std::time::Duration;
+
+/// The operator's choices for one tenant.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    #[serde(deserialize_with = "name")]
+    pub(crate) tenant: Name,
+    /// DNS name or IP address in the server's certificate and in the stores' bundles.
+    pub(crate) host: String,
+    /// Whether records that the cloud can open (`operator` custody) are kept at all.
+    #[serde(default)]
+    pub(crate) accept_operator: bool,
+    #[serde(default = "lease_hours_default", deserialize_with = "lease_hours")]
+    lease_hours: u64,
+    #[serde(default)]
+    pub(crate) matching: Matching,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+impl Settings {
+    /// How long a store may work with a shard.
+    pub(crate) const fn lease(&self) -> Duration {
+        Duration::from_hours(self.lease_hours)
+    }
+}
+
+/// When a claimed person's record is handed to a store that asks with a probe. The store's own
+/// policy still decides.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Matching {
+    #[serde(deserialize_with = "finite")]
+    embedding_weight: f32,
+    #[serde(deserialize_with = "finite")]
+    code_weight: f32,
+    #[serde(deserialize_with = "finite")]
+    pub(crate) threshold: f32,
+}
+
+impl Matching {
+    pub(crate) const fn fusion(&self) -> Fusion {
+        let Self { embedding_weight, code_weight, .. } = *self;
+        Fusion { embedding_weight, code_weight, shortlist: 1 }
+    }
+}
+
+impl Default for Matching {
+    /// Codes alone: two palms of strangers agree in a quarter of the hashes, give or take a
+    /// fiftieth.
+    fn default() -> Self {
+        Self { embedding_weight: 0.0, code_weight: 1.0, threshold: 0.4 }
+    }
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// People kept.
+    pub(crate) members: usize,
+    /// Requests of one store.
+    pub(crate) requests_per_minute: u32,
+    /// Look-ups of one store.
+    pub(crate) resolutions_per_minute: u32,
+    /// Look-ups of one claim, by all stores together: what a climber of hills may try.
+    pub(crate) tries_per_claim_per_hour: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            members: 1_000_000,
+            requests_per_minute: 1200,
+            resolutions_per_minute: 120,
+            tries_per_claim_per_hour: 30,
+        }
+    }
+}
+
+/// Reads `cloud.toml`.
+pub(crate) fn parse(text: &str) -> Result<Settings, toml::de::Error> {
+    toml::from_str(text)
+}
+
+/// The text of a new `cloud.toml`.
+pub(crate) fn text(tenant: &Name, host: &str, accept_operator: bool) -> String {
+    let host = toml::Value::String(host.into());
+    format!(
+        "# The tenant whose people are kept here; fixed when the cloud was founded.\n\
+         tenant = \"{tenant}\"\n\n\
+         # DNS name or IP address that the stores dial.\n\
+         host = {host}\n\n\
+         # Keep records that the cloud can open (custody `operator`)? A European tenant needs a\n\
+         # signed exception dossier for it.\n\
+         accept_operator = {accept_operator}\n\n\
+         # A store that hears nothing for so long locks its shard.\n\
+         lease_hours = 72\n"
+    )
+}
+
+fn lease_hours_default() -> u64 {
+    72
+}
+
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn lease_hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        hours @ 1..=720 => Ok(hours),
+        hours => Err(D::Error::custom(format!("a lease of {hours} hours: use 1 to 720"))),
+    }
+}
+
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    match f32::deserialize(deserializer)? {
+        value if (0.0..=10.0).contains(&value) => Ok(value),
+        value => Err(D::Error::custom(format!("{value}: use 0 to 10"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_is_written_can_be_read_and_keeps_no_readable_records() {
+        let settings = parse(&text(&"acme".parse().unwrap(), "cloud.example", false)).unwrap();
+        assert_eq!(settings.tenant.as_str(), "acme");
+        assert_eq!(settings.lease(), Duration::from_hours(72));
+        assert!(!settings.accept_operator);
+        assert_eq!(settings.limits, Limits::default());
+    }
+
+    #[test]
+    fn a_wrong_value_or_key_is_named_with_its_line() {
+        let base = "tenant = \"acme\"\nhost = \"h\"\n";
+        for (line, word) in [
+            ("lease_hours = 0", "1 to 720"),
+            ("lease_hours = 721", "1 to 720"),
+            ("lease_hous = 7", "lease_hous"),
+            ("matching = { embedding_weight = 0, code_weight = nan, threshold = 1 }", "0 to 10"),
+        ] {
+            let error = parse(&format!("{base}{line}")).unwrap_err().to_string();
+            assert!(error.contains("line 3") && error.contains(word), "{error}");
+        }
+        assert!(parse("tenant = \"Acme\"\nhost = \"h\"\n").is_err());
+    }
+}

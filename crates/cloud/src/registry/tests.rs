@@ -1,0 +1,410 @@
+//! The registry without a network, at times of the test's choosing.
+
+#[allow(dead_code, reason = "shared with the tests over the network")]
+#[path = "../../tests/common/people.rs"]
+mod people;
+
+use super::*;
+use crate::provision::{self, Founding};
+use palmgate_protocol::{
+    DAY, MemberId, Purpose, PurposeSet,
+    cloud::{Erasure, ErasureState, Resolution, Shard},
+    decode,
+};
+use palmgate_seal::{envelope::SealingKey, shard, sign::VerifyingKey};
+use people::{Person, purposes};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const HOUR: Duration = Duration::from_hours(1);
+
+struct World {
+    _directory: tempfile::TempDir,
+    layout: Layout,
+    registry: Option<Registry>,
+}
+
+/// A store's gateway: its key and the shard that it holds.
+struct Gateway {
+    name: Name,
+    key: OpeningKey,
+    held: Option<(u64, [u8; 32])>,
+    members: BTreeSet<[u8; 16]>,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let tenant = "acme".parse().unwrap();
+        let founding = Founding { tenant: &tenant, host: "localhost", accept_operator: true };
+        provision::init(&state, &founding, START).unwrap();
+        let layout = Layout::new(&state);
+        let registry = Some(Registry::open(&layout, START).unwrap());
+        Self { _directory: directory, layout, registry }
+    }
+
+    fn registry(&self) -> &Registry {
+        self.registry.as_ref().unwrap()
+    }
+
+    /// The process dies and comes back.
+    fn reopen(&mut self, now: Timestamp) {
+        self.registry = None;
+        self.registry = Some(Registry::open(&self.layout, now).unwrap());
+    }
+
+    fn store(&self, name: &str) -> Gateway {
+        let key = OpeningKey::generate();
+        let name: Name = name.parse().unwrap();
+        let hello = Hello { seal_key: key.public().0, verify_key: [7; 32] };
+        self.registry().hello(&name, &hello, 0).unwrap();
+        Gateway { name, key, held: None, members: BTreeSet::new() }
+    }
+
+    fn matcher(&self) -> SealingKey {
+        self.layout.matcher().unwrap().public()
+    }
+
+    fn publisher(&self) -> VerifyingKey {
+        self.layout.publisher().unwrap().public()
+    }
+
+    fn tenant(&self) -> Name {
+        self.registry().settings.tenant.clone()
+    }
+
+    fn enrol(&self, store: &Gateway, person: &Person, purposes: PurposeSet, until: Timestamp) {
+        let (tenant, matcher) = (self.tenant(), self.matcher());
+        let registration = person.operator(&tenant, &matcher, purposes, START, until);
+        self.registry().register(&store.name, &registration, START).unwrap();
+    }
+
+    fn is_found(&self, store: &Gateway, person: &Person, now: Timestamp) -> bool {
+        let query = person.query(&self.tenant(), &self.matcher(), Purpose::Pay, &person.probe());
+        let resolution = self.registry().resolve_probe(&store.name, &query, now).unwrap();
+        matches!(resolution, Resolution::Found { .. })
+    }
+
+    fn erase(&self, store: &Gateway, person: &Person, now: Timestamp) -> ErasureState {
+        self.registry().erase(&store.name, &erasure_of(person), now).unwrap()
+    }
+}
+
+impl Gateway {
+    /// Fetches and applies a shard; `false` when there is none.
+    fn fetch(&mut self, world: &World, now: Timestamp) -> bool {
+        let held = self.held.map_or(0, |(version, _)| version);
+        let Some(bytes) = world.registry().shard(&self.name, held, now).unwrap() else {
+            return false;
+        };
+        self.apply(world, &bytes);
+        true
+    }
+
+    fn apply(&mut self, world: &World, bytes: &[u8]) {
+        let shard: Shard = decode(bytes).unwrap();
+        let tenant = world.tenant();
+        let expected = shard::Expected { tenant: &tenant, store: &self.name, held: self.held };
+        let opened = shard::open(&shard, &world.publisher(), &self.key, &expected).unwrap();
+        if opened.manifest.base == 0 {
+            self.members.clear();
+        }
+        for chunk in opened.chunks {
+            chunk.remove.iter().for_each(|member| {
+                self.members.remove(member.as_bytes());
+            });
+            self.members.extend(chunk.add.iter().map(|record| *record.member.as_bytes()));
+        }
+        assert_eq!(opened.manifest.rows, self.members.len() as u64);
+        self.held = Some((opened.manifest.version, opened.manifest_hash));
+    }
+
+    fn has(&self, member: MemberId) -> bool {
+        self.members.contains(member.as_bytes())
+    }
+}
+
+fn erasure_of(person: &Person) -> Erasure {
+    let commitment = std::array::from_fn(|i| person.member.as_bytes()[i % 16] ^ 0x5a);
+    Erasure { member: person.member, claim: person.claim, commitment }
+}
+
+fn pay_and_roam() -> PurposeSet {
+    purposes([Purpose::Pay, Purpose::Roaming])
+}
+
+#[test]
+fn a_lease_is_renewed_once_half_of_it_is_over() {
+    let world = World::new();
+    let mut lyon = world.store("lyon");
+    assert!(lyon.fetch(&world, START));
+    assert!(!lyon.fetch(&world, START.after(35 * HOUR)));
+    assert!(lyon.fetch(&world, START.after(36 * HOUR)));
+    assert_eq!(lyon.held.unwrap().0, 2);
+    assert!(!lyon.fetch(&world, START.after(37 * HOUR)));
+}
+
+#[test]
+fn who_expires_is_forgotten_without_anybody_asking() {
+    let world = World::new();
+    let (mut lyon, paris) = (world.store("lyon"), world.store("paris"));
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    lyon.fetch(&world, START);
+    assert!(lyon.has(person.member));
+    let later = START.after(DAY);
+    assert!(!world.is_found(&paris, &person, later));
+    assert!(lyon.fetch(&world, later));
+    assert!(!lyon.has(person.member));
+    assert_eq!(world.registry().counts().unwrap().members[0].1, 0);
+}
+
+#[test]
+fn who_stops_roaming_leaves_the_visited_stores_and_stays_at_home() {
+    let world = World::new();
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(30 * DAY));
+    assert!(world.is_found(&paris, &person, START));
+    paris.fetch(&world, START);
+    assert!(paris.has(person.member));
+    world.enrol(&lyon, &person, purposes([Purpose::Pay]), START.after(30 * DAY));
+    assert!(!world.is_found(&paris, &person, START));
+    assert!(world.is_found(&lyon, &person, START));
+    paris.fetch(&world, START);
+    lyon.fetch(&world, START);
+    assert!(!paris.has(person.member) && lyon.has(person.member));
+}
+
+#[test]
+fn a_roaming_consent_that_ends_ends_the_visit() {
+    let world = World::new();
+    let (lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = Person::new();
+    let mut registration =
+        person.operator(&world.tenant(), &world.matcher(), pay_and_roam(), START, START.after(DAY));
+    registration.expires_at = START.after(10 * DAY);
+    let mut record = person.record(pay_and_roam(), START, START.after(DAY));
+    record.expires_at = registration.expires_at;
+    registration.sealed = envelope::seal(
+        &world.matcher(),
+        Label::Registration,
+        &world.tenant(),
+        &registration.binding(),
+        palmgate_protocol::encode_for_sealing(&record).expose(),
+    )
+    .unwrap();
+    world.registry().register(&lyon.name, &registration, START).unwrap();
+    assert!(world.is_found(&paris, &person, START));
+    paris.fetch(&world, START);
+    assert!(paris.has(person.member));
+    paris.fetch(&world, START.after(DAY));
+    assert!(!paris.has(person.member));
+    assert_eq!(world.registry().counts().unwrap().members[0].1, 1, "still known at home");
+}
+
+#[test]
+fn everything_is_there_after_opening_again() {
+    let mut world = World::new();
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let (stays, goes) = (Person::new(), Person::new());
+    for person in [&stays, &goes] {
+        world.enrol(&lyon, person, pay_and_roam(), START.after(DAY));
+        assert!(world.is_found(&paris, person, START));
+    }
+    lyon.fetch(&world, START);
+    paris.fetch(&world, START);
+    let before = world.erase(&lyon, &goes, START);
+    world.reopen(START);
+    let after = world.registry().erasure(&lyon.name, &erasure_of(&goes).commitment).unwrap();
+    assert_eq!(after.outstanding, before.outstanding);
+    assert_eq!(after.outstanding.len(), 2);
+    lyon.fetch(&world, START);
+    paris.fetch(&world, START);
+    for store in [&lyon, &paris] {
+        assert!(store.has(stays.member) && !store.has(goes.member));
+    }
+    assert!(world.is_found(&paris, &stays, START) && !world.is_found(&paris, &goes, START));
+}
+
+#[test]
+fn an_erasure_cut_off_before_the_key_was_destroyed_is_finished_at_the_next_start() {
+    let mut world = World::new();
+    let lyon = world.store("lyon");
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    let table = world.layout.keys().join("table-1");
+    assert!(table.exists());
+    {
+        let mut state = world.registry().write().unwrap();
+        erase::tests::begin_only(&mut state, &erasure_of(&person), &lyon.name);
+    }
+    assert!(matches!(
+        world.registry().erasure(&lyon.name, &erasure_of(&person).commitment),
+        Err(Problem::NotFound)
+    ));
+    world.reopen(START.after(HOUR));
+    assert!(!table.exists(), "the old table and its root are gone");
+    let state = world.registry().erasure(&lyon.name, &erasure_of(&person).commitment).unwrap();
+    assert_eq!(state.erased_at, START.after(HOUR));
+    assert!(!world.is_found(&lyon, &person, START));
+}
+
+#[test]
+fn an_erasure_whose_key_cannot_be_destroyed_is_not_acknowledged_and_nothing_is_promised_after() {
+    let mut world = World::new();
+    let lyon = world.store("lyon");
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    let (keys, away) = (world.layout.keys(), world.layout.path("keys-away"));
+    std::fs::rename(&keys, &away).unwrap();
+    let asked = world.registry().erase(&lyon.name, &erasure_of(&person), START);
+    assert!(matches!(asked, Err(Problem::Internal)));
+    assert!(world.registry().is_broken());
+    assert!(world.registry().shard(&lyon.name, 0, START).is_err());
+    std::fs::rename(&away, &keys).unwrap();
+    world.reopen(START.after(HOUR));
+    assert_eq!(world.erase(&lyon, &person, START.after(DAY)).erased_at, START.after(HOUR));
+}
+
+#[test]
+fn a_replaced_record_reaches_every_holder_and_its_old_key_is_destroyed() {
+    let world = World::new();
+    let (lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    assert!(world.is_found(&paris, &person, START));
+    paris.fetch(&world, START);
+    let root = |path: &Path| std::fs::read(path.join("root.key")).unwrap();
+    let before = root(&world.layout.keys());
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(2 * DAY));
+    assert!(paris.fetch(&world, START), "the new record is on its way");
+    assert_ne!(before, root(&world.layout.keys()));
+    assert!(!world.registry().read().unwrap().has_dead_keys());
+    assert!(world.is_found(&paris, &person, START.after(DAY)));
+}
+
+#[test]
+fn a_lost_answer_is_sent_again_byte_by_byte_unless_somebody_had_to_leave() {
+    let world = World::new();
+    let mut lyon = world.store("lyon");
+    let (first, second) = (Person::new(), Person::new());
+    lyon.fetch(&world, START);
+    world.enrol(&lyon, &first, pay_and_roam(), START.after(DAY));
+    let lost = world.registry().shard(&lyon.name, 1, START).unwrap().unwrap();
+    world.enrol(&lyon, &second, pay_and_roam(), START.after(DAY));
+    let again = world.registry().shard(&lyon.name, 1, START).unwrap().unwrap();
+    assert!(lost == again);
+    world.erase(&lyon, &first, START);
+    assert!(lyon.fetch(&world, START));
+    assert!(!lyon.has(first.member) && lyon.has(second.member));
+    assert_eq!(lyon.held.unwrap().0, 3, "a whole shard with a version of its own");
+    let state = world.registry().erasure(&lyon.name, &erasure_of(&first).commitment).unwrap();
+    assert_eq!(state.outstanding, [lyon.name.clone()], "applied, but not said so yet");
+    world.registry().applied(&lyon.name, 3).unwrap();
+    let state = world.registry().erasure(&lyon.name, &erasure_of(&first).commitment).unwrap();
+    assert!(state.outstanding.is_empty());
+}
+
+#[test]
+fn only_the_last_version_can_be_confirmed() {
+    let world = World::new();
+    let mut lyon = world.store("lyon");
+    assert!(matches!(world.registry().applied(&lyon.name, 1), Err(Problem::Conflict)));
+    lyon.fetch(&world, START);
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    lyon.fetch(&world, START);
+    world.erase(&lyon, &person, START);
+    assert!(matches!(world.registry().applied(&lyon.name, 3), Err(Problem::Conflict)));
+    world.registry().applied(&lyon.name, 1).unwrap();
+    world.registry().applied(&lyon.name, 2).unwrap();
+    let state = world.erase(&lyon, &person, START);
+    assert_eq!(state.outstanding, [lyon.name.clone()], "version 2 is older than the removal");
+}
+
+#[test]
+fn a_store_that_lost_its_shard_gets_a_whole_one() {
+    let world = World::new();
+    let mut lyon = world.store("lyon");
+    let people: Vec<_> = (0..600).map(|_| Person::new()).collect();
+    for person in &people {
+        world.enrol(&lyon, person, pay_and_roam(), START.after(DAY));
+    }
+    lyon.fetch(&world, START);
+    lyon.held = None;
+    lyon.members.clear();
+    assert!(lyon.fetch(&world, START));
+    assert!(people.iter().all(|person| lyon.has(person.member)));
+    lyon.held = Some((7, [0; 32]));
+    let whole = world.registry().shard(&lyon.name, 7, START).unwrap().unwrap();
+    lyon.held = None;
+    lyon.apply(&world, &whole);
+    let shard: Shard = decode(&whole).unwrap();
+    assert_eq!(shard.chunks.len(), 3);
+}
+
+#[test]
+fn a_replaced_box_begins_with_a_whole_shard_and_its_own_keys() {
+    let world = World::new();
+    let mut lyon = world.store("lyon");
+    let person = Person::new();
+    world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
+    lyon.fetch(&world, START);
+    let key = OpeningKey::generate();
+    let hello = Hello { seal_key: key.public().0, verify_key: [8; 32] };
+    let refused = world.registry().hello(&lyon.name, &hello, 0);
+    assert!(matches!(refused, Err(Problem::KeysChanged)));
+    world.registry().hello(&lyon.name, &hello, 1).unwrap();
+    let mut other = Gateway { key, held: None, members: BTreeSet::new(), name: lyon.name.clone() };
+    other.fetch(&world, START);
+    assert!(other.has(person.member));
+    let old = Hello { seal_key: lyon.key.public().0, verify_key: [7; 32] };
+    assert!(matches!(world.registry().hello(&lyon.name, &old, 1), Err(Problem::KeysChanged)));
+}
+
+#[test]
+fn random_histories_agree_with_a_model() {
+    let mut world = World::new();
+    let mut stores = [world.store("lyon"), world.store("paris"), world.store("lille")];
+    let mut people: Vec<(Person, usize, BTreeSet<usize>)> = Vec::new();
+    let mut forgotten: Vec<Person> = Vec::new();
+    for _ in 0..400 {
+        let [act, one, other, _] = palmgate_seal::random::bytes::<4>();
+        let store = usize::from(one) % stores.len();
+        let chosen = (!people.is_empty()).then(|| usize::from(other) % people.len().max(1));
+        match (act % 8, chosen) {
+            (0 | 1, _) => {
+                let person = Person::new();
+                world.enrol(&stores[store], &person, pay_and_roam(), START.after(DAY));
+                people.push((person, store, BTreeSet::from([store])));
+            }
+            (2 | 3, Some(chosen)) => {
+                let (person, _, holders) = &mut people[chosen];
+                assert!(world.is_found(&stores[store], person, START));
+                holders.insert(store);
+            }
+            (4, Some(chosen)) => {
+                let (person, _, _) = people.swap_remove(chosen);
+                world.erase(&stores[store], &person, START);
+                forgotten.push(person);
+            }
+            (5, _) => world.reopen(START),
+            _ => {
+                stores[store].fetch(&world, START);
+            }
+        }
+        for person in &forgotten {
+            assert!(!world.is_found(&stores[store], person, START));
+        }
+    }
+    for (index, store) in stores.iter_mut().enumerate() {
+        store.fetch(&world, START);
+        let held = people.iter().filter(|(_, _, holders)| holders.contains(&index));
+        let expected: BTreeSet<_> = held.map(|(person, ..)| *person.member.as_bytes()).collect();
+        assert_eq!(store.members, expected);
+        world.registry().applied(&store.name, store.held.unwrap().0).unwrap();
+    }
+    assert_eq!(world.registry().counts().unwrap().unconfirmed_removals, 0);
+}
