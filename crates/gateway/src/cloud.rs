@@ -1,0 +1,435 @@
+//! The gateway's side of the cloud: escalations, shards, the outbox. Optional: a store without it
+//! goes on.
+
+use crate::{
+    metrics::Metrics,
+    receipts::Waiting,
+    scribe::{Deed, Scribe},
+    store::Input,
+};
+use minicbor::{Decode, Encode};
+use palmgate_policy::Ticket;
+use palmgate_protocol::{
+    ClaimHandle, Name, Probe, Purpose, Timestamp,
+    cloud::{
+        ClaimQuery, Directory, Erasure, ErasureState, Hello, MemberRecord, ProbeQuery,
+        Registration, Resolution, Shard, ShardApplied,
+    },
+    decode, encode, encode_for_sealing,
+};
+use palmgate_seal::{
+    envelope::{self, Label, OpeningKey, SealingKey},
+    shard::{self, Expected},
+    sign::VerifyingKey,
+};
+use palmgate_vault::Vault;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc::UnboundedSender};
+
+/// What waits in the outbox.
+#[derive(Encode, Decode)]
+pub(crate) enum Outgoing {
+    #[n(0)]
+    Register(#[n(0)] Registration),
+    #[n(1)]
+    Erase(#[n(0)] Erasure),
+    #[n(2)]
+    Applied(#[n(0)] ShardApplied),
+}
+
+/// The shard in force, as the vault keeps it.
+#[derive(Clone, Copy, Encode, Decode)]
+pub(crate) struct ShardHeld {
+    #[n(0)]
+    pub(crate) version: u64,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) manifest_hash: [u8; 32],
+    #[n(2)]
+    pub(crate) lease_until: Timestamp,
+}
+
+/// A shard that verified.
+pub(crate) struct ShardReceived {
+    pub(crate) version: u64,
+    pub(crate) manifest_hash: [u8; 32],
+    pub(crate) lease_until: Timestamp,
+    pub(crate) whole: bool,
+    pub(crate) people: Vec<MemberRecord>,
+    pub(crate) removed: Vec<palmgate_protocol::MemberId>,
+}
+
+/// The answer to an escalation.
+pub(crate) enum Fetched {
+    NotFound,
+    Unreachable,
+    Operator(MemberRecord),
+    Sealed(Vec<u8>),
+}
+
+/// The way to the cloud.
+#[derive(Clone)]
+pub(crate) struct CloudHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    base: String,
+    tenant: Name,
+    store: Name,
+    matcher: SealingKey,
+    publisher: VerifyingKey,
+    opening_key: OpeningKey,
+    hello: Hello,
+    refresh: Duration,
+    vault: Arc<Vault>,
+    issuers: Arc<RwLock<Vec<VerifyingKey>>>,
+    inputs: UnboundedSender<Input>,
+    metrics: Arc<Metrics>,
+    waiting: Waiting,
+    changed: Notify,
+}
+
+/// What the cloud connection needs.
+pub(crate) struct CloudOptions {
+    pub(crate) url: String,
+    pub(crate) matcher: SealingKey,
+    pub(crate) publisher: VerifyingKey,
+    pub(crate) tls: rustls::ClientConfig,
+    pub(crate) timeout: Duration,
+    pub(crate) refresh: Duration,
+    pub(crate) store: Name,
+    pub(crate) tenant: Name,
+    pub(crate) opening_key: OpeningKey,
+    pub(crate) verify_key: VerifyingKey,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) issuers: Arc<RwLock<Vec<VerifyingKey>>>,
+    pub(crate) inputs: UnboundedSender<Input>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CloudError {
+    #[error("the cloud cannot be reached: {0}")]
+    Unreachable(#[from] reqwest::Error),
+    #[error("the cloud answered {status}: {detail}")]
+    Refused { status: u16, detail: String },
+    #[error("the cloud's answer is malformed: {0}")]
+    Malformed(#[from] palmgate_protocol::Malformed),
+    #[error("the cloud's answer: {0}")]
+    Envelope(#[from] envelope::EnvelopeError),
+    #[error("the shard was refused: {0}")]
+    Shard(#[from] shard::ShardError),
+    #[error(transparent)]
+    Vault(#[from] palmgate_vault::VaultError),
+}
+
+impl CloudHandle {
+    pub(crate) fn new(options: CloudOptions) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(options.tls)
+            .timeout(options.timeout)
+            .connect_timeout(options.timeout)
+            .tcp_nodelay(true)
+            .https_only(true)
+            .build()?;
+        let hello =
+            Hello { seal_key: options.opening_key.public().0, verify_key: options.verify_key.0 };
+        let inner = Inner {
+            http,
+            base: options.url.trim_end_matches('/').to_owned(),
+            tenant: options.tenant,
+            store: options.store,
+            matcher: options.matcher,
+            publisher: options.publisher,
+            opening_key: options.opening_key,
+            hello,
+            refresh: options.refresh,
+            vault: options.vault,
+            issuers: options.issuers,
+            inputs: options.inputs,
+            metrics: options.metrics,
+            waiting: options.waiting,
+            changed: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Keeps the store in step with the cloud until the process ends.
+    pub(crate) fn start(&self, scribe: Scribe) {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move { inner.keep_in_step(scribe).await });
+    }
+
+    /// Something new waits in the outbox.
+    pub(crate) fn outbox_changed(&self) {
+        self.inner.changed.notify_one();
+    }
+
+    /// Seals a probe for the matcher, padded to one size.
+    pub(crate) fn seal_probe(
+        &self,
+        probe: &Probe,
+        purpose: Purpose,
+        claim: ClaimHandle,
+    ) -> Option<ProbeQuery> {
+        let inner = &self.inner;
+        let padded = envelope::pad(probe.to_bytes().expose(), PROBE_BYTES);
+        let mut query = ProbeQuery { purpose, claim, sealed: Vec::new() };
+        let aad = query.binding();
+        let sealed =
+            envelope::seal(&inner.matcher, Label::Probe, &inner.tenant, &aad, padded.expose());
+        query.sealed = sealed.ok()?;
+        Some(query)
+    }
+
+    /// Seals a member's record for the matcher, into its registration.
+    pub(crate) fn seal_registration(
+        &self,
+        registration: &mut Registration,
+        record: &MemberRecord,
+    ) -> Option<()> {
+        let inner = &self.inner;
+        let plain = encode_for_sealing(record);
+        let aad = registration.binding();
+        let sealed = envelope::seal(
+            &inner.matcher,
+            Label::Registration,
+            &inner.tenant,
+            &aad,
+            plain.expose(),
+        );
+        registration.sealed = sealed.ok()?;
+        Some(())
+    }
+
+    /// Asks the matcher about a claimed probe.
+    pub(crate) fn resolve(&self, ticket: Ticket, query: ProbeQuery) {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let answer = inner.resolution("/v1/resolve/probe", encode(&query)).await;
+            let fetched =
+                inner.fetched("probe", answer, |sealed| inner.open_record(query.claim, &sealed));
+            let _ = inner.inputs.send(Input::Fetched(ticket, fetched));
+        });
+    }
+
+    /// Fetches the sealed record of a claim.
+    pub(crate) fn fetch(&self, ticket: Ticket, claim: ClaimHandle) {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let query = encode(&ClaimQuery { claim });
+            let answer = inner.resolution("/v1/resolve/claim", query).await;
+            let fetched = inner.fetched("claim", answer, |sealed| Some(Fetched::Sealed(sealed)));
+            let _ = inner.inputs.send(Input::Fetched(ticket, fetched));
+        });
+    }
+}
+
+/// Every sealed probe has this size: 256 codes and an embedding of 256 bytes each fit with padding.
+const PROBE_BYTES: usize = 68 * 1024;
+
+impl Inner {
+    fn fetched(
+        &self,
+        kind: &'static str,
+        answer: Result<Resolution, CloudError>,
+        found: impl FnOnce(Vec<u8>) -> Option<Fetched>,
+    ) -> Fetched {
+        match answer {
+            Ok(Resolution::NotFound) => {
+                self.metrics.cloud(kind, "not-found");
+                Fetched::NotFound
+            }
+            Ok(Resolution::Found { sealed }) => {
+                self.metrics.cloud(kind, "found");
+                found(sealed).unwrap_or(Fetched::NotFound)
+            }
+            Err(error) => {
+                tracing::warn!(kind, %error, "an escalation failed");
+                self.metrics.cloud(kind, "failed");
+                Fetched::Unreachable
+            }
+        }
+    }
+
+    /// Hits and misses arrive padded to one size.
+    async fn resolution(&self, path: &str, query: Vec<u8>) -> Result<Resolution, CloudError> {
+        let padded = self.post(path, query).await?;
+        Ok(decode(envelope::unpad(&padded)?)?)
+    }
+
+    fn open_record(&self, claim: ClaimHandle, sealed: &[u8]) -> Option<Fetched> {
+        let aad = Resolution::binding(&claim);
+        let plain =
+            envelope::open(&self.opening_key, Label::Resolution, &self.tenant, &aad, sealed)
+                .ok()?;
+        Some(Fetched::Operator(decode(plain.expose()).ok()?))
+    }
+
+    async fn keep_in_step(&self, scribe: Scribe) {
+        let mut greeted = false;
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let round = self.round(&mut greeted, &scribe).await;
+            match round {
+                Ok(()) => pause = Duration::from_millis(500),
+                Err(error) => {
+                    tracing::warn!(%error, "not in step with the cloud; the store goes on and tries again");
+                    self.metrics.cloud("round", "failed");
+                    pause = (pause * 2).min(Duration::from_mins(1));
+                }
+            }
+            let wait = if greeted { self.refresh.min(pause.max(self.refresh)) } else { pause };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    async fn round(&self, greeted: &mut bool, scribe: &Scribe) -> Result<(), CloudError> {
+        if !*greeted {
+            let directory: Directory = self.call("/v1/hello", encode(&self.hello)).await?;
+            self.trust(&directory);
+            *greeted = true;
+        } else if let Some(directory) = self.get::<Directory>("/v1/directory").await? {
+            self.trust(&directory);
+        }
+        self.empty_outbox(scribe).await?;
+        self.ask_after_erasures(scribe).await?;
+        self.renew_shard().await?;
+        self.metrics.cloud("round", "done");
+        Ok(())
+    }
+
+    fn trust(&self, directory: &Directory) {
+        let keys = directory.issuers.iter().map(|issuer| VerifyingKey(issuer.verify_key));
+        let own = VerifyingKey(self.hello.verify_key);
+        let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        *issuers = keys.filter(|key| *key != own).chain([own]).collect();
+    }
+
+    /// In order: an erasure never overtakes the registration that it ends.
+    async fn empty_outbox(&self, scribe: &Scribe) -> Result<(), CloudError> {
+        let mut erased = false;
+        loop {
+            let waiting = self.vault.outbox_peek(1)?;
+            let Some((number, bytes)) = waiting.into_iter().next() else { break };
+            match decode::<Outgoing>(bytes.expose())? {
+                Outgoing::Register(registration) => {
+                    self.tell("/v1/registrations", encode(&registration)).await?;
+                }
+                Outgoing::Applied(applied) => {
+                    self.tell("/v1/shard/applied", encode(&applied)).await?;
+                }
+                Outgoing::Erase(erasure) => {
+                    let state: ErasureState = self.call("/v1/erasures", encode(&erasure)).await?;
+                    self.acknowledge(&erasure.commitment, state, scribe);
+                    erased = true;
+                }
+            }
+            self.vault.outbox_done(number)?;
+        }
+        if erased {
+            scribe.submit(Deed::Renew);
+        }
+        Ok(())
+    }
+
+    /// Asks whether the other stores have confirmed by now.
+    async fn ask_after_erasures(&self, scribe: &Scribe) -> Result<(), CloudError> {
+        let waiting: Vec<[u8; 32]> =
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        for commitment in waiting {
+            let path = format!("/v1/erasures/{}", data_encoding::HEXLOWER.encode(&commitment));
+            if let Some(state) = self.get::<ErasureState>(&path).await? {
+                self.acknowledge(&commitment, state, scribe);
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&self, commitment: &[u8; 32], state: ErasureState, scribe: &Scribe) {
+        let signed = state.signed_bytes(commitment);
+        let verified = self.publisher.verify(ErasureState::LABEL, &signed, &state.signature);
+        if verified.is_err() {
+            return tracing::error!(
+                "the cloud's word on an erasure is not signed by the tenant's key"
+            );
+        }
+        scribe.submit(Deed::Acknowledged { commitment: *commitment, state });
+    }
+
+    async fn renew_shard(&self) -> Result<(), CloudError> {
+        let held = self.vault.state("shard")?;
+        let held = held.map(|held| decode::<ShardHeld>(held.expose())).transpose()?;
+        let version = held.map_or(0, |held| held.version);
+        let Some(sealed) = self.get::<Shard>(&format!("/v1/shard?held={version}")).await? else {
+            return Ok(());
+        };
+        let expected = Expected {
+            tenant: &self.tenant,
+            store: &self.store,
+            held: held.map(|held| (held.version, held.manifest_hash)),
+        };
+        let opened = shard::open(&sealed, &self.publisher, &self.opening_key, &expected)?;
+        let mut received = ShardReceived {
+            version: opened.manifest.version,
+            manifest_hash: opened.manifest_hash,
+            lease_until: opened.manifest.lease_until,
+            whole: opened.manifest.base == 0,
+            people: Vec::new(),
+            removed: Vec::new(),
+        };
+        for chunk in opened.chunks {
+            received.people.extend(chunk.add);
+            received.removed.extend(chunk.remove);
+        }
+        tracing::info!(version = received.version, "a shard verified");
+        let _ = self.inputs.send(Input::Shard(received));
+        Ok(())
+    }
+
+    async fn tell(&self, path: &str, body: Vec<u8>) -> Result<(), CloudError> {
+        self.post(path, body).await.map(drop)
+    }
+
+    async fn call<T: for<'b> Decode<'b, ()>>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, CloudError> {
+        Ok(decode(&self.post(path, body).await?)?)
+    }
+
+    async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, CloudError> {
+        let request = self.http.post(format!("{}{path}", self.base));
+        let request = request.header("content-type", "application/cbor").body(body);
+        read(request.send().await?).await.map(Option::unwrap_or_default)
+    }
+
+    async fn get<T: for<'b> Decode<'b, ()>>(&self, path: &str) -> Result<Option<T>, CloudError> {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await?;
+        read(response).await?.map(|body| decode(&body)).transpose().map_err(CloudError::from)
+    }
+}
+
+/// The body; `None` for "no content"; a refusal with its first line otherwise.
+async fn read(response: reqwest::Response) -> Result<Option<Vec<u8>>, CloudError> {
+    let status = response.status();
+    let body = response.bytes().await?;
+    if status == reqwest::StatusCode::NO_CONTENT {
+        return Ok(None);
+    }
+    if !status.is_success() {
+        let detail = String::from_utf8_lossy(&body).chars().take(200).collect();
+        return Err(CloudError::Refused { status: status.as_u16(), detail });
+    }
+    Ok(Some(body.to_vec()))
+}

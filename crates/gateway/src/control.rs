@@ -1,0 +1,174 @@
+//! The control socket: what an operator on the box itself may do. No verb reads, searches, lists or
+//! exports people.
+
+use crate::{http::Served, store::Input};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::{delete, get},
+};
+use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+/// The control socket's file name in the state directory.
+pub const SOCKET: &str = "control.sock";
+
+/// A terminal to add.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddTerminal {
+    /// Its name.
+    pub name: String,
+    /// Purposes it may ask for.
+    pub purposes: Vec<String>,
+    /// Whether people may enrol at it.
+    #[serde(default)]
+    pub enrols: bool,
+}
+
+/// The one-time code of a new terminal.
+#[derive(Serialize, Deserialize)]
+pub struct Code {
+    /// To be typed or scanned at the terminal within ten minutes.
+    pub code: String,
+}
+
+/// A paired terminal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListedTerminal {
+    /// Its name.
+    pub name: String,
+    /// Purposes it may ask for.
+    pub purposes: Vec<String>,
+    /// Whether people may enrol at it.
+    pub enrols: bool,
+    /// When its certificate ends, in milliseconds since the Unix epoch.
+    pub certificate_ends_ms: i64,
+}
+
+/// What the store holds: the public counter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Counter {
+    /// People enrolled, by custody.
+    pub people: BTreeMap<String, usize>,
+    /// People given by the cloud.
+    pub from_cloud: usize,
+    /// When the oldest enrolment was made, in milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+    /// Erasures not yet durable.
+    pub erasing: usize,
+    /// When the shard locks itself, in milliseconds since the Unix epoch.
+    pub lease_until_ms: Option<i64>,
+}
+
+/// The step times of one scan, in microseconds.
+pub type ScanSteps = Vec<(String, u64)>;
+
+/// Where terminals reach an external broker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerAddress {
+    /// DNS name or IP address.
+    pub host: String,
+}
+
+/// What an external broker serves TLS with.
+#[derive(Serialize, Deserialize)]
+pub struct BrokerIdentity {
+    /// Certificate, then the store's authority (PEM).
+    pub chain_pem: String,
+    /// Private key (PEM).
+    pub key_pem: String,
+}
+
+#[derive(Clone)]
+struct Controlled {
+    served: Served,
+    inputs: UnboundedSender<Input>,
+}
+
+type Failure = (StatusCode, String);
+
+/// The routes of the control socket.
+pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
+    Router::new()
+        .route("/terminals", get(list).post(add))
+        .route("/terminals/{name}", delete(revoke))
+        .route("/broker-identity", axum::routing::post(broker_identity))
+        .route("/counter", get(counter))
+        .route("/steps", get(steps))
+        .with_state(Controlled { served, inputs })
+}
+
+async fn list(State(controlled): State<Controlled>) -> Json<Vec<ListedTerminal>> {
+    let terminals = controlled.served.terminals.list().into_iter();
+    let listed = terminals.map(|terminal| ListedTerminal {
+        name: terminal.name.to_string(),
+        purposes: terminal.purposes.iter().map(|purpose| purpose.to_string()).collect(),
+        enrols: terminal.enrols,
+        certificate_ends_ms: terminal.not_after.as_millis(),
+    });
+    Json(listed.collect())
+}
+
+async fn add(
+    State(controlled): State<Controlled>,
+    Json(wanted): Json<AddTerminal>,
+) -> Result<Json<Code>, Failure> {
+    let bad = |error: String| (StatusCode::BAD_REQUEST, error);
+    let name: Name = wanted.name.parse().map_err(|error| bad(format!("{error}")))?;
+    let purposes: Result<PurposeSet, String> =
+        wanted.purposes.iter().map(|purpose| purpose.parse::<Purpose>()).collect();
+    let code = controlled.served.terminals.add(name, purposes.map_err(bad)?, wanted.enrols);
+    let code = code.map_err(|error| bad(error.to_string()))?;
+    Ok(Json(Code { code: code.expose().clone() }))
+}
+
+async fn broker_identity(
+    State(controlled): State<Controlled>,
+    Json(address): Json<BrokerAddress>,
+) -> Result<Json<BrokerIdentity>, Failure> {
+    let identity = controlled.served.terminals.broker_identity(&address.host);
+    let identity = identity.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let key_pem = identity.key_pem().expose().clone();
+    Ok(Json(BrokerIdentity { chain_pem: identity.chain_pem(), key_pem }))
+}
+
+async fn revoke(
+    State(controlled): State<Controlled>,
+    Path(name): Path<String>,
+) -> Result<(), Failure> {
+    let bad = |error: String| (StatusCode::BAD_REQUEST, error);
+    let name: Name = name.parse().map_err(|error| bad(format!("{error}")))?;
+    let Served { terminals, fabric, .. } = &controlled.served;
+    terminals.revoke(&name, fabric).await.map_err(|error| bad(error.to_string()))
+}
+
+async fn counter(State(controlled): State<Controlled>) -> Result<Json<Counter>, Failure> {
+    let (reply, answer) = oneshot::channel();
+    let gone = || (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping".to_owned());
+    controlled.inputs.send(Input::Standing(reply)).map_err(|_| gone())?;
+    let standing = answer.await.map_err(|_| gone())?;
+    let custodies = [Custody::Subject, Custody::Split, Custody::Operator];
+    let people =
+        custodies.map(|custody| (custody.as_str().to_owned(), standing.people[custody as usize]));
+    Ok(Json(Counter {
+        people: people.into(),
+        from_cloud: standing.from_cloud,
+        oldest_ms: standing.oldest.map(Timestamp::as_millis),
+        erasing: standing.erasing,
+        lease_until_ms: standing.lease_until.map(Timestamp::as_millis),
+    }))
+}
+
+async fn steps(State(controlled): State<Controlled>) -> Json<Vec<ScanSteps>> {
+    let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let recent = controlled.served.metrics.take_recent();
+    let scans = recent
+        .iter()
+        .map(|scan| scan.iter().map(|(step, took)| (step.to_owned(), micros(took))).collect());
+    Json(scans.collect())
+}

@@ -1,0 +1,115 @@
+//! The process: configuration before anything is opened, then logging, then the gateway; systemd is
+//! told when it is ready, that it is alive, and that it stops.
+#![allow(clippy::print_stderr, reason = "before logging is set up, standard error is all there is")]
+
+use crate::{
+    clock,
+    config::{Config, Log, LogTarget},
+    run::{self, Gateway},
+};
+use sd_notify::NotifyState;
+use std::{fs, path::Path, process::ExitCode, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The configuration is at fault (`EX_USAGE`): starting again cannot help.
+const EXIT_CONFIGURATION: u8 = 64;
+
+/// Runs the daemon until it is told to stop.
+pub fn main(file: &Path) -> ExitCode {
+    let config = match read(file) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    log_to(&config.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no threads to run on");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(serve(config))
+}
+
+/// Checks the configuration.
+pub fn check(file: &Path) -> ExitCode {
+    match read(file) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
+
+fn read(file: &Path) -> Result<Config, ExitCode> {
+    let origin = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| {
+        eprintln!("error: {origin}: {error}\n  remedy: pass the right file with --config");
+        ExitCode::from(EXIT_CONFIGURATION)
+    })?;
+    Config::parse(&text, &origin, clock::now()).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::from(EXIT_CONFIGURATION)
+    })
+}
+
+fn log_to(log: &Log) {
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    match log.target {
+        LogTarget::Stderr => registry.with(text()).init(),
+        LogTarget::Json => registry.with(text().json()).init(),
+        LogTarget::Journald => match tracing_journald::layer() {
+            Ok(journal) => registry.with(journal).init(),
+            Err(error) => {
+                registry.with(text()).init();
+                tracing::warn!(%error, "no systemd journal; logging to standard error");
+            }
+        },
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let (mut term, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(term), Ok(interrupt)) => (term, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "signals cannot be received");
+                return ExitCode::FAILURE;
+            }
+        };
+    let gateway = match run::run(config.options).await {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            let code = if error.is_configuration() { EXIT_CONFIGURATION } else { 1 };
+            return ExitCode::from(code);
+        }
+    };
+    tracing::info!(https = %gateway.https(), broker = ?gateway.broker(), "serving");
+    tokio::select! {
+        () = tell_systemd(&gateway) => {}
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping");
+    gateway.stop().await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// Ready once messages pass through the broker; alive as long as the event loop ticks.
+async fn tell_systemd(gateway: &Gateway) {
+    while !gateway.is_ready() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |limit| limit / 3);
+    loop {
+        if gateway.is_alive() {
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+        tokio::time::sleep(every).await;
+    }
+}

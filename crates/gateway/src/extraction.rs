@@ -1,0 +1,165 @@
+//! Pictures to protected templates on worker threads behind a bounded queue.
+
+use palmgate_palm::{Capture, Extractor, Steps, Transform};
+use palmgate_policy::{CaptureFacts, Ticket};
+use palmgate_protocol::{
+    Hand, Name, Probe, Purpose, PurposeSet, Secret, Template,
+    terminal::{CaptureProblem, Frame, HandCapture},
+};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// One request's pictures.
+pub(crate) enum Job {
+    Scan { ticket: Ticket, frames: Vec<Frame>, purposes: PurposeSet, queued: Instant },
+    Enrolment { ticket: Ticket, captures: Vec<HandCapture>, purposes: PurposeSet },
+}
+
+/// What became of them.
+pub(crate) enum Worked {
+    Scan(Ticket, Result<ScanWorked, CaptureProblem>),
+    Enrolment(Ticket, Result<EnrolmentWorked, (CaptureProblem, u8)>),
+}
+
+/// A scan's probes.
+pub(crate) struct ScanWorked {
+    pub(crate) facts: CaptureFacts,
+    pub(crate) probes: Vec<(Purpose, Probe)>,
+    pub(crate) steps: Steps,
+    pub(crate) waited: Duration,
+    pub(crate) protect: Duration,
+}
+
+/// An enrolment's templates, and the probes that a duplicate would answer to.
+pub(crate) struct EnrolmentWorked {
+    pub(crate) facts: CaptureFacts,
+    pub(crate) templates: Vec<(Purpose, Hand, Template)>,
+    pub(crate) probes: Vec<(Purpose, Probe)>,
+}
+
+/// The queue to the workers.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    queue: flume::Sender<Job>,
+}
+
+struct Worker {
+    extractor: Arc<Extractor>,
+    transforms: Arc<Vec<(Purpose, Transform)>>,
+}
+
+impl Workers {
+    /// Starts `count` threads; they end when the last sender is gone.
+    pub(crate) fn start(
+        extractor: Extractor,
+        key: &Secret<[u8; 32]>,
+        tenant: &Name,
+        count: usize,
+        queue_length: usize,
+        done: impl Fn(Worked) -> bool + Clone + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let transforms = Purpose::MATCHED
+            .into_iter()
+            .map(|purpose| (purpose, Transform::derive(key, tenant, purpose)))
+            .collect();
+        let (extractor, transforms) = (Arc::new(extractor), Arc::new(transforms));
+        let (queue, jobs) = flume::bounded::<Job>(queue_length);
+        for number in 0..count {
+            let worker =
+                Worker { extractor: extractor.clone(), transforms: Arc::clone(&transforms) };
+            let (jobs, done) = (jobs.clone(), done.clone());
+            thread::Builder::new().name(format!("extract-{number}")).spawn(move || {
+                while let Ok(job) = jobs.recv() {
+                    if !done(worker.work(job)) {
+                        break;
+                    }
+                }
+            })?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// Queues a job; gives it back when the queue is full.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Job> {
+        self.queue.try_send(job).map_err(flume::TrySendError::into_inner)
+    }
+
+    /// Jobs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+impl Worker {
+    fn work(&self, job: Job) -> Worked {
+        match job {
+            Job::Scan { ticket, frames, purposes, queued } => {
+                let waited = queued.elapsed();
+                Worked::Scan(ticket, self.scan(&frames, purposes, waited))
+            }
+            Job::Enrolment { ticket, captures, purposes } => {
+                Worked::Enrolment(ticket, self.enrolment(&captures, purposes))
+            }
+        }
+    }
+
+    fn scan(
+        &self,
+        frames: &[Frame],
+        purposes: PurposeSet,
+        waited: Duration,
+    ) -> Result<ScanWorked, CaptureProblem> {
+        let capture = self.extractor.capture(frames)?;
+        let begun = Instant::now();
+        let transforms = self.transforms.iter().filter(|(purpose, _)| purposes.contains(*purpose));
+        let probes = transforms.map(|(purpose, by)| (*purpose, by.probe(&capture))).collect();
+        Ok(ScanWorked {
+            facts: facts(&[&capture]),
+            probes,
+            steps: capture.steps,
+            waited,
+            protect: begun.elapsed(),
+        })
+    }
+
+    fn enrolment(
+        &self,
+        captures: &[HandCapture],
+        purposes: PurposeSet,
+    ) -> Result<EnrolmentWorked, (CaptureProblem, u8)> {
+        let mut worked: Vec<(Hand, Capture)> = Vec::with_capacity(captures.len());
+        for (index, capture) in (0u8..).zip(captures) {
+            let one = self.extractor.capture(&capture.frames);
+            worked.push((capture.hand, one.map_err(|problem| (problem, index))?));
+        }
+        let (mut templates, mut probes) = (Vec::new(), Vec::new());
+        for hand in [Hand::Left, Hand::Right] {
+            let of_hand: Vec<&Capture> = worked
+                .iter()
+                .filter(|(which, _)| *which == hand)
+                .map(|(_, capture)| capture)
+                .collect();
+            let Some(first) = of_hand.first() else { continue };
+            let index = worked.iter().rposition(|(which, _)| *which == hand).unwrap_or(0);
+            let index = u8::try_from(index).unwrap_or(u8::MAX);
+            for (purpose, by) in self.transforms.iter().filter(|(p, _)| purposes.contains(*p)) {
+                let template = by.template(&of_hand).map_err(|problem| (problem, index))?;
+                templates.push((*purpose, hand, template));
+                probes.push((*purpose, by.probe(first)));
+            }
+        }
+        let captures: Vec<&Capture> = worked.iter().map(|(_, capture)| capture).collect();
+        Ok(EnrolmentWorked { facts: facts(&captures), templates, probes })
+    }
+}
+
+fn facts(captures: &[&Capture]) -> CaptureFacts {
+    let liveness = captures.iter().map(|capture| capture.liveness.score);
+    CaptureFacts {
+        liveness: liveness.fold(1.0, f32::min),
+        multispectral: captures.iter().all(|capture| capture.liveness.multispectral),
+    }
+}

@@ -1,0 +1,35 @@
+//! The store's MQTT side: one connection to the broker, one MLS session for each terminal.
+//!
+//! The broker is trusted for nothing: who a message is from and what it says is decided by MLS.
+
+mod client;
+mod conversation;
+
+pub(crate) use client::{Fabric, FabricOptions};
+use palmgate_protocol::{
+    Name,
+    terminal::{Answer, Request},
+};
+use std::time::{Duration, Instant};
+
+/// A request that a terminal's session opened.
+pub(crate) struct Inbound {
+    pub(crate) terminal: Name,
+    pub(crate) request: Request,
+    pub(crate) arrived: Instant,
+    /// How long it took to open.
+    pub(crate) open: Duration,
+}
+
+/// An answer on its way; the times spent on it come back through `sent`.
+pub(crate) struct Outbound {
+    pub(crate) answer: Answer,
+    pub(crate) sent: tokio::sync::oneshot::Sender<Sent>,
+}
+
+/// How long the last steps of an answer took.
+pub(crate) struct Sent {
+    pub(crate) seal: Duration,
+    pub(crate) persist: Duration,
+    pub(crate) publish: Duration,
+}

@@ -1,0 +1,38 @@
+//! The daemon palmgated: carries out what the policy decides.
+//!
+//! One task ([`run`]) owns the store's state. Pictures are worked on by threads behind a bounded
+//! queue, the disk is written by one thread in the order decided, each terminal has its own MLS
+//! conversation, and the cloud is optional.
+
+pub mod broker;
+mod bundle;
+mod clock;
+mod cloud;
+pub mod config;
+pub mod control;
+pub mod daemon;
+mod extraction;
+mod fabric;
+mod http;
+mod metrics;
+mod receipts;
+mod records;
+mod references;
+mod run;
+mod scribe;
+mod store;
+pub mod synthetic;
+mod terminals;
+mod work;
+
+pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
+
+/// The notice that people must have been shown before they consent.
+pub const NOTICE: &str = "fr-cnil-1";
+
+/// Identifies the rules in force: the ids that the engine applies and the notice, hashed.
+fn pack_hash() -> [u8; 32] {
+    let rules = palmgate_policy::Rule::ALL.iter().map(|rule| rule.id());
+    let text: Vec<&str> = rules.chain([NOTICE]).collect();
+    palmgate_ledger::merkle::leaf_hash(text.join("\n").as_bytes())
+}

@@ -1,0 +1,155 @@
+//! Erasure receipts: signed JSON, one file each, renewed when recipients confirm. They name nobody.
+
+use data_encoding::HEXLOWER;
+use palmgate_ledger::{
+    ErasureReceipt, Ledger,
+    receipt::{self, Recipient, RecipientState, Status},
+};
+use palmgate_protocol::{Name, Timestamp, cloud::ErasureState};
+use palmgate_seal::sign::{SigningKey, VerifyingKey};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The name of the cloud among recipients.
+const CLOUD: &str = "cloud";
+
+/// Commitments whose receipt waits for a recipient.
+pub(crate) type Waiting = Arc<Mutex<BTreeSet<[u8; 32]>>>;
+
+/// The receipts' directory and what signs them.
+pub(crate) struct Receipts {
+    directory: PathBuf,
+    tenant: Name,
+    store: Name,
+    key: SigningKey,
+    waiting: Waiting,
+}
+
+/// A receipt could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiptsError {
+    #[error("{}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error(transparent)]
+    Receipt(#[from] receipt::ReceiptError),
+    #[error(transparent)]
+    Ledger(#[from] palmgate_ledger::LedgerError),
+}
+
+impl Receipts {
+    /// Opens the directory and finds the receipts that still wait.
+    pub(crate) fn open(
+        directory: PathBuf,
+        tenant: Name,
+        store: Name,
+        key: SigningKey,
+    ) -> Result<Self, ReceiptsError> {
+        let at = |cause| ReceiptsError::File { path: directory.clone(), cause };
+        fs::create_dir_all(&directory).map_err(at)?;
+        let own = key.public();
+        let waiting = fs::read_dir(&directory)
+            .map_err(at)?
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+            .filter_map(|text| receipt::verify(&text, Some(&own)).ok())
+            .filter(|verified| verified.status == Status::Partial)
+            .map(|verified| verified.commitment)
+            .collect();
+        let waiting = Arc::new(Mutex::new(waiting));
+        Ok(Self { directory, tenant, store, key, waiting })
+    }
+
+    /// The commitments that still wait.
+    pub(crate) fn waiting(&self) -> Waiting {
+        Arc::clone(&self.waiting)
+    }
+
+    /// Writes the receipt of a new erasure; `relay` when the cloud must confirm.
+    pub(crate) fn write(
+        &self,
+        ledger: &Ledger,
+        index: u64,
+        generation: u64,
+        commitment: &[u8; 32],
+        at: Timestamp,
+        relay: bool,
+    ) -> Result<String, ReceiptsError> {
+        let pending =
+            |name| Recipient { name, state: RecipientState::Pending, at, signature: None };
+        let cloud = cloud_name().filter(|_| relay);
+        let recipients: Vec<Recipient> = cloud.map(pending).into_iter().collect();
+        self.sign(ledger, index, generation, recipients, commitment)
+    }
+
+    /// Renews a receipt with the cloud's word.
+    pub(crate) fn acknowledged(
+        &self,
+        ledger: &Ledger,
+        commitment: &[u8; 32],
+        state: &ErasureState,
+    ) -> Result<(), ReceiptsError> {
+        let path = self.path(commitment);
+        let text = fs::read_to_string(&path)
+            .map_err(|cause| ReceiptsError::File { path: path.clone(), cause })?;
+        let before = receipt::verify(&text, Some(&self.key.public()))?;
+        let at = state.erased_at;
+        let confirmed =
+            |name| Recipient { name, state: RecipientState::Acknowledged, at, signature: None };
+        let pending =
+            |name| Recipient { name, state: RecipientState::Pending, at, signature: None };
+        let stores = state.outstanding.iter().filter(|store| **store != self.store).cloned();
+        let recipients =
+            cloud_name().map(confirmed).into_iter().chain(stores.map(pending)).collect();
+        self.sign(ledger, before.index, before.root_generation, recipients, commitment).map(drop)
+    }
+
+    fn sign(
+        &self,
+        ledger: &Ledger,
+        index: u64,
+        generation: u64,
+        recipients: Vec<Recipient>,
+        commitment: &[u8; 32],
+    ) -> Result<String, ReceiptsError> {
+        let evidence = ledger.evidence(index)?;
+        let (tenant, store) = (self.tenant.clone(), self.store.clone());
+        let receipt = ErasureReceipt::new(tenant, store, generation, recipients, evidence)?;
+        let text = receipt.sign(&self.key);
+        let path = self.path(commitment);
+        replace(&path, text.as_bytes()).map_err(|cause| ReceiptsError::File { path, cause })?;
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match receipt.status() {
+            Status::Partial => waiting.insert(*commitment),
+            Status::Complete => waiting.remove(commitment),
+        };
+        Ok(text)
+    }
+
+    fn path(&self, commitment: &[u8; 32]) -> PathBuf {
+        self.directory.join(format!("{}.json", HEXLOWER.encode(commitment)))
+    }
+}
+
+/// The public key that checks receipts and the ledger, beside them for who verifies offline.
+pub(crate) fn publish_key(directory: &Path, key: VerifyingKey) -> io::Result<()> {
+    replace(&directory.join("ledger.pub"), format!("{}\n", HEXLOWER.encode(&key.0)).as_bytes())
+}
+
+fn cloud_name() -> Option<Name> {
+    CLOUD.parse().ok()
+}
+
+/// Replaces a file so that a crash leaves the old or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let temporary = path.with_extension("new");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    fs::File::open(directory)?.sync_all()
+}

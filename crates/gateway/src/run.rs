@@ -1,0 +1,643 @@
+//! Puts a gateway together, and takes it apart again.
+
+use crate::{
+    broker,
+    bundle::{Bundle, BundleError},
+    clock,
+    cloud::{CloudHandle, CloudOptions, ShardHeld},
+    control,
+    extraction::Workers,
+    fabric::{Fabric, FabricOptions},
+    http::{self, Served},
+    metrics::Metrics,
+    receipts::{self, Receipts},
+    references::References,
+    scribe::Scribe,
+    store::{Input, Store, Surroundings},
+    terminals::{Terminals, TerminalsOptions},
+};
+use palmgate_gallery::Fusion;
+use palmgate_ledger::Ledger;
+use palmgate_palm::Extractor;
+use palmgate_policy::{Engine, Event, Profile, Settings};
+use palmgate_protocol::{Custody, MemberId, Name, Secret, decode, topic};
+use palmgate_seal::{
+    aead,
+    envelope::OpeningKey,
+    pki::{self, Authority, ClientAuth, Identity, PendingIdentity, Role},
+    random,
+    sign::{SigningKey, VerifyingKey},
+};
+use palmgate_vault::{Column, FileRoot, Vault};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, watch};
+
+/// Requests that wait for the event loop.
+const REQUEST_QUEUE: usize = 256;
+/// How long the gateway's own certificate lasts.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(397 * 24);
+
+/// Everything that a gateway is started with; built from a checked configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whose people are kept.
+    pub tenant: Name,
+    /// Which store this is.
+    pub store: Name,
+    /// Where state lies.
+    pub state_directory: PathBuf,
+    /// What the policy goes by. Thresholds and liveness are set from the models' calibration.
+    pub settings: Settings,
+    /// False match rate that the threshold of each purpose is chosen for, by
+    /// [`palmgate_protocol::Purpose::MATCHED`] position.
+    pub false_match_rates: [f64; 4],
+    /// SHA-256 of the law pack in force.
+    pub pack: [u8; 32],
+    /// How long a person's own history reaches back.
+    pub history: Duration,
+    /// Where HTTPS is served.
+    pub https: SocketAddr,
+    /// DNS name or address that terminals dial.
+    pub public_host: String,
+    /// The broker.
+    pub broker: Broker,
+    /// The cloud, if there is one.
+    pub cloud: Option<Cloud>,
+    /// Threads that work on pictures.
+    pub workers: usize,
+    /// Pictures that wait for a thread.
+    pub queue_length: usize,
+}
+
+/// Which broker carries the store's messages.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    /// The gateway's own.
+    Embedded {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// Its bounds.
+        limits: Box<broker::Limits>,
+    },
+    /// Another one, with the store's certificates and the shipped access rules.
+    External {
+        /// Host that it is dialled at.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// How the cloud is reached.
+#[derive(Clone, Debug)]
+pub struct Cloud {
+    /// Where the bundle lies, or lay until it was taken in.
+    pub bundle: PathBuf,
+    /// Pause between two rounds.
+    pub refresh: Duration,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+}
+
+/// A gateway did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A path cannot be used.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}; is another gateway running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The bundle is of another tenant or store.
+    #[error(
+        "the bundle is for store {found}, the configuration says {wanted}: use the right bundle, or correct [store]"
+    )]
+    OtherStore {
+        /// In the bundle.
+        found: String,
+        /// In the configuration.
+        wanted: String,
+    },
+    /// Something below failed.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl StartError {
+    /// Whether the configuration is at fault, so that starting again cannot help.
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::OtherStore { .. })
+    }
+}
+
+impl From<BundleError> for StartError {
+    fn from(error: BundleError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    https: SocketAddr,
+    broker: Option<broker::Broker>,
+    served: Served,
+    stop: watch::Sender<bool>,
+    store: tokio::task::JoinHandle<()>,
+    server: axum_server::Handle<SocketAddr>,
+    control: tokio::task::JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Where HTTPS is served.
+    pub const fn https(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Where the embedded broker listens.
+    pub fn broker(&self) -> Option<SocketAddr> {
+        self.broker.as_ref().map(broker::Broker::address)
+    }
+
+    /// Whether the event loop ticks: what the watchdog is told.
+    pub fn is_alive(&self) -> bool {
+        self.served.is_alive()
+    }
+
+    /// Whether terminals can be served.
+    pub fn is_ready(&self) -> bool {
+        self.served.is_alive() && self.served.broker_passes()
+    }
+
+    /// Finishes what is in work, makes everything durable, disconnects.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.store.await;
+        // Answers that were just sealed leave through the broker before it closes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.server.graceful_shutdown(Some(Duration::from_secs(1)));
+        self.control.abort();
+        if let Some(broker) = self.broker {
+            broker.shutdown().await;
+        }
+    }
+}
+
+/// Starts a gateway.
+///
+/// # Errors
+/// [`StartError`] says what is at fault; nothing keeps running then.
+pub async fn run(options: Options) -> Result<Gateway, StartError> {
+    let opened = {
+        let options = options.clone();
+        tokio::task::spawn_blocking(move || Opened::open(&options))
+            .await
+            .map_err(anyhow::Error::from)??
+    };
+    start(options, opened).await
+}
+
+/// What is on disk, opened.
+struct Opened {
+    vault: Arc<Vault>,
+    authority: Authority,
+    identity_pem: (String, Secret<String>),
+    opening_key: OpeningKey,
+    bundle: Option<Bundle>,
+    transform_key: Secret<[u8; 32]>,
+    ledger: Ledger,
+    receipts: Receipts,
+    people: Vec<(MemberId, Profile)>,
+    references: Arc<References>,
+    extractor: Extractor,
+    shard: Option<ShardHeld>,
+}
+
+impl Opened {
+    fn open(options: &Options) -> Result<Self, StartError> {
+        let directory = &options.state_directory;
+        private_directory(directory)?;
+        let keeper = Box::new(FileRoot::new(directory.join("root")));
+        let vault = Vault::open(&directory.join("vault"), &options.tenant, keeper)
+            .map_err(anyhow::Error::from)?;
+        let vault = Arc::new(vault);
+        let authority = authority(&vault, &options.store)?;
+        let identity = identity(&vault, &authority, &options.public_host)?;
+        let bundle = match &options.cloud {
+            Some(cloud) => Some(own_bundle(options, Bundle::load(&cloud.bundle, &vault)?)?),
+            None => None,
+        };
+        let transform_key = match &bundle {
+            Some(bundle) => Secret::new(*bundle.transform_key.expose()),
+            None => Secret::new(state_key(&vault, "transform-key")?),
+        };
+        let signing_key = identity.signing_key();
+        let origin = palmgate_ledger::origin(&options.tenant, &options.store);
+        let ledger = Ledger::open(&directory.join("ledger"), &origin, identity.signing_key())
+            .map_err(anyhow::Error::from)?;
+        receipts::publish_key(directory, signing_key.public())
+            .and_then(|()| {
+                let path = directory.join("authority.pem");
+                receipts::replace(&path, authority.certificate_pem().as_bytes())
+            })
+            .map_err(|cause| StartError::File { path: directory.clone(), cause })?;
+        let (tenant, store) = (options.tenant.clone(), options.store.clone());
+        let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
+            .map_err(anyhow::Error::from)?;
+        let references = Arc::new(References::new(fusion()));
+        let people = people(&vault, &references)?;
+        let shard = vault.state("shard").map_err(anyhow::Error::from)?;
+        let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
+        Ok(Self {
+            opening_key: OpeningKey::from_bytes(&state_key(&vault, "opening-key")?)
+                .map_err(anyhow::Error::from)?,
+            identity_pem: (identity.chain_pem(), identity.key_pem()),
+            extractor: Extractor::load().map_err(anyhow::Error::from)?,
+            vault,
+            authority,
+            bundle,
+            transform_key,
+            ledger,
+            receipts,
+            people,
+            references,
+            shard,
+        })
+    }
+
+    /// Each user of the gateway's identity holds its own copy: keys are not cloned.
+    fn identity(&self) -> Result<Identity, StartError> {
+        let (chain, key) = &self.identity_pem;
+        Ok(Identity::from_pem(chain, key.expose()).map_err(anyhow::Error::from)?)
+    }
+}
+
+async fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
+    let metrics = Arc::new(Metrics::new().map_err(anyhow::Error::from)?);
+    let authority_der = opened.authority.certificate_der().clone();
+    let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
+    let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
+    let (tls, tls_now) = watch::channel(Arc::new(first));
+    let (broker, host, port) = start_broker(&options.broker, tls_now)?;
+    let https = listen(options.https)?;
+    let https_at =
+        https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;
+
+    let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
+    let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
+    let fabric = Fabric::start(FabricOptions {
+        host,
+        port,
+        tls: pki::client_config(Some(&opened.identity()?), &authority_der)
+            .map_err(anyhow::Error::from)?,
+        identity: opened.identity()?,
+        authority_der: authority_der.clone(),
+        vault: Arc::clone(&opened.vault),
+        metrics: Arc::clone(&metrics),
+        requests,
+    });
+    let identity = opened.identity()?;
+    let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
+    let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
+    let workers = start_workers(&options, opened.extractor, &opened.transform_key, &inputs)?;
+    let done = inputs.clone();
+    let scribe = Scribe::start(
+        Arc::clone(&opened.vault),
+        opened.ledger,
+        opened.receipts,
+        options.history,
+        options.pack,
+        move |written| {
+            let _ = done.send(Input::Done(written));
+        },
+    )
+    .map_err(anyhow::Error::from)?;
+    if let Some(cloud) = &cloud {
+        cloud.start(scribe.clone());
+    }
+    let terminals = Arc::new(Terminals::load(TerminalsOptions {
+        authority: opened.authority,
+        identity: Identity::from_pem(&opened.identity_pem.0, opened.identity_pem.1.expose())
+            .map_err(anyhow::Error::from)?,
+        vault: Arc::clone(&opened.vault),
+        broker_host: options.public_host.clone(),
+        broker_port: port,
+        store: options.store.clone(),
+        tenant: options.tenant.clone(),
+        tls,
+        inputs: inputs.clone(),
+    })?);
+
+    let mut engine = Engine::new(calibrated(&options));
+    for (member, profile) in opened.people {
+        engine.handle(Event::Loaded(member, Box::new(profile)), clock::now());
+    }
+    if let Some(shard) = opened.shard {
+        engine.handle(Event::LeaseLoaded(shard.lease_until), clock::now());
+    }
+    terminals.announce(&fabric);
+    let (alive, alive_rx) = watch::channel(Instant::now());
+    let (stop, stopping) = watch::channel(false);
+    let store = Store::new(
+        engine,
+        Surroundings {
+            tenant: options.tenant.clone(),
+            store: options.store.clone(),
+            signing_key: identity.signing_key(),
+            record_key: record_key(&opened.transform_key),
+            issuers,
+            vault: opened.vault,
+            references: opened.references,
+            workers,
+            scribe,
+            cloud,
+            fabric: Arc::clone(&fabric),
+            metrics: Arc::clone(&metrics),
+            inputs: inputs.clone(),
+        },
+    );
+    let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
+    let served = Served {
+        terminals,
+        fabric,
+        metrics,
+        alive: alive_rx,
+        pairing: Arc::new(tokio::sync::Semaphore::new(1)),
+    };
+    let server = serve_https(https, &identity, served.clone())?;
+    let control = serve_control(&options.state_directory, served.clone(), inputs)?;
+    Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
+}
+
+pub(crate) fn private_directory(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|cause| StartError::File { path: path.to_owned(), cause })
+}
+
+/// A 32-byte key of the store, made at first use.
+fn state_key(vault: &Vault, name: &str) -> Result<[u8; 32], anyhow::Error> {
+    if let Some(key) = vault.state(name)? {
+        return Ok(key.expose().as_slice().try_into()?);
+    }
+    let key = random::bytes();
+    vault.put_state(name, &key)?;
+    Ok(key)
+}
+
+/// The store's device authority, made at first start.
+fn authority(vault: &Vault, store: &Name) -> Result<Authority, anyhow::Error> {
+    let (certificate, key) = (vault.state("authority-certificate")?, vault.state("authority-key")?);
+    if let (Some(certificate), Some(key)) = (certificate, key) {
+        return Ok(Authority::from_parts(
+            std::str::from_utf8(certificate.expose())?,
+            key.expose(),
+        )?);
+    }
+    let authority = Authority::generate(&format!("Palmgate store {store}"), clock::now())?;
+    vault.put_state("authority-key", authority.key_pkcs8().expose())?;
+    vault.put_state("authority-certificate", authority.certificate_pem().as_bytes())?;
+    Ok(authority)
+}
+
+/// The gateway's own identity. Its certificate is renewed when a third of its life is left, or when
+/// terminals dial another host.
+fn identity(
+    vault: &Vault,
+    authority: &Authority,
+    public_host: &str,
+) -> Result<Identity, anyhow::Error> {
+    if let Some(kept) = vault.state("identity")? {
+        let kept: KeptIdentity = decode(kept.expose())?;
+        let identity = Identity::from_pem(&kept.chain, std::str::from_utf8(kept.key.expose())?)?;
+        if kept.host == public_host && clock::now() < kept.renew_at {
+            return Ok(identity);
+        }
+        return issue_identity(vault, authority, public_host, identity.signing_key());
+    }
+    issue_identity(vault, authority, public_host, SigningKey::generate())
+}
+
+/// The identity as the vault keeps it.
+#[derive(minicbor::Encode, minicbor::Decode)]
+struct KeptIdentity {
+    #[n(0)]
+    chain: String,
+    #[n(1)]
+    key: palmgate_protocol::Biometric<Vec<u8>>,
+    #[n(2)]
+    host: String,
+    #[n(3)]
+    renew_at: palmgate_protocol::Timestamp,
+}
+
+fn issue_identity(
+    vault: &Vault,
+    authority: &Authority,
+    public_host: &str,
+    key: SigningKey,
+) -> Result<Identity, anyhow::Error> {
+    let name: Name = topic::GATEWAY.parse()?;
+    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !hosts.iter().any(|host| host == public_host) {
+        hosts.push(public_host.to_owned());
+    }
+    let pending = PendingIdentity { key };
+    let (role, now) = (Role::Both { hosts }, clock::now());
+    let issued = authority.issue(&pending.csr_der(), &name, role, now, CERTIFICATE_LIFETIME)?;
+    let identity = pending.certified(vec![issued.der, authority.certificate_der().clone()])?;
+    let kept = KeptIdentity {
+        chain: identity.chain_pem(),
+        key: palmgate_protocol::Biometric::new(identity.key_pem().expose().clone().into_bytes()),
+        host: public_host.to_owned(),
+        renew_at: now.after(CERTIFICATE_LIFETIME * 2 / 3),
+    };
+    vault.put_state("identity", palmgate_protocol::encode_for_sealing(&kept).expose())?;
+    Ok(identity)
+}
+
+fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
+    if bundle.tenant == options.tenant && bundle.store == options.store {
+        return Ok(bundle);
+    }
+    Err(StartError::OtherStore {
+        found: format!("{}/{}", bundle.tenant, bundle.store),
+        wanted: format!("{}/{}", options.tenant, options.store),
+    })
+}
+
+/// Everybody on disk; references that the box may hold open go into memory.
+fn people(
+    vault: &Vault,
+    references: &References,
+) -> Result<Vec<(MemberId, Profile)>, anyhow::Error> {
+    let mut people = Vec::new();
+    for member in vault.members() {
+        let Some(profile) = vault.read(&member, Column::Profile)? else { continue };
+        let profile: Profile = decode(profile.expose())?;
+        if profile.custody == Custody::Operator {
+            for (purpose, hand) in &profile.hands {
+                if let Some(bytes) = vault.read(&member, Column::Template(*purpose, *hand))? {
+                    let template = palmgate_protocol::Template::from_bytes(bytes.expose())?;
+                    references.put(member, *purpose, *hand, &template)?;
+                }
+            }
+        }
+        people.push((member, profile));
+    }
+    Ok(people)
+}
+
+fn fusion() -> Fusion {
+    let calibration = palmgate_palm::calibration();
+    Fusion {
+        embedding_weight: calibration.embedding_weight,
+        code_weight: calibration.code_weight,
+        shortlist: calibration.shortlist,
+    }
+}
+
+/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody.
+fn calibrated(options: &Options) -> Settings {
+    let calibration = palmgate_palm::calibration();
+    let threshold = |rate: f64| calibration.threshold(rate).unwrap_or(f32::INFINITY);
+    let thresholds = options.false_match_rates.map(threshold);
+    Settings { thresholds, ..options.settings.clone() }
+}
+
+/// Seals what tokens carry in `subject` custody: every store of the tenant derives the same key.
+fn record_key(transform_key: &Secret<[u8; 32]>) -> aead::Key {
+    aead::Key::derive(transform_key, "subject-record")
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address);
+    let listener = listener.map_err(|cause| StartError::Listen { address, cause })?;
+    let nonblocking = listener.set_nonblocking(true);
+    nonblocking.map_err(|cause| StartError::Listen { address, cause })?;
+    Ok(listener)
+}
+
+fn start_broker(
+    broker: &Broker,
+    tls: watch::Receiver<Arc<rustls::ServerConfig>>,
+) -> Result<(Option<broker::Broker>, String, u16), StartError> {
+    match broker {
+        Broker::External { host, port } => Ok((None, host.clone(), *port)),
+        Broker::Embedded { listen: address, limits } => {
+            let listener = listen(*address)?;
+            let broker = broker::Broker::start(listener, tls, (**limits).clone());
+            let broker = broker.map_err(anyhow::Error::from)?;
+            let at = broker.address();
+            let host =
+                if at.ip().is_unspecified() { "127.0.0.1".into() } else { at.ip().to_string() };
+            Ok((Some(broker), host, at.port()))
+        }
+    }
+}
+
+fn connect_cloud(
+    options: &Options,
+    opened: &Opened,
+    inputs: &mpsc::UnboundedSender<Input>,
+    issuers: &Arc<RwLock<Vec<VerifyingKey>>>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<CloudHandle>, StartError> {
+    let (Some(cloud), Some(bundle)) = (&options.cloud, &opened.bundle) else { return Ok(None) };
+    let authority = CertificateDer::from_pem_slice(bundle.authority_pem.as_bytes())
+        .map_err(anyhow::Error::from)?;
+    let tls =
+        pki::client_config(Some(&bundle.identity), &authority).map_err(anyhow::Error::from)?;
+    let opening_key = OpeningKey::from_bytes(&opened.opening_key.to_bytes().expose().clone());
+    let handle = CloudHandle::new(CloudOptions {
+        url: bundle.url.clone(),
+        matcher: bundle.matcher,
+        publisher: bundle.publisher,
+        tls,
+        timeout: cloud.timeout,
+        refresh: cloud.refresh,
+        store: options.store.clone(),
+        tenant: options.tenant.clone(),
+        opening_key: opening_key.map_err(anyhow::Error::from)?,
+        verify_key: opened.identity()?.verifying_key(),
+        vault: Arc::clone(&opened.vault),
+        issuers: Arc::clone(issuers),
+        inputs: inputs.clone(),
+        metrics: Arc::clone(metrics),
+        waiting: opened.receipts.waiting(),
+    });
+    Ok(Some(handle.map_err(anyhow::Error::from)?))
+}
+
+fn start_workers(
+    options: &Options,
+    extractor: Extractor,
+    key: &Secret<[u8; 32]>,
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> Result<Workers, StartError> {
+    let inputs = inputs.clone();
+    let (count, queue) = (options.workers, options.queue_length);
+    let workers = Workers::start(extractor, key, &options.tenant, count, queue, move |worked| {
+        inputs.send(Input::Worked(worked)).is_ok()
+    });
+    Ok(workers.map_err(anyhow::Error::from)?)
+}
+
+fn serve_https(
+    listener: TcpListener,
+    identity: &Identity,
+    served: Served,
+) -> Result<axum_server::Handle<SocketAddr>, StartError> {
+    let tls = pki::server_config(identity, ClientAuth::None).map_err(anyhow::Error::from)?;
+    let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(tls));
+    let handle = axum_server::Handle::new();
+    let server = axum_server::from_tcp_rustls(listener, tls).map_err(anyhow::Error::from)?;
+    let app = http::router(served).into_make_service();
+    let serving = server.handle(handle.clone()).serve(app);
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "HTTPS stopped");
+        }
+    });
+    Ok(handle)
+}
+
+/// The control socket belongs to the user that the daemon runs as.
+fn serve_control(
+    directory: &Path,
+    served: Served,
+    inputs: mpsc::UnboundedSender<Input>,
+) -> Result<tokio::task::JoinHandle<()>, StartError> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = directory.join(control::SOCKET);
+    let at = |cause| StartError::File { path: path.clone(), cause };
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(error)),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(&path).map_err(at)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(at)?;
+    let app = control::router(served, inputs);
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "the control socket stopped");
+        }
+    }))
+}

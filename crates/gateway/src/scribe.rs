@@ -1,0 +1,397 @@
+//! The one thread that writes: people, erasures, history and the ledger, in the order decided.
+//! What is reported as done is durable.
+
+use crate::{clock, cloud::Outgoing, receipts::Receipts, records::Columns};
+use palmgate_ledger::{Entry, EntryKind, Ledger, NOBODY};
+use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket};
+use palmgate_protocol::{
+    ClaimHandle, MemberId, PurposeSet, Secret, Timestamp,
+    cloud::{Erasure, ErasureState, ShardApplied},
+    decode, encode, encode_for_sealing,
+    limits::MAX_HISTORY_ENTRIES,
+    terminal::Use,
+};
+use palmgate_vault::{Column, ErasureRequest, NewPerson, Vault};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Something to write.
+pub(crate) enum Deed {
+    /// A new person; the registration goes to the cloud.
+    Insert {
+        ticket: Ticket,
+        member: MemberId,
+        claim: ClaimHandle,
+        columns: Columns,
+        registration: Option<Vec<u8>>,
+    },
+    /// People given by the cloud.
+    Adopt { people: Vec<(MemberId, ClaimHandle, Columns)> },
+    /// A whole shard or delta.
+    AdoptShard {
+        version: u64,
+        manifest_hash: [u8; 32],
+        lease_until: Timestamp,
+        people: Vec<(MemberId, ClaimHandle, Columns)>,
+    },
+    /// A changed profile.
+    Update(MemberId, Profile),
+    /// Purposes withdrawn: what belongs to them is destroyed.
+    Withdraw {
+        member: MemberId,
+        gone: Vec<Column>,
+        changed: Columns,
+        registration: Option<Vec<u8>>,
+    },
+    /// A person forgotten.
+    Erase {
+        member: MemberId,
+        claim: ClaimHandle,
+        salt: [u8; 32],
+        rule: Rule,
+        ticket: Option<Ticket>,
+        relay: bool,
+    },
+    /// A use, for the person's own history.
+    Use(MemberId, Use),
+    /// The history, for the person.
+    ReadHistory { ticket: Ticket, member: MemberId, consents: PurposeSet },
+    /// A decision.
+    Log { decision: Decision, at: Timestamp },
+    /// The cloud's word on an erasure.
+    Acknowledged { commitment: [u8; 32], state: ErasureState },
+    /// The cloud knows of every erasure: what named them in the outbox may go for good.
+    Renew,
+    /// Make the ledger durable.
+    Flush,
+    /// Make everything durable and end.
+    Finish(oneshot::Sender<()>),
+}
+
+/// What was written.
+pub(crate) enum Done {
+    Stored {
+        member: MemberId,
+        ticket: Ticket,
+        result: Result<(), ()>,
+    },
+    Erased {
+        member: MemberId,
+        ticket: Option<Ticket>,
+        result: Result<String, ()>,
+    },
+    ShardAdopted(u64),
+    /// Something new waits for the cloud.
+    Told,
+    History(Ticket, Vec<Use>, PurposeSet),
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub(crate) struct Scribe {
+    deeds: mpsc::UnboundedSender<Deed>,
+    entries: Arc<AtomicU64>,
+}
+
+impl Scribe {
+    /// Starts the thread. The queue is bounded by what feeds it: requests in work, one shard at a
+    /// time, one tick a second.
+    pub(crate) fn start(
+        vault: Arc<Vault>,
+        ledger: Ledger,
+        receipts: Receipts,
+        history: Duration,
+        pack: [u8; 32],
+        done: impl Fn(Done) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (deeds, mut queue) = mpsc::unbounded_channel();
+        let entries = Arc::new(AtomicU64::new(ledger.len()));
+        let counted = Arc::clone(&entries);
+        let done = Box::new(done);
+        let uses = Vec::new();
+        let mut writer = Writer { vault, ledger, receipts, history, pack, uses, done };
+        let _ = report("interrupted erasure", writer.finish_erasures());
+        thread::Builder::new().name("scribe".into()).spawn(move || {
+            while let Some(deed) = queue.blocking_recv() {
+                if let Deed::Finish(finished) = deed {
+                    writer.flush();
+                    let _ = finished.send(());
+                    return;
+                }
+                writer.write(deed);
+                counted.store(writer.ledger.len(), Ordering::Relaxed);
+            }
+        })?;
+        Ok(Self { deeds, entries })
+    }
+
+    pub(crate) fn submit(&self, deed: Deed) {
+        if self.deeds.send(deed).is_err() {
+            tracing::error!("the writing thread is gone: nothing can be made durable");
+        }
+    }
+
+    /// Waits until everything submitted is durable, and ends the thread.
+    pub(crate) async fn finish(&self) {
+        let (finished, waits) = oneshot::channel();
+        self.submit(Deed::Finish(finished));
+        let _ = waits.await;
+    }
+
+    /// Entries in the ledger.
+    pub(crate) fn entries(&self) -> usize {
+        usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+struct Writer {
+    vault: Arc<Vault>,
+    ledger: Ledger,
+    receipts: Receipts,
+    history: Duration,
+    pack: [u8; 32],
+    uses: Vec<(MemberId, Use)>,
+    done: Box<dyn Fn(Done) + Send>,
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+impl Writer {
+    fn write(&mut self, deed: Deed) {
+        match deed {
+            Deed::Insert { ticket, member, claim, columns, registration } => {
+                let result =
+                    report("enrolment", self.insert(vec![(member, claim, columns)], registration));
+                (self.done)(Done::Stored { member, ticket, result });
+            }
+            Deed::Adopt { people } => {
+                let _ = report("given person", self.insert(people, None));
+            }
+            Deed::AdoptShard { version, manifest_hash, lease_until, people } => {
+                let adopted = self.adopt_shard(version, manifest_hash, lease_until, people);
+                if report("shard", adopted).is_ok() {
+                    (self.done)(Done::ShardAdopted(version));
+                    (self.done)(Done::Told);
+                }
+            }
+            Deed::Update(member, profile) => {
+                let _ = report("profile", self.update(member, &profile));
+            }
+            Deed::Withdraw { member, gone, changed, registration } => {
+                let _ = report("withdrawal", self.withdraw(member, gone, changed, registration));
+            }
+            Deed::Erase { member, claim, salt, rule, ticket, relay } => {
+                let result = report("erasure", self.erase(member, claim, salt, rule, relay));
+                (self.done)(Done::Erased { member, ticket, result });
+                (self.done)(Done::Told);
+            }
+            Deed::Use(member, used) => self.uses.push((member, used)),
+            Deed::ReadHistory { ticket, member, consents } => {
+                self.write_uses();
+                let uses = report("history", self.read_history(member)).unwrap_or_default();
+                (self.done)(Done::History(ticket, uses, consents));
+            }
+            Deed::Log { decision, at } => {
+                let entry = self.entry(&decision, at);
+                let appended = self.ledger.append(&entry).map(|_| ()).map_err(Failure::from);
+                let _ = report("ledger entry", appended);
+            }
+            Deed::Acknowledged { commitment, state } => {
+                let updated = self.receipts.acknowledged(&self.ledger, &commitment, &state);
+                let _ = report("receipt", updated.map_err(Failure::from));
+            }
+            Deed::Renew => {
+                let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
+            }
+            Deed::Flush => self.flush(),
+            Deed::Finish(_) => {}
+        }
+    }
+
+    fn insert(
+        &mut self,
+        people: Vec<(MemberId, ClaimHandle, Columns)>,
+        registration: Option<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        let mut new = Vec::with_capacity(people.len());
+        for (member, claim, columns) in people {
+            if self.vault.contains(&member) {
+                for (column, value) in columns {
+                    self.vault.write(&member, column, value.expose())?;
+                }
+            } else {
+                new.push(NewPerson { member, claim, columns });
+            }
+        }
+        if !new.is_empty() {
+            self.vault.insert(new)?;
+        }
+        if let Some(registration) = registration {
+            self.vault.outbox_push(&registration)?;
+            (self.done)(Done::Told);
+        }
+        Ok(())
+    }
+
+    fn adopt_shard(
+        &mut self,
+        version: u64,
+        manifest_hash: [u8; 32],
+        lease_until: Timestamp,
+        people: Vec<(MemberId, ClaimHandle, Columns)>,
+    ) -> Result<(), Failure> {
+        self.insert(people, None)?;
+        let held = crate::cloud::ShardHeld { version, manifest_hash, lease_until };
+        self.vault.put_state("shard", &encode(&held))?;
+        self.vault.outbox_push(&encode(&Outgoing::Applied(ShardApplied { version })))?;
+        Ok(())
+    }
+
+    fn update(&self, member: MemberId, profile: &Profile) -> Result<(), Failure> {
+        let profile = encode_for_sealing(profile);
+        Ok(self.vault.write(&member, Column::Profile, profile.expose())?)
+    }
+
+    /// The person gets a new key: what belonged to the purposes stays behind under the old one.
+    fn withdraw(
+        &mut self,
+        member: MemberId,
+        gone: Vec<Column>,
+        changed: Columns,
+        registration: Option<Vec<u8>>,
+    ) -> Result<(), Failure> {
+        for (column, value) in changed {
+            self.vault.write(&member, column, value.expose())?;
+        }
+        self.vault.forget_columns(&[(member, gone)])?;
+        if let Some(registration) = registration {
+            self.vault.outbox_push(&registration)?;
+            (self.done)(Done::Told);
+        }
+        Ok(())
+    }
+
+    fn erase(
+        &mut self,
+        member: MemberId,
+        claim: ClaimHandle,
+        salt: [u8; 32],
+        rule: Rule,
+        relay: bool,
+    ) -> Result<String, Failure> {
+        let at = clock::now();
+        let decision = Decision {
+            kind: DecisionKind::Erasure,
+            terminal: None,
+            purpose: None,
+            outcome: "erased",
+            rules: vec![rule],
+            subject: Some((member, salt)),
+        };
+        let entry = self.entry(&decision, at);
+        let commitment = entry.commitment;
+        // The cloud's message first: if the power fails now, the cloud forgets the person and its
+        // next shard makes this store forget them, too.
+        if relay {
+            let erasure = Erasure { member, claim, commitment };
+            self.vault.outbox_push(&encode(&Outgoing::Erase(erasure)))?;
+        }
+        self.uses.retain(|(of, _)| *of != member);
+        self.vault.erase(&[ErasureRequest { member, claim, commitment }])?;
+        self.record_erasure(&entry, relay)
+    }
+
+    fn record_erasure(&mut self, entry: &Entry, relay: bool) -> Result<String, Failure> {
+        let index = self.ledger.append(entry)?;
+        self.ledger.flush()?;
+        let generation = self.vault.root_generation();
+        let (commitment, at) = (&entry.commitment, entry.at);
+        let receipt =
+            self.receipts.write(&self.ledger, index, generation, commitment, at, relay)?;
+        self.vault.finish_erasure(commitment)?;
+        Ok(receipt)
+    }
+
+    /// Erasures that a crash cut between the keys and the ledger.
+    fn finish_erasures(&mut self) -> Result<(), Failure> {
+        for commitment in self.vault.unfinished_erasures() {
+            let decision = Decision {
+                kind: DecisionKind::Erasure,
+                terminal: None,
+                purpose: None,
+                outcome: "erased",
+                rules: vec![Rule::ERASURE],
+                subject: None,
+            };
+            let mut entry = self.entry(&decision, clock::now());
+            entry.commitment = commitment;
+            self.record_erasure(&entry, true)?;
+        }
+        Ok(())
+    }
+
+    /// Histories are written once a second: no scan waits for them.
+    fn write_uses(&mut self) {
+        for (member, used) in std::mem::take(&mut self.uses) {
+            let _ = report("history", self.note_use(member, used));
+        }
+    }
+
+    fn note_use(&self, member: MemberId, used: Use) -> Result<(), Failure> {
+        let mut uses = self.read_history(member)?;
+        let oldest = used.at;
+        uses.retain(|earlier| oldest.since(earlier.at) < self.history);
+        uses.insert(0, used);
+        uses.truncate(MAX_HISTORY_ENTRIES);
+        if self.vault.contains(&member) {
+            self.vault.write(&member, Column::History, encode_for_sealing(&uses).expose())?;
+        }
+        Ok(())
+    }
+
+    fn read_history(&self, member: MemberId) -> Result<Vec<Use>, Failure> {
+        let sealed = self.vault.read(&member, Column::History)?;
+        Ok(sealed.map(|uses| decode(uses.expose())).transpose()?.unwrap_or_default())
+    }
+
+    fn entry(&self, decision: &Decision, at: Timestamp) -> Entry {
+        let mut entry = Entry {
+            at,
+            kind: match decision.kind {
+                DecisionKind::Scan => EntryKind::Scan,
+                DecisionKind::Enrolment => EntryKind::Enrolment,
+                DecisionKind::Right => EntryKind::Right,
+                DecisionKind::Erasure => EntryKind::Erasure,
+                DecisionKind::Shard => EntryKind::Shard,
+            },
+            terminal: decision.terminal.clone(),
+            purpose: decision.purpose,
+            outcome: decision.outcome.to_owned(),
+            rules: decision.rules.iter().map(|rule| rule.id().to_owned()).collect(),
+            pack: self.pack,
+            commitment: NOBODY,
+        };
+        if let Some((member, salt)) = &decision.subject {
+            entry.commit(&Secret::new(*salt), member);
+        }
+        entry
+    }
+
+    fn flush(&mut self) {
+        self.write_uses();
+        let flushed = self.ledger.flush().map(|_| ()).map_err(Failure::from);
+        let _ = report("ledger", flushed);
+    }
+}
+
+/// Says what could not be written, never about whom.
+fn report<T>(what: &'static str, result: Result<T, Failure>) -> Result<T, ()> {
+    result.map_err(|error| tracing::error!(what, %error, "could not be made durable"))
+}
