@@ -1,0 +1,84 @@
+//! The command `palmgate`: try a whole store, run and check one, work with its terminals and papers.
+//!
+//! [`stage`] and [`hands`] also serve the stories in `tests/`: real processes on loopback.
+
+mod audit;
+mod bench;
+pub mod control;
+mod demo;
+mod format;
+pub mod hands;
+pub mod stage;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Recognises consenting shoppers' palms on the premises, and proves that it forgot them.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a whole store on this machine, once through all that it does (the default).
+    Demo(demo::Arguments),
+    /// Measure a scan step by step against a shard of many people.
+    Bench(bench::Arguments),
+    /// Add, list or revoke terminals of the box; or be a terminal, with pictures as hands.
+    #[command(subcommand)]
+    Terminal(terminal::Verb),
+    /// Check a ledger or an erasure receipt, offline.
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// Write certificate, key and authority for an external broker (on the box).
+    Broker(control::BrokerArguments),
+    /// Show what the store holds: the public counter.
+    Counter(control::Arguments),
+    /// Run the gateway daemon, as `palmgated` does.
+    #[command(hide = true)]
+    Daemon {
+        /// Configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the reference cloud, as `palmgate-cloud serve` does.
+    #[command(hide = true)]
+    Cloud {
+        /// State directory.
+        #[arg(long)]
+        state: PathBuf,
+        /// Address to listen on.
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        None => demo::run(demo::Arguments::default()),
+        Some(Verb::Demo(arguments)) => demo::run(arguments),
+        Some(Verb::Bench(arguments)) => bench::run(&arguments),
+        Some(Verb::Terminal(verb)) => terminal::run(verb),
+        Some(Verb::Audit(verb)) => audit::run(verb),
+        Some(Verb::Broker(arguments)) => control::broker(&arguments),
+        Some(Verb::Counter(arguments)) => control::counter(&arguments),
+        Some(Verb::Daemon { config }) => return palmgate_gateway::daemon::main(&config),
+        Some(Verb::Cloud { state, listen }) => return stage::serve_cloud(state, listen),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            format::problem(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The notice that people must have been shown before they consent.
+pub const NOTICE: &str = palmgate_gateway::NOTICE;

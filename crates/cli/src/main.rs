@@ -1,0 +1,5 @@
+//! The binary `palmgate`.
+
+fn main() -> std::process::ExitCode {
+    palmgate_cli::main()
+}

@@ -1,0 +1,322 @@
+//! `palmgate terminal`: the box's terminals, and a terminal without hardware.
+
+use crate::{
+    control::{self, Control, block_on},
+    format::{millis, say},
+};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use palmgate_gateway::control::AddTerminal;
+use palmgate_protocol::{
+    Biometric, Hand, Name, Purpose, PurposeSet,
+    terminal::{AnswerBody, Intent, Payment},
+};
+use palmgate_seal::{pairing::PairingCode, random};
+use palmgate_terminal::{Paired, Presentation, Terminal, simulated};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long to wait for the gateway.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Make a one-time pairing code for a new terminal (on the box).
+    Add {
+        /// The terminal's name.
+        name: String,
+        /// Purposes it may ask for.
+        #[arg(long, value_delimiter = ',', required = true)]
+        purpose: Vec<String>,
+        /// People may enrol at it.
+        #[arg(long)]
+        enrols: bool,
+        #[command(flatten)]
+        gateway: control::Arguments,
+    },
+    /// List the terminals (on the box).
+    List(control::Arguments),
+    /// Remove a terminal: its next message is refused (on the box).
+    Revoke {
+        /// The terminal's name.
+        name: String,
+        #[command(flatten)]
+        gateway: control::Arguments,
+    },
+    /// Pair this machine as a terminal.
+    Pair {
+        /// The gateway, as https://HOST:PORT.
+        gateway: String,
+        /// The code that `add` printed.
+        code: String,
+        /// The name given to `add`.
+        name: String,
+        #[command(flatten)]
+        own: Own,
+    },
+    /// Present a hand.
+    Scan(ScanArguments),
+    /// Enrol a person.
+    Enrol(EnrolArguments),
+    /// Present pictures at a steady rate and report latencies.
+    Run(RunArguments),
+}
+
+/// This terminal.
+#[derive(Args)]
+pub(crate) struct Own {
+    /// The terminal's own state directory.
+    #[arg(long, default_value = "terminal")]
+    directory: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct ScanArguments {
+    /// What the person came for.
+    #[arg(value_enum)]
+    wish: Wish,
+    /// Pictures of one hand: PNG or JPEG; a name ending in -940 is near infrared.
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    /// Amount in cents, for pay.
+    #[arg(long, default_value_t = 0)]
+    cents: u64,
+    /// Zone, for staff.
+    #[arg(long, default_value = "")]
+    zone: String,
+    /// Purposes to withdraw, for withdraw.
+    #[arg(long, value_delimiter = ',')]
+    purpose: Vec<String>,
+    /// Claim token file that is shown with the hand.
+    #[arg(long)]
+    claim: Option<PathBuf>,
+    /// Ask to be looked up beyond this store.
+    #[arg(long)]
+    ask_cloud: bool,
+    #[command(flatten)]
+    own: Own,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Wish {
+    Pay,
+    Loyalty,
+    Entry,
+    Staff,
+    History,
+    Pause,
+    Resume,
+    Withdraw,
+    Erase,
+}
+
+#[derive(Args)]
+pub(crate) struct EnrolArguments {
+    /// One to three pictures of the left hand.
+    #[arg(long)]
+    left: Vec<PathBuf>,
+    /// One to three pictures of the right hand.
+    #[arg(long)]
+    right: Vec<PathBuf>,
+    /// Purposes consented to, `roaming` among them or not.
+    #[arg(long, value_delimiter = ',', required = true)]
+    purpose: Vec<String>,
+    /// The payment provider's token.
+    #[arg(long)]
+    card_token: Option<String>,
+    /// Phone number, as +33612345678.
+    #[arg(long)]
+    phone: Option<String>,
+    /// Language of the notice that was shown.
+    #[arg(long, default_value = "fr")]
+    language: String,
+    /// Where to write the claim tokens.
+    #[arg(long)]
+    tokens: Option<PathBuf>,
+    #[command(flatten)]
+    own: Own,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// Directory of pictures, one hand each.
+    pictures: PathBuf,
+    /// Scans a second.
+    #[arg(long, default_value_t = 1.0)]
+    per_second: f64,
+    /// Scans in all.
+    #[arg(long, default_value_t = 20)]
+    count: usize,
+    #[command(flatten)]
+    own: Own,
+}
+
+pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
+    block_on(async {
+        match verb {
+            Verb::Add { name, purpose, enrols, gateway } => {
+                add(name, purpose, enrols, &gateway).await
+            }
+            Verb::List(gateway) => list(&gateway).await,
+            Verb::Revoke { name, gateway } => {
+                Control::new(&gateway)?.revoke(&name).await?;
+                say(&format!("{name} is revoked; its next message is refused"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Pair { gateway, code, name, own } => {
+                let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
+                let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
+                say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Scan(arguments) => scan(arguments).await,
+            Verb::Enrol(arguments) => enrol(arguments).await,
+            Verb::Run(arguments) => run_at_rate(arguments).await,
+        }
+    })
+}
+
+async fn add(
+    name: String,
+    purposes: Vec<String>,
+    enrols: bool,
+    gateway: &control::Arguments,
+) -> Result<ExitCode> {
+    let code = Control::new(gateway)?.add(&AddTerminal { name, purposes, enrols }).await?;
+    say(&format!("{code}\ngood once, for ten minutes"));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(gateway: &control::Arguments) -> Result<ExitCode> {
+    for terminal in Control::new(gateway)?.list().await? {
+        let enrols = if terminal.enrols { ", enrols" } else { "" };
+        say(&format!("{:<20} {}{enrols}", terminal.name, terminal.purposes.join(",")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect(own: &Own) -> Result<Terminal> {
+    let terminal = Terminal::connect(Paired::open(&own.directory)?)?;
+    terminal.ready(PATIENCE).await?;
+    Ok(terminal)
+}
+
+fn purposes(names: &[String]) -> Result<Vec<Purpose>> {
+    names.iter().map(|name| name.parse().map_err(anyhow::Error::msg)).collect()
+}
+
+fn intent(arguments: &ScanArguments) -> Result<Intent> {
+    Ok(match arguments.wish {
+        Wish::Pay => Intent::Pay(Payment {
+            minor_units: arguments.cents,
+            currency: "EUR".into(),
+            payee: "simulated till".into(),
+            nonce: random::bytes(),
+        }),
+        Wish::Loyalty => Intent::Loyalty,
+        Wish::Entry => Intent::Entry,
+        Wish::Staff => Intent::Staff { zone: arguments.zone.clone() },
+        Wish::History => Intent::History,
+        Wish::Pause => Intent::Pause,
+        Wish::Resume => Intent::Resume,
+        Wish::Withdraw => {
+            let purposes: PurposeSet = purposes(&arguments.purpose)?.into_iter().collect();
+            Intent::Withdraw { purposes }
+        }
+        Wish::Erase => Intent::Erase,
+    })
+}
+
+async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
+    let intent = intent(&arguments)?;
+    let captures = simulated::group(&arguments.pictures, false)?;
+    let [capture] = captures.as_slice() else { bail!("pictures of one hand are wanted") };
+    let claim = arguments.claim.as_deref().map(read_file).transpose()?.map(Biometric::new);
+    let hand = Presentation { frames: capture.read()?, claim, ask_cloud: arguments.ask_cloud };
+    let terminal = connect(&arguments.own).await?;
+    let begun = Instant::now();
+    let answer = terminal.scan(intent, hand).await?;
+    let took = begun.elapsed();
+    say(&format!("{} after {} ms", describe(&answer.body), millis(took)));
+    let accepted = matches!(
+        answer.body,
+        AnswerBody::Accepted(_)
+            | AnswerBody::Done
+            | AnswerBody::History { .. }
+            | AnswerBody::Erased { .. }
+    );
+    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// An answer in words.
+pub(crate) fn describe(body: &AnswerBody) -> String {
+    match body {
+        AnswerBody::Accepted(accepted) if accepted.assertion.is_some() => {
+            "accepted, with a card token and a signed assertion".into()
+        }
+        AnswerBody::Accepted(_) => "accepted".into(),
+        AnswerBody::Retry { problem, index } => format!("capture {index}: {}", problem.prompt()),
+        AnswerBody::NotRecognised => "not recognised: offer the other way".into(),
+        AnswerBody::Refused { reason } => format!("refused: {}", reason.as_str()),
+        AnswerBody::Busy => "busy: use another way".into(),
+        AnswerBody::Enrolled { claims } => format!("enrolled, {} claim token(s)", claims.len()),
+        AnswerBody::History { uses, consents } => {
+            let purposes: Vec<_> = consents.iter().map(Purpose::as_str).collect();
+            format!("{} uses; consents: {}", uses.len(), purposes.join(", "))
+        }
+        AnswerBody::Done => "done".into(),
+        AnswerBody::Erased { receipt } => format!("erased; the receipt:\n{receipt}\n"),
+    }
+}
+
+async fn enrol(arguments: EnrolArguments) -> Result<ExitCode> {
+    let mut hands = Vec::new();
+    for (hand, files) in [(Hand::Left, &arguments.left), (Hand::Right, &arguments.right)] {
+        hands.extend(simulated::group(files, false)?.into_iter().map(|capture| (hand, capture)));
+    }
+    let notice = palmgate_gateway::NOTICE;
+    let consents = purposes(&arguments.purpose)?
+        .into_iter()
+        .map(|purpose| simulated::consent(purpose, notice, &arguments.language))
+        .collect();
+    let mut enrolment = simulated::enrolment(&hands, consents)?;
+    enrolment.card_token = arguments.card_token.map(|token| Biometric::new(token.into_bytes()));
+    enrolment.phone = arguments.phone.map(|phone| Biometric::new(phone.into_bytes()));
+    let terminal = connect(&arguments.own).await?;
+    let answer = terminal.enrol(enrolment).await?;
+    say(&describe(&answer.body));
+    let AnswerBody::Enrolled { claims } = answer.body else { return Ok(ExitCode::from(2)) };
+    if let Some(directory) = arguments.tokens {
+        fs::create_dir_all(&directory)?;
+        for (number, claim) in claims.iter().enumerate() {
+            fs::write(directory.join(format!("claim-{number}")), claim.token.0.as_slice())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_at_rate(arguments: RunArguments) -> Result<ExitCode> {
+    let pictures = simulated::pictures_in(&arguments.pictures)?;
+    let terminal = connect(&arguments.own).await?;
+    let plan = simulated::Plan {
+        intent: Intent::Entry,
+        claim: None,
+        per_second: arguments.per_second,
+        count: arguments.count,
+    };
+    let report = simulated::run_at_rate(&terminal, &pictures, &plan).await?;
+    for (outcome, count) in report.outcomes() {
+        say(&format!("{outcome:<24} {count}"));
+    }
+    let at = |percent| report.percentile(percent).map(millis).unwrap_or_default();
+    say(&format!("p50 {} ms, p99 {} ms", at(50.0), at(99.0)));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}

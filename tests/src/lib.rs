@@ -1,0 +1,165 @@
+//! The stage for the stories in `tests/`: real processes on loopback, pictures as hands.
+
+use anyhow::{Context, Result, bail};
+use palmgate_cli::{
+    hands::{self, Picture},
+    stage::{Cloud, Gateway, Shape},
+};
+use palmgate_protocol::{
+    Biometric, Custody, Hand, Name, Purpose,
+    terminal::{Age, AnswerBody, Enrolment, Frame, Intent, Payment},
+};
+use palmgate_terminal::{Presentation, Terminal, simulated};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+/// A store with a kiosk, in a directory of its own.
+pub struct Scene {
+    /// Everything lies below it.
+    pub directory: TempDir,
+    /// The tenant.
+    pub tenant: Name,
+    /// The gateway.
+    pub store: Gateway,
+    /// A terminal that may do everything.
+    pub kiosk: Terminal,
+    /// Pictures of hands, one a person.
+    pub pictures: Vec<Picture>,
+}
+
+/// Somebody who enrolled.
+pub struct Person {
+    /// Their picture.
+    pub index: usize,
+    /// Their claim tokens.
+    pub claims: Vec<Vec<u8>>,
+}
+
+impl Scene {
+    /// A store by itself.
+    pub async fn alone(custody: Custody) -> Result<Self> {
+        Self::with(custody, None, tempfile::tempdir()?, "lyon").await
+    }
+
+    /// A store `name` of the tenant whose cloud this is.
+    pub async fn with(
+        custody: Custody,
+        cloud: Option<&Cloud>,
+        directory: TempDir,
+        name: &str,
+    ) -> Result<Self> {
+        let (tenant, store): (Name, Name) = ("tenant".parse()?, name.parse()?);
+        let shape = Shape { custody, cloud, ..Shape::new(&tenant, &store) };
+        let gateway = Gateway::start(directory.path(), &shape).await?;
+        let kiosk = gateway.terminal("kiosk-1", &["pay", "loyalty", "entry"], true).await?;
+        Ok(Self { directory, tenant, store: gateway, kiosk, pictures: hands::load(None)? })
+    }
+
+    /// Enrols the first person from picture `index` on whose hand the reader can use.
+    pub async fn enrol(&self, index: usize, purposes: &[Purpose]) -> Result<Person> {
+        for index in index..self.pictures.len() {
+            let answer = self.kiosk.enrol(self.enrolment(index, purposes)).await?;
+            match answer.body {
+                AnswerBody::Enrolled { claims } => {
+                    let claims = claims.into_iter().map(|claim| claim.token.0.to_vec()).collect();
+                    return Ok(Person { index, claims });
+                }
+                AnswerBody::Retry { .. } => {}
+                other => bail!("the enrolment was {other:?}"),
+            }
+        }
+        bail!("no hand could be enrolled")
+    }
+
+    /// An adult with one hand, three captures.
+    pub fn enrolment(&self, index: usize, purposes: &[Purpose]) -> Enrolment {
+        let consents = purposes.iter().map(|purpose| simulated::consent(*purpose, NOTICE, "fr"));
+        Enrolment {
+            captures: self.pictures[index].captures(Hand::Right),
+            consents: consents.collect(),
+            age: Age::Adult,
+            card_token: Some(Biometric::new(token(index).into_bytes())),
+            phone: Some(Biometric::new(phone(index).into_bytes())),
+            authorisation: None,
+        }
+    }
+
+    /// Presents another capture of a person's hand, with their first claim token or without.
+    pub async fn present(
+        &self,
+        terminal: &Terminal,
+        person: &Person,
+        intent: Intent,
+        claim: Option<usize>,
+    ) -> Result<AnswerBody> {
+        let claim = claim.and_then(|number| person.claims.get(number)).cloned();
+        let hand = Presentation {
+            frames: self.pictures[person.index].other_frames(77),
+            claim: claim.map(Biometric::new),
+            ask_cloud: true,
+        };
+        Ok(terminal.scan(intent, hand).await?.body)
+    }
+
+    /// Frames of a picture, as they are.
+    pub fn frames(&self, index: usize) -> Vec<Frame> {
+        self.pictures[index].frames()
+    }
+
+    /// Every file that holds `needle`, below the store's state and in its log.
+    pub fn files_with(&self, needle: &[u8]) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for place in [self.store.state.clone(), self.store.state.with_extension("log")] {
+            walk(&place, &mut |path, bytes| {
+                if bytes.windows(needle.len()).any(|window| window == needle) {
+                    found.push(path.to_owned());
+                }
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// The notice that the gateway wants to have been shown.
+pub const NOTICE: &str = palmgate_cli::NOTICE;
+
+/// A payment of so many cents.
+pub fn pay(minor_units: u64) -> Intent {
+    Intent::Pay(Payment {
+        minor_units,
+        currency: "EUR".into(),
+        payee: "story".into(),
+        nonce: palmgate_seal::random::bytes(),
+    })
+}
+
+/// Whether the answer is yes.
+pub const fn accepted(body: &AnswerBody) -> bool {
+    matches!(body, AnswerBody::Accepted(_))
+}
+
+/// The card token of a person.
+pub fn token(index: usize) -> String {
+    format!("tok-story-{index:04}-abcdefgh")
+}
+
+/// The phone number of a person.
+pub fn phone(index: usize) -> String {
+    format!("+3365432{index:04}")
+}
+
+fn walk(path: &Path, look: &mut impl FnMut(&Path, &[u8])) -> Result<()> {
+    let at = || path.display().to_string();
+    let kind = fs::symlink_metadata(path).with_context(at)?;
+    if kind.is_dir() {
+        for entry in fs::read_dir(path).with_context(at)? {
+            walk(&entry?.path(), look)?;
+        }
+    } else if kind.is_file() {
+        look(path, &fs::read(path).with_context(at)?);
+    }
+    Ok(())
+}

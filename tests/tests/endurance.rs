@@ -1,0 +1,86 @@
+//! Ended, killed, started again.
+
+use anyhow::Result;
+use palmgate_protocol::{
+    Custody, Purpose,
+    terminal::{AnswerBody, Intent},
+};
+use palmgate_stories::{Scene, accepted, pay};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_with_a_scan_in_flight_answers_it_and_ends_well() -> Result<()> {
+    let mut scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+    let (kiosk, frames) = (scene.kiosk.clone(), scene.pictures[shopper.index].other_frames(5));
+    let scan = tokio::spawn(async move {
+        let hand = palmgate_terminal::Presentation { frames, ..Default::default() };
+        kiosk.scan(pay(100), hand).await
+    });
+    tokio::time::sleep(Duration::from_millis(25)).await;
+    scene.store.process.terminate()?;
+    let answer = scan.await??;
+    assert!(accepted(&answer.body), "{:?}", answer.body);
+    assert!(scene.store.process.wait()?.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_ten_random_moments_nothing_acknowledged_is_lost_and_nobody_erased_is_back()
+-> Result<()> {
+    let mut scene = Scene::alone(Custody::Operator).await?;
+    let (mut enrolled, mut erased) = (Vec::new(), Vec::new());
+    let mut next = 0;
+    for round in 0..10u64 {
+        let wait = Duration::from_millis(u64::from(palmgate_seal::random::bytes::<1>()[0]) * 6);
+        let (kiosk, enrolment) = (scene.kiosk.clone(), scene.enrolment(next, &[Purpose::Pay]));
+        let enrols = tokio::spawn(async move { kiosk.enrol(enrolment).await });
+        let leaving = (round % 2 == 1).then(|| enrolled.pop()).flatten();
+        let (kiosk, leaves) = (scene.kiosk.clone(), leaving);
+        let frames = leaving.map(|index: usize| scene.pictures[index].other_frames(round));
+        let erases = tokio::spawn(async move {
+            let hand = palmgate_terminal::Presentation { frames: frames?, ..Default::default() };
+            Some((leaves?, kiosk.scan(Intent::Erase, hand).await))
+        });
+        tokio::time::sleep(wait).await;
+        scene.store.process.kill()?;
+        scene.store.restart().await?;
+        scene.kiosk.ready(Duration::from_secs(20)).await?;
+        match enrols.await?.map(|answer| answer.body) {
+            Ok(AnswerBody::Enrolled { .. }) => enrolled.push(next),
+            other => println!("round {round}: enrolment {next} was not acknowledged: {other:?}"),
+        }
+        next += 1;
+        match erases.await? {
+            Some((index, Ok(answer))) => match answer.body {
+                AnswerBody::Erased { .. } => erased.push(index),
+                _ => println!("round {round}: an erasure was not acknowledged"),
+            },
+            Some((_, Err(error))) => {
+                println!("round {round}: an erasure was not answered: {error}")
+            }
+            None => {}
+        }
+        check(&scene, &enrolled, &erased, round).await?;
+    }
+    assert!(enrolled.len() + erased.len() >= 3, "the story must have happened");
+    Ok(())
+}
+
+async fn check(scene: &Scene, enrolled: &[usize], erased: &[usize], round: u64) -> Result<()> {
+    for (people, wanted) in [(enrolled, true), (erased, false)] {
+        for index in people {
+            let mut known = false;
+            for seed in 0..4 {
+                let frames = scene.pictures[*index].other_frames(500 + seed);
+                let hand = palmgate_terminal::Presentation { frames, ..Default::default() };
+                known |= accepted(&scene.kiosk.scan(pay(100), hand).await?.body);
+                if known {
+                    break;
+                }
+            }
+            assert_eq!(known, wanted, "round {round}, person {index}");
+        }
+    }
+    Ok(())
+}

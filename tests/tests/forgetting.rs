@@ -1,0 +1,118 @@
+//! Withdrawn, erased, and provably so.
+
+use anyhow::Result;
+use palmgate_cli::stage::Cloud;
+use palmgate_ledger::receipt::{self, Status};
+use palmgate_protocol::{
+    Custody, Purpose, PurposeSet,
+    terminal::{AnswerBody, Intent},
+};
+use palmgate_stories::{Scene, accepted, pay, phone, token};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shopper_withdraws_one_purpose_and_keeps_the_other() -> Result<()> {
+    let mut scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay, Purpose::Loyalty]).await?;
+    let purposes = PurposeSet::default().with(Purpose::Pay);
+    let body = scene.present(&scene.kiosk, &shopper, Intent::Withdraw { purposes }, None).await?;
+    assert!(matches!(body, AnswerBody::Done), "{body:?}");
+    for restarted in [false, true] {
+        if restarted {
+            scene.store.process.stop()?;
+            scene.store.restart().await?;
+        }
+        let body = scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
+        assert!(matches!(body, AnswerBody::NotRecognised), "restarted {restarted}: {body:?}");
+        let body = scene.present(&scene.kiosk, &shopper, Intent::Loyalty, None).await?;
+        assert!(accepted(&body), "restarted {restarted}: {body:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_shopper_is_gone_after_a_restart_and_the_receipt_verifies_offline() -> Result<()>
+{
+    for custody in [Custody::Operator, Custody::Split, Custody::Subject] {
+        let mut scene = Scene::alone(custody).await?;
+        let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+        let claim = (custody != Custody::Operator).then_some(0);
+        let body = scene.present(&scene.kiosk, &shopper, Intent::Erase, claim).await?;
+        let AnswerBody::Erased { receipt } = body else { panic!("{custody}: {body:?}") };
+        let key = fs::read_to_string(scene.store.state.join("ledger.pub"))?;
+        let key = palmgate_seal::sign::VerifyingKey(hex(key.trim()));
+        let verified = receipt::verify(&receipt, Some(&key))?;
+        assert_eq!((verified.status, verified.trusted), (Status::Complete, true));
+        let changed = receipt.replacen("G-17", "G-18", 1);
+        assert!(receipt::verify(&changed, Some(&key)).is_err());
+        for restarted in [false, true] {
+            if restarted {
+                scene.store.process.stop()?;
+                scene.store.restart().await?;
+            }
+            let body = scene.present(&scene.kiosk, &shopper, pay(100), claim).await?;
+            assert!(!accepted(&body), "{custody}, restarted {restarted}: {body:?}");
+        }
+        for canary in [phone(shopper.index), token(shopper.index)] {
+            assert!(scene.files_with(canary.as_bytes())?.is_empty());
+        }
+        let ledger = scene.store.state.join("ledger");
+        palmgate_ledger::verify::directory(&ledger, &key)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cloud = Cloud::start(directory.path(), &"tenant".parse()?)?;
+    let custody = Custody::Operator;
+    let paris = Scene::with(custody, Some(&cloud), tempfile::tempdir()?, "paris").await?;
+    let lyon = Scene::with(custody, Some(&cloud), directory, "lyon").await?;
+    let shopper = paris.enrol(0, &[Purpose::Pay, Purpose::Roaming]).await?;
+    assert!(
+        within(Duration::from_secs(10), async || {
+            Ok(accepted(&lyon.present(&lyon.kiosk, &shopper, pay(100), Some(0)).await?))
+        })
+        .await?
+    );
+    let body = paris.present(&paris.kiosk, &shopper, Intent::Erase, None).await?;
+    let AnswerBody::Erased { receipt } = body else { panic!("{body:?}") };
+    assert_eq!(receipt::verify(&receipt, None)?.status, Status::Partial);
+    assert!(
+        within(Duration::from_secs(15), async || {
+            Ok(!accepted(&lyon.present(&lyon.kiosk, &shopper, pay(100), None).await?))
+        })
+        .await?,
+        "lyon forgets, too"
+    );
+    let receipts = paris.store.state.join("receipts");
+    assert!(
+        within(Duration::from_secs(15), async || {
+            let file = fs::read_dir(&receipts)?.next().expect("a receipt")?.path();
+            let verified = receipt::verify(&fs::read_to_string(file)?, None)?;
+            Ok(verified.status == Status::Complete)
+        })
+        .await?,
+        "cloud and lyon have confirmed"
+    );
+    Ok(())
+}
+
+async fn within(limit: Duration, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<bool> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        if holds().await? {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    Ok(false)
+}
+
+fn hex(text: &str) -> [u8; 32] {
+    std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+}
