@@ -43,7 +43,10 @@ async fn a_real_mosquitto_with_the_shipped_rules_takes_the_embedded_brokers_plac
     let broker = directory.path().join("mosquitto");
     write_broker(&broker, &gateway.state, &identity)?;
     let _mosquitto = mosquitto(&broker, port)?;
-    gateway.ready().await?;
+    if let Err(error) = gateway.ready().await {
+        let log = fs::read_to_string(broker.join("mosquitto.log"))?;
+        bail!("{error}\nmosquitto said:\n{log}");
+    }
     let kiosk = gateway.terminal("kiosk-1", &["pay"], true).await?;
     let other = gateway.terminal("till-2", &["pay"], false).await?;
     let scene = Scene { directory, tenant, store: gateway, kiosk, pictures: hands::load(None)? };
@@ -73,13 +76,13 @@ fn mosquitto(directory: &Path, port: u16) -> Result<Mosquitto> {
             "certfile" => file("broker.pem"),
             "keyfile" => file("broker.key"),
             "acl_file" => file("acl"),
-            "user" => "user root".to_owned(),
             "log_dest" => "log_dest stderr".to_owned(),
-            "pid_file" | "crlfile" => continue,
             _ => line.to_owned(),
         });
     }
     fs::copy(shipped.join("acl"), directory.join("acl"))?;
+    // The files in a test's directory are this user's.
+    lines.push(format!("user {}", std::env::var("USER").unwrap_or_else(|_| "root".into())));
     let file = directory.join("mosquitto.conf");
     fs::write(&file, lines.join("\n"))?;
     let log = fs::File::create(directory.join("mosquitto.log"))?;
@@ -102,6 +105,7 @@ impl Spy {
         let mut options = MqttOptions::new(id, "127.0.0.1", port);
         options
             .set_keep_alive(Duration::from_secs(10))
+            .set_max_packet_size(4 << 20, 4 << 20)
             .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
         let (client, events) = AsyncClient::new(options, 64);
         Self { client, events }
@@ -162,17 +166,12 @@ impl Spy {
 }
 
 fn terminal_identity(directory: &Path) -> Result<Identity> {
-    let mut pems = String::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "pem" || ending == "key") {
-            pems.push_str(&fs::read_to_string(path)?);
-        }
-    }
-    if pems.is_empty() {
-        bail!("{} holds no identity", directory.display());
-    }
-    Ok(Identity::from_pem(&pems, &pems)?)
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    let (chain, key) = (read("identity-chain.pem")?, read("identity-key.pem")?);
+    Ok(Identity::from_pem(&chain, &key)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -303,12 +303,17 @@ pub fn program() -> Result<PathBuf> {
 }
 
 fn configuration(shape: &Shape<'_>, state: &Path, https: SocketAddr, broker: SocketAddr) -> String {
+    let broker = match shape.broker {
+        Some(_) => String::new(),
+        None => format!("broker = \"{broker}\"\n"),
+    };
+    let roaming = if shape.cloud.is_some() { ", \"roaming\"" } else { "" };
     format!(
         r#"[store]
 tenant = "{}"
 name = "{}"
 custody = "{}"
-purposes = ["pay", "loyalty", "entry", "staff", "roaming"]
+purposes = ["pay", "loyalty", "entry", "staff"{roaming}]
 state_directory = {:?}
 
 [store.operator_dossier]
@@ -318,8 +323,7 @@ signed_by = ["demonstration one", "demonstration two"]
 expires = "{}"
 
 [listen]
-broker = "{broker}"
-https = "{https}"
+{broker}https = "{https}"
 public_host = "127.0.0.1"
 
 [staff]

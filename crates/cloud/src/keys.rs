@@ -65,15 +65,14 @@ enum Frame {
         #[cbor(with = "minicbor::bytes")]
         tombstone: [u8; 32],
     },
+    /// Any number of a key's name, then the key.
     #[n(1)]
-    Person {
-        #[n(0)]
-        #[cbor(with = "minicbor::bytes")]
-        id: [u8; KEY_ID_BYTES],
-        #[n(1)]
-        key: Secret<Vec<u8>>,
-    },
+    People(#[n(0)] Secret<Vec<u8>>),
 }
+
+const ENTRY_BYTES: usize = KEY_ID_BYTES + 32;
+/// People in one frame when the whole table is written: one for each would cost seconds.
+const PEOPLE_PER_FRAME: usize = 1024;
 
 pub(crate) struct KeyTable {
     directory: PathBuf,
@@ -131,7 +130,7 @@ impl KeyTable {
     pub(crate) fn add(&mut self) -> Result<KeyId, KeyError> {
         let (id, key) = (KeyId(random::bytes()), aead::Key::generate());
         self.surely(|this| {
-            this.log.append(&this.tenant, &person(id, &key))?;
+            this.log.append(&this.tenant, &people(&[(&id, &key)]))?;
             Ok(this.log.sync()?)
         })?;
         self.keys.insert(id, key);
@@ -144,7 +143,8 @@ impl KeyTable {
         self.surely(|this| {
             let next = Root::fresh(this.log.generation + 1);
             let path = table_path(&this.directory, next.generation);
-            let kept = this.keys.iter().map(|(id, key)| person(*id, key));
+            let kept: Vec<_> = this.keys.iter().collect();
+            let kept = kept.chunks(PEOPLE_PER_FRAME).map(people);
             let key = next.key.duplicate();
             let log = Log::write(path, &this.tenant, next.generation, key, &this.fixed, kept)?;
             files::sync_directory(&this.directory)?;
@@ -174,23 +174,33 @@ fn table_path(directory: &Path, generation: u64) -> PathBuf {
     directory.join(format!("table-{generation}"))
 }
 
-fn person(id: KeyId, key: &aead::Key) -> Secret<Vec<u8>> {
-    encode_for_sealing(&Frame::Person { id: id.0, key: Secret::new(key.expose().to_vec()) })
+fn people(keys: &[(&KeyId, &aead::Key)]) -> Secret<Vec<u8>> {
+    let mut entries = Secret::new(Vec::with_capacity(keys.len() * ENTRY_BYTES));
+    for (id, key) in keys {
+        entries.expose_mut().extend_from_slice(&id.0);
+        entries.expose_mut().extend_from_slice(key.expose());
+    }
+    encode_for_sealing(&Frame::People(entries))
 }
 
 fn unpack(frames: Vec<Frame>) -> Option<(FixedKeys, HashMap<KeyId, aead::Key>)> {
     let mut frames = frames.into_iter();
     let Some(Frame::Fixed { state, index, tombstone }) = frames.next() else { return None };
-    let fixed = FixedKeys { state: key(&state)?, index, tombstone };
-    let keys = frames.map(|frame| match frame {
-        Frame::Person { id, key: bytes } => Some((KeyId(id), key(&bytes)?)),
-        Frame::Fixed { .. } => None,
-    });
-    Some((fixed, keys.collect::<Option<_>>()?))
+    let fixed = FixedKeys { state: key(state.expose())?, index, tombstone };
+    let mut keys = HashMap::new();
+    for frame in frames {
+        let Frame::People(entries) = frame else { return None };
+        let (entries, []) = entries.expose().as_chunks::<ENTRY_BYTES>() else { return None };
+        for entry in entries {
+            let (id, bytes) = entry.split_first_chunk()?;
+            keys.insert(KeyId(*id), key(bytes)?);
+        }
+    }
+    Some((fixed, keys))
 }
 
-fn key(bytes: &Secret<Vec<u8>>) -> Option<aead::Key> {
-    bytes.expose().as_slice().try_into().ok().map(aead::Key::from_bytes)
+fn key(bytes: &[u8]) -> Option<aead::Key> {
+    bytes.try_into().ok().map(aead::Key::from_bytes)
 }
 
 /// The table's file: frames of a length and a sealed [`Frame`], each bound to its position.
@@ -236,7 +246,7 @@ impl Log {
         let aad = frame_place(tenant, self.generation, self.frames);
         let sealed = self.key.seal(&aad, frame.expose());
         self.frames += 1;
-        let length = u32::try_from(sealed.len()).expect("a frame is below 200 bytes");
+        let length = u32::try_from(sealed.len()).expect("a frame has less than 64 KiB");
         [&length.to_be_bytes(), sealed.as_slice()].concat()
     }
 

@@ -133,7 +133,7 @@ async fn broker_identity(
 ) -> Result<Json<BrokerIdentity>, Failure> {
     let identity = controlled.served.terminals.broker_identity(&address.host);
     let identity = identity.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-    let key_pem = identity.key_pem().expose().clone();
+    let key_pem = identity.plain_key_pem().expose().clone();
     Ok(Json(BrokerIdentity { chain_pem: identity.chain_pem(), key_pem }))
 }
 

@@ -34,6 +34,11 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// A stopping gateway waits this long for another request.
+const QUIET: Duration = Duration::from_millis(400);
+/// And ends after this long in any case.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// What the task can be told.
 pub(crate) enum Input {
     /// A terminal's request.
@@ -85,7 +90,8 @@ impl Store {
         Self { engine, work: InWork::default(), around, shards: HashMap::new() }
     }
 
-    /// Works until told to stop, then finishes what is in work, five seconds at most.
+    /// Works until told to stop; then serves what still arrives until nobody has asked for a moment,
+    /// five seconds at most.
     pub(crate) async fn run(
         mut self,
         mut requests: mpsc::Receiver<Inbound>,
@@ -94,25 +100,28 @@ impl Store {
         alive: watch::Sender<Instant>,
     ) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
-        let mut deadline: Option<Instant> = None;
+        let mut stopping: Option<Instant> = None;
+        let mut active = Instant::now();
         loop {
-            let stopping = deadline.is_some();
-            if deadline.is_some_and(|deadline| {
-                self.work.open_requests() == 0 || Instant::now() >= deadline
-            }) {
+            let quiet = self.work.open_requests() == 0 && active.elapsed() > QUIET;
+            if stopping.is_some_and(|since| quiet || since.elapsed() > DRAIN) {
                 break;
             }
             tokio::select! {
                 Some(input) = inputs.recv() => self.input(input),
-                Some(inbound) = requests.recv(), if !stopping => self.input(Input::Request(inbound)),
+                Some(inbound) = requests.recv() => {
+                    active = Instant::now();
+                    self.input(Input::Request(inbound));
+                }
                 _ = tick.tick() => {
                     self.tick();
                     let _ = alive.send(Instant::now());
                 }
-                _ = stop.changed(), if !stopping => {
-                    deadline = Some(Instant::now() + Duration::from_secs(5));
+                _ = stop.changed(), if stopping.is_none() => {
+                    active = Instant::now();
+                    stopping = Some(active);
                 }
-                () = tokio::time::sleep(Duration::from_millis(50)), if stopping => {}
+                () = tokio::time::sleep(QUIET / 4), if stopping.is_some() => {}
             }
         }
         self.around.scribe.finish().await;

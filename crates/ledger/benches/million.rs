@@ -47,7 +47,7 @@ fn operations(criterion: &mut Criterion) {
         bench.iter(|| ledger.consistency(black_box(index()), SIZE).expect("a proof"));
     });
     criterion.bench_function("evidence", |bench| {
-        bench.iter(|| ledger.evidence(index()).expect("evidence"))
+        bench.iter(|| ledger.evidence(index()).expect("evidence"));
     });
     let proof = ledger.evidence(4711).expect("a signed entry");
     let public = key().public();

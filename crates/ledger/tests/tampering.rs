@@ -4,7 +4,7 @@
 mod common;
 
 use common::{ORIGIN, key, ledger};
-use palmgate_ledger::{HistoryError, Ledger, LedgerError, verify};
+use palmgate_ledger::{HistoryError, Ledger, LedgerError, SEGMENT_ENTRIES, verify};
 use std::{fs, path::Path};
 use tempfile::tempdir;
 
@@ -130,6 +130,19 @@ fn every_changed_byte_of_the_checkpoint_is_found() {
             );
         }
     }
+}
+
+#[test]
+fn a_line_moved_to_the_file_before_is_found() {
+    let dir = tempdir().unwrap();
+    drop(ledger(dir.path(), SEGMENT_ENTRIES + 2));
+    let [first, second] = [0, 1].map(|i| dir.path().join(format!("entries/00000{i}.jsonl")));
+    let moved = fs::read_to_string(&second).unwrap();
+    let (line, rest) = moved.split_once('\n').unwrap();
+    fs::write(&first, fs::read_to_string(&first).unwrap() + line + "\n").unwrap();
+    fs::write(&second, rest).unwrap();
+    let error = history(dir.path());
+    assert!(matches!(error, HistoryError::Missing { line, .. } if line == SEGMENT_ENTRIES + 1));
 }
 
 #[test]

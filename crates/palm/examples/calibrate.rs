@@ -5,7 +5,7 @@
 //! what `training/held_out.py` wrote: people whom the network has not seen. The real hands come
 //! from `data/hands`; their second captures are simulated.
 
-use palmgate_palm::{Capture, Extractor, Transform, simulate};
+use palmgate_palm::{Capture, Extractor, Transform, parts, simulate};
 use palmgate_protocol::terminal::{Band, Frame};
 use palmgate_protocol::{Probe, Purpose, Secret, Template};
 use std::{env, error::Error, fmt::Write as _, fs, path::Path, process::ExitCode};
@@ -53,12 +53,15 @@ struct Scores {
     refused: usize,
     mated: Vec<Pair>,
     other: Vec<Pair>,
+    /// The comparisons within each enrolment, one capture with one.
+    enrolments: Vec<Vec<Pair>>,
 }
 
 /// A person's reference and probes.
 struct Subject {
     template: Template,
     probes: Vec<Probe>,
+    enrolment: Vec<Pair>,
 }
 
 fn real_hands(extractor: &Extractor, transform: &Transform) -> Result<Scores, Box<dyn Error>> {
@@ -111,17 +114,25 @@ fn synthetic_palms(
 /// The first captures enrol, the others are probes; `None` when there are too few good ones.
 fn subject(transform: &Transform, captures: &[Capture]) -> Option<Subject> {
     let (enrolment, probes) = captures.split_at_checked(ENROLMENT as usize)?;
-    let template = transform.template(&enrolment.iter().collect::<Vec<_>>()).ok()?;
+    let reference = |captures: &[&Capture]| transform.unchecked_template(captures);
+    let template = reference(&enrolment.iter().collect::<Vec<_>>())?;
+    let mut pairs = Vec::new();
+    for (index, capture) in enrolment.iter().enumerate() {
+        for earlier in &enrolment[..index] {
+            pairs.push(parts(&transform.probe(capture), &reference(&[earlier])?));
+        }
+    }
     let probes: Vec<_> = probes.iter().map(|capture| transform.probe(capture)).collect();
-    (!probes.is_empty()).then_some(Subject { template, probes })
+    (!probes.is_empty()).then_some(Subject { template, probes, enrolment: pairs })
 }
 
 fn compare(subjects: &[Subject]) -> Scores {
     let mut scores = Scores { people: subjects.len(), ..Scores::default() };
     for (i, person) in subjects.iter().enumerate() {
+        scores.enrolments.push(person.enrolment.clone());
         for (j, reference) in subjects.iter().enumerate() {
             for probe in person.probes.iter().take(if i == j { usize::MAX } else { 1 }) {
-                let pair = palmgate_palm::parts(probe, &reference.template);
+                let pair = parts(probe, &reference.template);
                 if i == j { scores.mated.push(pair) } else { scores.other.push(pair) }
             }
         }
@@ -207,7 +218,7 @@ fn report(sets: &[(&str, Scores)]) -> String {
     for (rate, limit) in thresholds {
         let _ = writeln!(text, "        ({rate:e}, {limit:.4}),");
     }
-    let _ = writeln!(text, "    ],\n    consistency: {:.4},\n    measured: &[", thresholds[1].1);
+    let _ = writeln!(text, "    ],\n    consistency: {:.4},\n    measured: &[", thresholds[0].1);
     for (name, scores) in sets {
         text += &measurement(name, scores, weight, &thresholds);
     }
@@ -218,7 +229,7 @@ fn measurement(name: &str, scores: &Scores, weight: f32, thresholds: &[(f64, f64
     let (mated, other) = (fused(&scores.mated, weight), fused(&scores.other, weight));
     let list = |of: &dyn Fn(f64) -> f64| {
         let values: Vec<_> =
-            thresholds.iter().map(|(_, limit)| format!("{:e}", of(*limit))).collect();
+            thresholds.iter().map(|(_, limit)| format!("{:.2e}", of(*limit))).collect();
         values.join(", ")
     };
     let embeddings: Vec<f64> = sorted(scores.other.iter().map(|pair| f64::from(pair.0)));
@@ -230,15 +241,18 @@ fn measurement(name: &str, scores: &Scores, weight: f32, thresholds: &[(f64, f64
         let kept = scores.mated.iter().filter(|pair| before(pair.0) < SHORTLIST as f64).count();
         kept as f64 / scores.mated.len() as f64
     };
+    let same = |(cosine, hashes): &Pair| f64::from(weight * cosine + hashes) >= thresholds[0].1;
+    let inconsistent = scores.enrolments.iter().filter(|pairs| !pairs.iter().all(same)).count();
     format!(
         "        Measurement {{\n            data: \"{name}\",\n            people: {},\n            \
-         not_enrolled: {},\n            mated: {},\n            non_mated: {},\n            \
+         not_enrolled: {},\n            inconsistent: {},\n            mated: {},\n            non_mated: {},\n            \
          false_non_match: &[{}],\n            false_match: &[{}],\n            \
          embedding_equal_error: {:.4},\n            code_equal_error: {:.4},\n            \
          fused_equal_error: {:.4},\n            shortlisted_of_10_000: {:.4},\n            \
          shortlisted_of_100_000: {:.4},\n        }},\n",
         scores.people,
         scores.refused,
+        inconsistent,
         mated.len(),
         other.len(),
         list(&|limit| misses(&mated, limit)),

@@ -29,6 +29,8 @@ pub struct Measurement {
     pub people: usize,
     /// Hands of which too few captures were good enough for a reference and a probe.
     pub not_enrolled: usize,
+    /// Of `people`, those whose enrolment a check of consistency would have refused.
+    pub inconsistent: usize,
     /// Comparisons of the same hand.
     pub mated: usize,
     /// Comparisons of different hands.

@@ -79,8 +79,8 @@ fn letterbox(picture: &Picture) -> (Zeroizing<Vec<f32>>, Frame) {
     let height = ((picture.height as f32 * scale).round() as usize).max(1);
     let (left, top) = ((SIDE - width) / 2, (SIDE - height) / 2);
     let mut input = Zeroizing::new(vec![0.0; SIDE * SIDE * 3]);
-    // A reduced picture is averaged over as many points as pixels fall together.
-    let taps = (1.0 / scale).ceil().max(1.0) as usize;
+    // Each point is read between four pixels, so half as many points as pixels fall together do.
+    let taps = (0.5 / scale).ceil().max(1.0) as usize;
     let share = 1.0 / (taps * taps) as f32 / 255.0;
     for row in 0..height {
         for column in 0..width {

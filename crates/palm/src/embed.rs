@@ -13,7 +13,7 @@ pub(crate) const SOURCE: Source = Source {
         "45ddee5b95138ffffd25e0a6ff91c0fab168ed07b5184e6afda3389953f13866",
     ),
     input: &[1, 1, SIDE, SIDE],
-    golden: &[0.414292],
+    golden: &[0.414_292],
 };
 
 /// A unit vector before any protection. Wiped on drop.

@@ -14,6 +14,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Hashes in a code, two bits each.
 const HASHES: usize = CODE_BYTES * 4;
+/// Shifts along one axis.
+const LANES: usize = 2 * SHIFTS + 1;
 /// Places that one hash compares.
 const CHOICES: usize = 4;
 /// Pixels between two cells of the code's grid.
@@ -46,7 +48,7 @@ const FIELD: usize = WINDOW + 2 * SHIFTS;
 pub struct Transform {
     /// Rows of an orthonormal basis.
     basis: Vec<f32>,
-    /// For each hash, places in the field as `cell × DIRECTIONS + direction`, unshifted.
+    /// For each hash, places in the field, unshifted.
     places: Vec<[u16; CHOICES]>,
 }
 
@@ -62,15 +64,8 @@ impl Transform {
 
     /// Protects one capture for comparison with templates made under the same transform.
     pub fn probe(&self, capture: &Capture) -> Probe {
-        let mut codes = Vec::with_capacity(TURNS.len() * (2 * SHIFTS + 1).pow(2));
-        for turn in TURNS {
-            let field = Field::of(&capture.responses, turn);
-            for row in 0..=2 * SHIFTS {
-                for column in 0..=2 * SHIFTS {
-                    codes.push(self.code(&field, row, column));
-                }
-            }
-        }
+        let turned = TURNS.map(|turn| self.codes(&Field::of(&capture.responses, turn)));
+        let codes = turned.iter().flat_map(|codes| codes.iter().copied()).collect();
         Probe { embedding: self.embedding(&capture.vector), codes }
     }
 
@@ -81,23 +76,29 @@ impl Transform {
     /// and a right hand; [`CaptureProblem::NoHand`] when there is none.
     pub fn template(&self, captures: &[&Capture]) -> Result<Template, CaptureProblem> {
         let captures = &captures[..captures.len().min(CODES_PER_TEMPLATE)];
-        let (first, rest) = captures.split_first().ok_or(CaptureProblem::NoHand)?;
-        let mut mean = first.vector.clone();
-        for (index, capture) in rest.iter().enumerate() {
-            for earlier in &captures[..=index] {
-                if !self.consistent(earlier, capture) {
-                    return Err(CaptureProblem::Inconsistent);
-                }
+        for (index, capture) in captures.iter().enumerate() {
+            if !captures[..index].iter().all(|earlier| self.consistent(earlier, capture)) {
+                return Err(CaptureProblem::Inconsistent);
             }
+        }
+        self.unchecked_template(captures).ok_or(CaptureProblem::NoHand)
+    }
+
+    /// A template of captures that need not match each other; `None` of none. For calibration only.
+    #[doc(hidden)]
+    pub fn unchecked_template(&self, captures: &[&Capture]) -> Option<Template> {
+        let (first, rest) = captures.split_first()?;
+        let mut mean = first.vector.clone();
+        for capture in rest {
             mean.iter_mut().zip(capture.vector.iter()).for_each(|(sum, value)| *sum += value);
         }
         normalise(&mut mean);
         let codes = std::array::from_fn(|i| self.reference(captures[i.min(rest.len())]));
-        Ok(Template { embedding: self.embedding(&mean), codes })
+        Some(Template { embedding: self.embedding(&mean), codes })
     }
 
     fn reference(&self, capture: &Capture) -> Code {
-        self.code(&Field::of(&capture.responses, 0.0), SHIFTS, SHIFTS)
+        self.codes(&Field::of(&capture.responses, 0.0))[SHIFTS * LANES + SHIFTS]
     }
 
     fn consistent(&self, a: &Capture, b: &Capture) -> bool {
@@ -120,49 +121,68 @@ impl Transform {
         })
     }
 
-    /// The code of the window whose corner lies at cell (`row`, `column`) of the field.
-    fn code(&self, field: &Field, row: usize, column: usize) -> Code {
-        let shifted = &field.0[(row * FIELD + column) * DIRECTIONS..];
-        let mut code = [0; CODE_BYTES];
-        for (byte, group) in code.iter_mut().zip(self.places.chunks_exact(4)) {
+    /// The code of the window at every shift in the field, row by row.
+    fn codes(&self, field: &Field) -> Zeroizing<Vec<Code>> {
+        let mut codes = Zeroizing::new(vec![[0; CODE_BYTES]; LANES * LANES]);
+        for (index, group) in self.places.chunks_exact(4).enumerate() {
+            let mut bytes = [0u8; LANES * LANES];
             for (position, places) in group.iter().enumerate() {
-                let [a, b, c, d] = places.map(|place| shifted[usize::from(place)]);
-                let (low, high) = (u8::from(b > a), u8::from(d > c));
-                let second = u8::from(c.max(d) > a.max(b));
-                *byte |= (second << 1 | if second == 1 { high } else { low }) << (2 * position);
+                for (row, bytes) in bytes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    let [a, b, c, d] = places.map(|place| field.run(usize::from(place), row));
+                    for (lane, byte) in bytes.iter_mut().enumerate() {
+                        let hash = greatest([a[lane], b[lane], c[lane], d[lane]]);
+                        *byte |= hash << (2 * position);
+                    }
+                }
+            }
+            for (code, byte) in codes.iter_mut().zip(bytes) {
+                code[index] = byte;
             }
         }
-        code
+        codes
     }
 }
 
-/// Responses sampled on the code's grid after a turn about the region's centre. Wiped on drop.
+/// Index of the greatest value; the first of equals. Without branches, so that the compiler makes
+/// it one comparison for all shifts of a row.
+const fn greatest([a, b, c, d]: [i16; CHOICES]) -> u8 {
+    let (first, first_at) = if b > a { (b, 1) } else { (a, 0) };
+    let (second, second_at) = if d > c { (d, 3) } else { (c, 2) };
+    if second > first { second_at } else { first_at }
+}
+
+/// Responses sampled on the code's grid after a turn about the region's centre, one plane for each
+/// direction. Wiped on drop.
 struct Field(Zeroizing<Vec<i16>>);
 
 impl Field {
     fn of(responses: &Responses, degrees: f32) -> Self {
         let (sin, cos) = degrees.to_radians().sin_cos();
         let half = (FIELD as f32 - 1.0) / 2.0;
-        let center = (SIDE as f32 - 1.0) / 2.0;
+        let center = (SIDE / 2) as f32;
         // A turned palm's lines also change direction: a share of each answer moves to the next.
         let share = degrees * DIRECTIONS as f32 / 180.0;
-        let mut field = Zeroizing::new(Vec::with_capacity(FIELD * FIELD * DIRECTIONS));
-        for row in 0..FIELD {
-            for column in 0..FIELD {
-                let u = (column as f32 - half) * CELL as f32;
-                let v = (row as f32 - half) * CELL as f32;
-                let (x, y) = (center + u * cos - v * sin, center + u * sin + v * cos);
-                let here = interpolate(&responses.0, x, y);
-                field.extend((0..DIRECTIONS).map(|direction| {
-                    let next =
-                        if share >= 0.0 { direction + 1 } else { direction + DIRECTIONS - 1 };
-                    let neighbour = here[next % DIRECTIONS];
-                    let value = here[direction] + (neighbour - here[direction]) * share.abs();
-                    (value * 16384.0).clamp(-32767.0, 32767.0) as i16
-                }));
+        let mut field = Zeroizing::new(vec![0; FIELD * FIELD * DIRECTIONS]);
+        for cell in 0..FIELD * FIELD {
+            let u = ((cell % FIELD) as f32 - half) * CELL as f32;
+            let v = ((cell / FIELD) as f32 - half) * CELL as f32;
+            let (x, y) = (center + u * cos - v * sin, center + u * sin + v * cos);
+            let here = interpolate(&responses.0, x, y);
+            for direction in 0..DIRECTIONS {
+                let next = if share >= 0.0 { direction + 1 } else { direction + DIRECTIONS - 1 };
+                let neighbour = here[next % DIRECTIONS];
+                let value = here[direction] + (neighbour - here[direction]) * share.abs();
+                let value = (value * 16384.0).clamp(-32767.0, 32767.0) as i16;
+                field[direction * FIELD * FIELD + cell] = value;
             }
         }
         Self(field)
+    }
+
+    /// The answers at `place`, `row` cells further down, at each shift to the right.
+    #[inline]
+    fn run(&self, place: usize, row: usize) -> &[i16; LANES] {
+        self.0[place + row * FIELD..].first_chunk().expect("places are drawn within the field")
     }
 }
 
@@ -230,7 +250,7 @@ fn places(rng: &mut ChaCha20Rng) -> Vec<[u16; CHOICES]> {
         let value = std::iter::repeat_with(|| rng.next_u32()).find(|&value| value < limit);
         let index = (value.expect("the stream does not end") % COUNT) as usize;
         let (cell, direction) = (index / DIRECTIONS, index % DIRECTIONS);
-        ((cell / WINDOW * FIELD + cell % WINDOW) * DIRECTIONS + direction) as u16
+        (direction * FIELD * FIELD + cell / WINDOW * FIELD + cell % WINDOW) as u16
     };
     (0..HASHES)
         .map(|_| {
@@ -282,8 +302,41 @@ mod tests {
 
     #[test]
     fn every_place_lies_in_the_field_at_every_shift() {
-        let far = transform(3, "chain", Purpose::Staff).places.iter().flatten().copied().max();
-        let corner = (2 * SHIFTS * FIELD + 2 * SHIFTS) * DIRECTIONS;
-        assert!(usize::from(far.unwrap()) + corner < FIELD * FIELD * DIRECTIONS);
+        for key in 0..20 {
+            let transform = transform(key, "chain", Purpose::Staff);
+            for place in transform.places.iter().flatten().copied().map(usize::from) {
+                let (row, column) = (place % (FIELD * FIELD) / FIELD, place % FIELD);
+                assert!(place < FIELD * FIELD * DIRECTIONS && row < WINDOW && column < WINDOW);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hash_names_the_greatest_of_its_places() {
+        for greatest_at in 0..CHOICES {
+            let mut values = [-5, 3, 3, -7];
+            values[greatest_at] = 9;
+            assert_eq!(usize::from(greatest(values)), greatest_at);
+        }
+        assert_eq!(greatest([4, 4, 4, 4]), 0);
+    }
+
+    #[test]
+    fn a_shifted_palm_is_found_at_the_shift_that_undoes_it() {
+        let wave = |row: usize, column: usize, direction: usize| {
+            let mixed = (row * 31 + column * 57 + direction * 101) as f32;
+            (mixed * 0.37).sin() * (mixed * 0.011).cos()
+        };
+        let responses = |down: usize, right: usize| {
+            let at = |i: usize| (i / DIRECTIONS / SIDE, i / DIRECTIONS % SIDE, i % DIRECTIONS);
+            let values = (0..SIDE * SIDE * DIRECTIONS).map(at);
+            let values = values.map(|(row, column, d)| wave(row + down, column + right, d));
+            Responses(Zeroizing::new(values.collect()))
+        };
+        let transform = transform(4, "chain", Purpose::Pay);
+        let still = transform.codes(&Field::of(&responses(0, 0), 0.0));
+        let moved = transform.codes(&Field::of(&responses(2 * CELL, CELL), 0.0));
+        let centre = SHIFTS * LANES + SHIFTS;
+        assert!(moved[centre] == still[centre + 2 * LANES + 1] && moved[centre] != still[centre]);
     }
 }

@@ -1,11 +1,7 @@
 //! What the terminal says to the gateway and when, without sockets, files or clocks: the MLS
 //! group of two, joining and rejoining it, and the requests under way.
 
-use crate::{
-    TerminalError,
-    exchange::{Due, Exchange},
-    membership::Membership,
-};
+use crate::{TerminalError, exchange::Exchange, membership::Membership};
 use palmgate_protocol::{
     CaptureId, Secret, Timestamp, decode, encode_for_sealing, limits,
     terminal::{Answer, Request, RequestBody},
@@ -241,6 +237,7 @@ impl Conversation {
 
     /// Does what is due by now.
     pub(crate) fn tick(&mut self, now: Now) {
+        self.exchanges.iter_mut().for_each(|exchange| exchange.wipe_if_old(now.instant));
         self.give_up(now);
         if self.connected && self.membership.ask(now.instant) {
             self.request_to_join(now);
@@ -250,20 +247,24 @@ impl Conversation {
 
     fn give_up(&mut self, now: Now) {
         let standing = self.standing();
-        let mut unproven = false;
-        let (proof, actions) = (&mut self.proof, &mut self.actions);
-        self.exchanges.retain_mut(|exchange| {
-            let late = exchange.due(now.instant) == Due::GiveUp;
-            if late && proof.take_if(|proof| *proof == exchange.capture()).is_some() {
-                unproven = true;
-            } else if late {
-                let (capture, waited) = (exchange.capture(), exchange.waited(now.instant));
-                actions.push(Action::GiveUp { capture, waited, standing });
+        let late: Vec<_> =
+            self.exchanges.extract_if(.., |exchange| exchange.is_over(now.instant)).collect();
+        for exchange in late {
+            let (capture, waited) = (exchange.capture(), exchange.waited(now.instant));
+            if self.proof.take_if(|proof| *proof == capture).is_none() {
+                self.actions.push(Action::GiveUp { capture, waited, standing });
+                self.suspect_silence(now);
+            } else if self.connected && !self.proven {
+                self.doubt(now);
             }
-            !late
-        });
-        if unproven && self.connected && !self.proven {
-            self.doubt(now);
+        }
+    }
+
+    /// The gateway left a request unanswered: is it still there?
+    fn suspect_silence(&mut self, now: Now) {
+        if self.connected && self.proof.is_none() {
+            self.proven = false;
+            self.ask_for_proof(now);
         }
     }
 
@@ -280,7 +281,7 @@ impl Conversation {
     fn send(&mut self, now: Now) {
         let Some(session) = self.session.as_mut().filter(|_| self.connected) else { return };
         for exchange in &mut self.exchanges {
-            if exchange.due(now.instant) != Due::Send {
+            if !exchange.is_due(now.instant) {
                 continue;
             }
             match exchange.request().map(|request| session.seal(request)) {
@@ -295,8 +296,8 @@ impl Conversation {
         }
     }
 
-    /// Asks the gateway for a sign that it shares the session that an earlier connection left, so
-    /// that a rejoin, if one is needed, happens before somebody stands in front of the terminal.
+    /// Asks the gateway for a sign that it still shares the session, so that a rejoin, if one is
+    /// needed, happens before somebody stands in front of the terminal.
     fn ask_for_proof(&mut self, now: Now) {
         let old = self.proof.take();
         self.exchanges.retain(|exchange| Some(exchange.capture()) != old);

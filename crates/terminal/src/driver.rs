@@ -216,3 +216,60 @@ impl Driver {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paired::Settings;
+    use palmgate_protocol::{DAY, Secret, terminal::AnswerBody};
+    use palmgate_seal::pki::{Authority, Identity, Role};
+    use std::path::Path;
+
+    fn driver(directory: &Path) -> Driver {
+        let now = clock::now().wall;
+        let authority = Authority::generate("store", now).unwrap();
+        let (pending, terminal) = (Identity::generate(), "till-1".parse::<Name>().unwrap());
+        let csr = pending.csr_der();
+        let leaf = authority.issue(&csr, &terminal, Role::Client, now, DAY).unwrap();
+        let chain = vec![leaf.der, authority.certificate_der().clone()];
+        let settings = Settings {
+            terminal,
+            store: "lyon".parse().unwrap(),
+            tenant: "grocer".parse().unwrap(),
+            broker_host: "127.0.0.1".into(),
+            broker_port: 1,
+        };
+        Paired::prepare(directory).unwrap();
+        let identity = pending.certified(chain).unwrap();
+        let paired = Paired::create(directory, &settings, &identity, Duration::ZERO).unwrap();
+        Driver::start(paired, watch::channel(Connection::Connecting).0).unwrap()
+    }
+
+    fn answer(driver: &mut Driver) -> (Action, oneshot::Receiver<Result<Answer, TerminalError>>) {
+        let (reply, answered) = oneshot::channel();
+        let capture = CaptureId::from_random([1; 16]);
+        driver.waiting.insert(capture, reply);
+        (Action::Deliver(Answer { capture, body: AnswerBody::Done }), answered)
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_once_the_state_is_on_disk_and_not_before() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("till-1");
+        let mut driver = driver(&directory);
+        let replace = || Store::Replace(Secret::new(b"state".to_vec()));
+
+        let (action, answered) = answer(&mut driver);
+        driver.carry_out(Batch { store: replace(), actions: vec![action] }).await;
+        assert!(answered.await.unwrap().is_ok());
+        let stored = driver.session_file.load().unwrap().unwrap();
+        assert_eq!(stored.expose(), b"state");
+
+        std::fs::remove_file(directory.join("session.sealed")).unwrap();
+        std::fs::create_dir_all(directory.join("session.sealed/in-the-way")).unwrap();
+        let (action, answered) = answer(&mut driver);
+        driver.carry_out(Batch { store: replace(), actions: vec![action] }).await;
+        let refused = answered.await.unwrap().err().unwrap();
+        assert!(matches!(refused, TerminalError::File { doing: "write", .. }), "{refused}");
+    }
+}

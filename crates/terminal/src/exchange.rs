@@ -33,17 +33,6 @@ pub(crate) struct Exchange {
     pause: Duration,
 }
 
-/// What an [`Exchange`] needs now.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
-    /// To be sent.
-    Send,
-    /// Nothing yet.
-    Nothing,
-    /// The caller has waited long enough.
-    GiveUp,
-}
-
 impl Exchange {
     pub(crate) fn new(
         capture: CaptureId,
@@ -69,16 +58,22 @@ impl Exchange {
         now.saturating_duration_since(self.asked_at)
     }
 
-    /// What to do at `now`. Wipes the request when its frames have lived long enough: from then on
-    /// the answer is only waited for.
-    pub(crate) fn due(&mut self, now: Instant) -> Due {
-        if now >= self.asked_at + self.deadline {
-            return Due::GiveUp;
-        }
+    /// Whether the caller has waited long enough.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        now >= self.asked_at + self.deadline
+    }
+
+    /// Wipes the request when its frames have lived long enough: from then on the answer is only
+    /// waited for.
+    pub(crate) fn wipe_if_old(&mut self, now: Instant) {
         if now >= self.wipe_at() {
             self.request = None;
         }
-        if self.request.is_some() && now >= self.send_at { Due::Send } else { Due::Nothing }
+    }
+
+    /// Whether to send it now.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.request.is_some() && now >= self.send_at
     }
 
     /// The encoded request, until it is wiped.
@@ -130,14 +125,15 @@ mod tests {
         let start = Instant::now();
         let (mut exchange, mut now, mut times) = (exchange(deadline, start), start, Vec::new());
         loop {
-            match exchange.due(now) {
-                Due::Send => {
-                    times.push((now - start).as_millis());
-                    exchange.sent(now);
-                }
-                Due::Nothing => now = exchange.wake_at(true),
-                Due::GiveUp => return times,
+            if exchange.is_over(now) {
+                return times;
             }
+            exchange.wipe_if_old(now);
+            if exchange.is_due(now) {
+                times.push((now - start).as_millis());
+                exchange.sent(now);
+            }
+            now = exchange.wake_at(true);
         }
     }
 
@@ -151,13 +147,13 @@ mod tests {
     fn a_long_wait_outlives_the_frames() {
         let start = Instant::now();
         let mut exchange = exchange(LONG_DEADLINE, start);
-        assert_eq!(exchange.due(start + Duration::from_millis(4_999)), Due::Send);
+        exchange.wipe_if_old(start + Duration::from_millis(4_999));
         assert!(exchange.request().is_some());
-        assert_eq!(exchange.due(start + limits::FRAMES_LIFETIME), Due::Nothing);
-        assert!(exchange.request().is_none());
+        exchange.wipe_if_old(start + limits::FRAMES_LIFETIME);
+        assert!(exchange.request().is_none() && !exchange.is_due(start + LONG_DEADLINE));
         assert_eq!(exchange.wake_at(true), start + LONG_DEADLINE);
-        assert_eq!(exchange.due(start + Duration::from_millis(14_999)), Due::Nothing);
-        assert_eq!(exchange.due(start + LONG_DEADLINE), Due::GiveUp);
+        assert!(!exchange.is_over(start + Duration::from_millis(14_999)));
+        assert!(exchange.is_over(start + LONG_DEADLINE));
     }
 
     #[test]
@@ -166,9 +162,9 @@ mod tests {
         let mut exchange = exchange(SCAN_DEADLINE, start);
         exchange.sent(start);
         let later = start + 10 * MILLI;
-        assert_eq!(exchange.due(later), Due::Nothing);
+        assert!(!exchange.is_due(later));
         exchange.send_again(later);
-        assert_eq!(exchange.due(later), Due::Send);
+        assert!(exchange.is_due(later));
         exchange.sent(later);
         assert_eq!(exchange.wake_at(true), later + RESEND_AFTER);
     }

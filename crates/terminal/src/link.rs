@@ -199,10 +199,7 @@ impl Route {
             ConnectionError::MqttState(StateError::AwaitPingResp) => {
                 self.unreachable("it no longer answers")
             }
-            ConnectionError::MqttState(StateError::ConnectionAborted) => {
-                self.unreachable("it closed the connection")
-            }
-            error => self.unreachable(innermost(error)),
+            error => self.unreachable(reason(error)),
         }
     }
 }
@@ -223,13 +220,17 @@ pub(crate) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rust
     None
 }
 
-/// The cause at the bottom, which says it best.
-pub(crate) fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a dyn Error {
+/// The cause at the bottom, which says it best; libraries have many words for a closed connection.
+pub(crate) fn reason(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
-    cause
+    let closed = cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+        || matches!(cause.downcast_ref(), Some(StateError::ConnectionAborted));
+    if closed { "it closed the connection".into() } else { cause.to_string() }
 }
 
 #[cfg(test)]
@@ -263,6 +264,11 @@ mod tests {
         let closed = io::Error::from(io::ErrorKind::ConnectionReset);
         let trouble = route.trouble(&ConnectionError::Io(closed));
         assert!(trouble.to_string().contains("box:8883: connection reset"), "{trouble}");
+        let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed without close_notify");
+        for closed in [StateError::Deserialization(cut.into()), StateError::ConnectionAborted] {
+            let trouble = route.trouble(&ConnectionError::MqttState(closed));
+            assert!(trouble.to_string().contains("it closed the connection"), "{trouble}");
+        }
         let not_allowed = rumqttc::ConnectReturnCode::NotAuthorized;
         let trouble = route.trouble(&ConnectionError::ConnectionRefused(not_allowed));
         assert!(matches!(trouble, Trouble::Refused { .. }), "{trouble}");

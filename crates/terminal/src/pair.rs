@@ -2,7 +2,7 @@
 
 use crate::{
     Paired, TerminalError, clock,
-    link::{innermost, tls_error},
+    link::{reason, tls_error},
     paired::Settings,
 };
 use palmgate_protocol::{
@@ -143,7 +143,7 @@ impl Address {
             .redirect(Policy::none())
             .timeout(TIMEOUT)
             .build()
-            .map_err(|error| TerminalError::Keys(innermost(&error).to_string()))?;
+            .map_err(|error| TerminalError::Keys(reason(&error)))?;
         let request = client.post(self.url.clone()).header(CONTENT_TYPE, MEDIA_TYPE).body(body);
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         let status = response.status();
@@ -173,7 +173,7 @@ impl Address {
                 let why = format!("nothing came for {} s", TIMEOUT.as_secs());
                 TerminalError::Unreachable { host, port, why }
             }
-            None => TerminalError::Unreachable { host, port, why: innermost(error).to_string() },
+            None => TerminalError::Unreachable { host, port, why: reason(error) },
         }
     }
 }

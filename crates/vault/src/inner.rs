@@ -1,7 +1,7 @@
 //! What is behind the vault's lock, and everything that leaves the root as it is.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     path::PathBuf,
 };
@@ -24,8 +24,8 @@ use crate::{
 
 /// Bytes kept free for erasures, besides twice the size of the key table.
 const KEPT_FREE: u64 = 4 * 1024 * 1024;
-/// People whose rows are written in one go.
-const INSERT_BATCH: usize = 256;
+/// People, or single rows, that are written in one go.
+const ROWS_AT_ONCE: usize = 256;
 
 /// Everything behind the lock.
 pub(crate) struct Inner {
@@ -52,13 +52,15 @@ impl Inner {
     pub(crate) fn insert(&mut self, people: &[NewPerson]) -> Result<(), VaultError> {
         self.check_new(people)?;
         let mut change = Change::default();
-        for some in people.chunks(INSERT_BATCH) {
+        for some in people.chunks(ROWS_AT_ONCE) {
             let mut rows = Vec::new();
             for new in some {
                 let seed = Seed::generate();
                 let cipher = PersonCipher::new(&self.tenant, &new.member, &seed);
-                rows.extend(new.columns.iter().map(|(at, value)| cipher.seal(*at, value.expose())));
-                let columns = new.columns.iter().fold(0, |bits, (column, _)| bits | column.bit());
+                let last: HashMap<_, _> =
+                    new.columns.iter().map(|(at, value)| (at, value)).collect();
+                rows.extend(last.iter().map(|(at, value)| cipher.seal(**at, value.expose())));
+                let columns = last.keys().fold(0, |bits, column| bits | column.bit());
                 change.people.insert(new.member, Some(Person { seed, columns }));
             }
             self.records.add(Shelf::People, &rows).inspect_err(|_| self.untidy = true)?;
@@ -88,17 +90,30 @@ impl Inner {
 
     pub(crate) fn write(
         &mut self,
-        member: &MemberId,
-        column: Column,
-        value: &[u8],
+        values: &[(MemberId, Column, Secret<Vec<u8>>)],
     ) -> Result<(), VaultError> {
-        self.check_write(value)?;
-        let person = self.table.people.get_mut(member).ok_or(VaultError::UnknownMember)?;
-        let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
-        let (place, sealed) = cipher.seal(column, value);
-        self.records.put(Shelf::People, &place, &sealed)?;
+        self.check_space()?;
+        for (member, _, value) in values {
+            check_size(value.expose())?;
+            self.table.people.get(member).ok_or(VaultError::UnknownMember)?;
+        }
+        // The last value of a column counts; two in one batch could mix their pieces.
+        let last: HashMap<_, _> =
+            values.iter().map(|(who, at, value)| ((who, at), value)).collect();
+        let last: Vec<_> = last.into_iter().collect();
+        for some in last.chunks(ROWS_AT_ONCE) {
+            let row = |((member, column), value): &((&MemberId, &Column), &Secret<Vec<u8>>)| {
+                let seed = &self.table.people[*member].seed;
+                PersonCipher::new(&self.tenant, member, seed).seal(**column, value.expose())
+            };
+            self.records.put(Shelf::People, &some.iter().map(row).collect::<Vec<_>>())?;
+        }
         self.records.sync()?;
-        person.columns |= column.bit();
+        for (member, column, _) in values {
+            if let Some(person) = self.table.people.get_mut(member) {
+                person.columns |= column.bit();
+            }
+        }
         Ok(())
     }
 

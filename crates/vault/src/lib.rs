@@ -30,9 +30,9 @@
 //! Every older table, in sled's log, in a backup or in a flash block thought overwritten, is then
 //! noise, and so is all it had keys for. Removing rows afterwards only frees space: sled keeps old
 //! bytes. State and outbox get new seeds with every root, so that no entry replaced or removed before
-//! an erasure can name the erased after it (while more than 1,000 entries wait in the outbox, only
-//! [`Vault::renew`] changes its seed). Only the marking seed stays: it hashes tombstones and seals
-//! lists of such hashes.
+//! an erasure can name the erased after it. (An outbox with more than 1,000 entries keeps its seed
+//! until it is shorter.) Only the marking seed stays: it hashes tombstones and seals lists of such
+//! hashes.
 //!
 //! # Crashes
 //!

@@ -82,7 +82,7 @@ pub struct NewPerson {
     pub member: MemberId,
     /// The claim that goes with it; refused if it was erased with somebody else.
     pub claim: ClaimHandle,
-    /// The columns, each at most once.
+    /// The columns; of one named twice the last counts.
     pub columns: Vec<(Column, Secret<Vec<u8>>)>,
 }
 

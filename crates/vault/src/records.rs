@@ -6,8 +6,10 @@
 //! segments are large, so that no page gets there.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use sled::{Batch, Db, IVec, Tree};
@@ -23,6 +25,8 @@ const PIECE_BYTES: usize = 16 * 1024;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const REMOVED_AT_ONCE: usize = 1_024;
+const CLOSING_POLLS: usize = 2_000;
+const POLL_EVERY: Duration = Duration::from_millis(5);
 const SYNC_EVERY_MILLIS: u64 = 1_000;
 
 /// Which tree a value is in.
@@ -48,6 +52,7 @@ impl Records {
     /// Opens or creates the store in its own directory.
     pub(crate) fn open(path: PathBuf, disk: Disk) -> Result<Self, VaultError> {
         let failed = |source| VaultError::Records { path: path.clone(), source };
+        wait_until_free(&path.join("db"))?;
         let db = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -81,13 +86,19 @@ impl Records {
         self.tree(shelf).apply_batch(batch).map_err(self.failed())
     }
 
-    /// Stores a value in place of the one before; durable after [`sync`](Self::sync).
-    pub(crate) fn put(&self, shelf: Shelf, key: &[u8], value: &[u8]) -> Result<(), VaultError> {
+    /// Stores values in place of those before; durable after [`sync`](Self::sync).
+    pub(crate) fn put<K: AsRef<[u8]>>(
+        &self,
+        shelf: Shelf,
+        values: &[(K, Vec<u8>)],
+    ) -> Result<(), VaultError> {
         self.disk.records()?;
         let mut batch = Batch::default();
-        let pieces = insert(&mut batch, key, value);
-        for old in self.piece_keys(shelf, key).skip(pieces) {
-            batch.remove(old?);
+        for (key, value) in values {
+            let pieces = insert(&mut batch, key.as_ref(), value);
+            for old in self.piece_keys(shelf, key.as_ref()).skip(pieces) {
+                batch.remove(old?);
+            }
         }
         self.tree(shelf).apply_batch(batch).map_err(self.failed())
     }
@@ -187,6 +198,19 @@ impl Records {
         let path = self.path.clone();
         move |source| VaultError::Records { path: path.clone(), source }
     }
+}
+
+/// Waits for an earlier store of this process: sled lets go of its file some time after its drop.
+fn wait_until_free(log: &Path) -> Result<(), VaultError> {
+    for _ in 0..CLOSING_POLLS {
+        let Ok(file) = File::open(log) else { return Ok(()) };
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => sleep(POLL_EVERY),
+            Err(TryLockError::Error(error)) => return Err(at("lock", log)(error)),
+        }
+    }
+    Err(VaultError::InUse { path: log.into() })
 }
 
 /// Adds the pieces of a value to a batch and says how many there are.

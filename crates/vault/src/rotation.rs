@@ -19,7 +19,7 @@ use crate::{
     tombstones::Mark,
 };
 
-/// More outbox entries than this are not sealed anew while somebody waits for an erasure.
+/// More outbox entries than this are not sealed anew: somebody waits for the erasure.
 const OUTBOX_AT_ONCE: usize = 1_000;
 
 impl Inner {
@@ -75,7 +75,7 @@ impl Inner {
             return Ok(());
         }
         change.tombstones = Some(self.tombstones.stage(&self.table.tombstones, &tombstones)?);
-        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.rotate(change)?;
         self.tombstones.admit(&tombstones);
         self.sweep_people(&places);
         Ok(())
@@ -94,7 +94,7 @@ impl Inner {
         }
         self.make_room()?;
         let change = self.rekey(&forgotten).inspect_err(|_| self.untidy = true)?;
-        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.rotate(change)?;
         self.sweep_people(&places);
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Inner {
         self.make_room()?;
         let mut prepared = Vec::new();
         let change = self.prepare_terminals(&mut prepared);
-        let outcome = change.and_then(|change| self.rotate(change, usize::MAX));
+        let outcome = change.and_then(|change| self.rotate(change));
         for terminal in prepared {
             let slots = self.slots_of(&terminal)?;
             if outcome.is_err() {
@@ -158,7 +158,7 @@ impl Inner {
         self.make_room()?;
         let mut change = Change::default();
         change.terminals.insert(terminal.clone(), None);
-        self.rotate(change, OUTBOX_AT_ONCE)?;
+        self.rotate(change)?;
         self.slots.remove(terminal);
         if let Err(error) = self.disk.destroy(&self.terminals_directory().join(terminal.as_str())) {
             tracing::warn!(%error, "removing a session without a key failed");
@@ -169,11 +169,11 @@ impl Inner {
     /// Writes the changed table under a new root, has the keeper take that root and destroy the
     /// one before, and cleans up. Until the keeper answers, nothing has happened; if it answers
     /// with an error nobody knows, so the vault stops.
-    fn rotate(&mut self, mut change: Change, outbox_limit: usize) -> Result<(), VaultError> {
+    fn rotate(&mut self, mut change: Change) -> Result<(), VaultError> {
         let was_untidy = self.untidy;
         self.untidy = true;
         change.state = self.reseal(&self.state());
-        if self.outbox_entries <= outbox_limit {
+        if self.outbox_entries <= OUTBOX_AT_ONCE {
             change.outbox = self.reseal(&self.outbox());
         }
         let root = self.root.successor();

@@ -37,8 +37,7 @@ impl<'a> StoreCipher<'a> {
     }
 
     pub(crate) fn put(&self, entry: &[u8], value: &[u8]) -> Result<(), VaultError> {
-        let (key, sealed) = self.sealed(entry, value);
-        self.records.put(Shelf::Store, &key, &sealed)
+        self.records.put(Shelf::Store, &[self.sealed(entry, value)])
     }
 
     pub(crate) fn get(&self, entry: &[u8]) -> Result<Option<Secret<Vec<u8>>>, VaultError> {

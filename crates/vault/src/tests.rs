@@ -5,6 +5,7 @@ mod damage;
 mod everyday;
 mod forgetting;
 pub(crate) mod fuse;
+mod kills;
 mod model;
 mod scale;
 mod space;

@@ -71,7 +71,19 @@ impl Vault {
     /// # Errors
     /// [`UnknownMember`](VaultError::UnknownMember); a bound; the disk.
     pub fn write(&self, member: &MemberId, column: Column, value: &[u8]) -> Result<(), VaultError> {
-        self.lock()?.write(member, column, value)
+        self.write_many(&[(*member, column, Secret::new(value.to_vec()))])
+    }
+
+    /// Replaces columns of people, for the price of one sync; otherwise like
+    /// [`write`](Self::write). Durable. A crash may leave some of them written.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write); nothing is written if somebody is unknown.
+    pub fn write_many(
+        &self,
+        values: &[(MemberId, Column, Secret<Vec<u8>>)],
+    ) -> Result<(), VaultError> {
+        self.lock()?.write(values)
     }
 
     /// One column of a person; `None` where the person or the column is not there.
@@ -118,8 +130,8 @@ impl Vault {
     }
 
     /// New keys for all terminals, the store's state and the outbox, in one change of the root: what
-    /// was overwritten or removed there before cannot be opened from then on. Call it once a day.
-    /// Takes the longer the more terminals and outbox entries there are. Durable.
+    /// was overwritten or removed there before cannot be opened from then on. Call it once a day;
+    /// it takes two syncs a terminal. Durable.
     ///
     /// # Errors
     /// The disk or the keeper failed.

@@ -408,3 +408,39 @@ fn random_histories_agree_with_a_model() {
     }
     assert_eq!(world.registry().counts().unwrap().unconfirmed_removals, 0);
 }
+
+#[test]
+#[ignore]
+fn measure() {
+    use std::time::Instant;
+    let mut world = World::new();
+    let mut lyon = world.store("lyon");
+    let people: Vec<_> = (0..20000).map(|_| Person::new()).collect();
+    let t = Instant::now();
+    for person in &people {
+        world.enrol(&lyon, person, pay_and_roam(), START.after(DAY));
+    }
+    eprintln!("register each {:?}", t.elapsed() / 20000);
+    let t = Instant::now();
+    let b = world.registry().shard(&lyon.name, 0, START).unwrap().unwrap();
+    eprintln!("whole shard {:?} {} bytes", t.elapsed(), b.len());
+    let t = Instant::now();
+    lyon.apply(&world, &b);
+    eprintln!("applied {:?}", t.elapsed());
+    let t = Instant::now();
+    for person in &people[..10] {
+        world.erase(&lyon, person, START);
+    }
+    eprintln!("erase each {:?}", t.elapsed() / 10);
+    let t = Instant::now();
+    lyon.fetch(&world, START);
+    eprintln!("delta {:?}", t.elapsed());
+    let t = Instant::now();
+    for person in &people[20..120] {
+        assert!(world.is_found(&lyon, person, START));
+    }
+    eprintln!("resolve each {:?}", t.elapsed() / 100);
+    let t = Instant::now();
+    world.reopen(START);
+    eprintln!("reopen {:?}", t.elapsed());
+}

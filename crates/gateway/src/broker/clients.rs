@@ -50,7 +50,7 @@ impl Clients {
                 }
             };
             let gone = timeout(LEAVING, older.changed());
-            gone.await.map_err(|_| Reason::TooManyClients)?.ok();
+            gone.await.map_err(|_| Reason::Busy)?.ok();
         }
     }
 

@@ -43,12 +43,14 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) porch: Arc<Porch>,
     pub(super) hub: Hub,
+    pub(super) tls: watch::Receiver<Arc<ServerConfig>>,
 }
 
-/// What a certificate says about its holder.
-struct Identity {
-    name: Name,
-    valid: Duration,
+/// What a certificate says about its holder, and by which configuration it was judged.
+pub(super) struct Identity {
+    pub(super) name: Name,
+    pub(super) valid: Duration,
+    pub(super) judged_by: Arc<ServerConfig>,
 }
 
 /// Who was refused: the name once a certificate has proved it.
@@ -58,12 +60,7 @@ struct Refused {
 }
 
 /// Lets clients in until the sender of `stop` is gone.
-pub(super) async fn run(
-    listener: TcpListener,
-    tls: watch::Receiver<Arc<ServerConfig>>,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<()>,
-) {
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<()>) {
     loop {
         let accepted = tokio::select! { biased;
             _ = stop.changed() => return,
@@ -71,8 +68,7 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let tls = without_resumption(&tls.borrow());
-                tokio::spawn(shared.clone().visit(stream, peer.ip(), tls));
+                tokio::spawn(shared.clone().visit(stream, peer.ip()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the system refused a connection");
@@ -90,12 +86,12 @@ fn without_resumption(config: &ServerConfig) -> Arc<ServerConfig> {
 }
 
 impl Shared {
-    async fn visit(self: Arc<Self>, stream: TcpStream, address: IpAddr, tls: Arc<ServerConfig>) {
+    async fn visit(self: Arc<Self>, stream: TcpStream, address: IpAddr) {
         let mut place = self.porch.enter(address, &self.limits);
         let crowded_out = Err(Refused { name: None, reason: Reason::CrowdedOut });
         let admitted = tokio::select! { biased;
             () = place.lost() => crowded_out,
-            admitted = self.admit(stream, address, tls) => admitted,
+            admitted = self.admit(stream, address) => admitted,
         };
         drop(place);
         let (name, reason) = match admitted {
@@ -115,16 +111,16 @@ impl Shared {
         &self,
         stream: TcpStream,
         address: IpAddr,
-        tls: Arc<ServerConfig>,
     ) -> Result<Session<TlsStream<TcpStream>>, Refused> {
+        let tls = self.tls.borrow().clone();
         let handshake = timeout(self.limits.handshake_deadline, handshake(stream, tls)).await;
-        let (stream, Identity { name, valid }) = handshake
+        let (stream, identity) = handshake
             .unwrap_or(Err(Reason::HandshakeTimeout))
             .map_err(|reason| Refused { name: None, reason })?;
-        let known = name.clone();
-        self.connect(stream, address, name, valid)
+        let name = identity.name.clone();
+        self.connect(stream, address, identity)
             .await
-            .map_err(|reason| Refused { name: Some(known), reason })
+            .map_err(|reason| Refused { name: Some(name), reason })
     }
 
     /// From the proven name to the session.
@@ -132,8 +128,7 @@ impl Shared {
         &self,
         mut stream: S,
         address: IpAddr,
-        name: Name,
-        valid: Duration,
+        Identity { name, valid, judged_by }: Identity,
     ) -> Result<Session<S>, Reason> {
         let mut packets = Packets::new();
         let first = timeout(self.limits.connect_deadline, packets.next(&mut stream, MAX_CONNECT));
@@ -147,6 +142,11 @@ impl Shared {
         let entered = async {
             let keep_alive = allowed?;
             let seat = self.clients.seat(&name, address, &self.limits).await?;
+            // From here on `Broker::disconnect` finds the client. A revocation that came before
+            // has replaced the configuration.
+            if !Arc::ptr_eq(&judged_by, &self.tls.borrow()) {
+                return Err(Reason::Outdated);
+            }
             let link = self.hub.open(name.clone(), connect.clean_session).await?;
             Ok((keep_alive, seat, link))
         };
@@ -157,7 +157,8 @@ impl Shared {
                 return Err(reason);
             }
         };
-        reply(&mut stream, acknowledgement).await.map_err(|_| Reason::Lost)?;
+        let replied = timeout(self.limits.write_deadline, reply(&mut stream, acknowledgement));
+        replied.await.map_err(|_| Reason::SlowReader)?.map_err(|_| Reason::Lost)?;
         Ok(Session { stream, packets, uplink, downlink, seat, name, keep_alive, valid })
     }
 }
@@ -168,7 +169,8 @@ async fn handshake(
 ) -> Result<(TlsStream<TcpStream>, Identity), Reason> {
     // Without it, Nagle's algorithm and delayed acknowledgements add 40 ms to every answer.
     stream.set_nodelay(true).map_err(|_| Reason::Lost)?;
-    let stream = TlsAcceptor::from(tls).accept(stream).await.map_err(|error| diagnose(&error))?;
+    let acceptor = TlsAcceptor::from(without_resumption(&tls));
+    let stream = acceptor.accept(stream).await.map_err(|error| diagnose(&error))?;
     let connection = stream.get_ref().1;
     if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         return Err(Reason::HandshakeFailed);
@@ -176,8 +178,8 @@ async fn handshake(
     let chain = connection.peer_certificates().ok_or(Reason::CertificateMissing)?;
     let leaf = chain.first().ok_or(Reason::CertificateMissing)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let identity = identify(leaf, now)?;
-    Ok((stream, identity))
+    let (name, valid) = identify(leaf, now)?;
+    Ok((stream, Identity { name, valid, judged_by: tls }))
 }
 
 fn diagnose(error: &io::Error) -> Reason {
@@ -195,7 +197,7 @@ fn diagnose(error: &io::Error) -> Reason {
 }
 
 /// The verifier has checked signature and validity; this reads whom it is about.
-fn identify(leaf: &[u8], now: Duration) -> Result<Identity, Reason> {
+fn identify(leaf: &[u8], now: Duration) -> Result<(Name, Duration), Reason> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Reason::CertificateName)?;
     let mut names = certificate.subject().iter_common_name();
     let (Some(name), None) = (names.next(), names.next()) else {
@@ -204,14 +206,16 @@ fn identify(leaf: &[u8], now: Duration) -> Result<Identity, Reason> {
     let name = name.as_str().ok().and_then(|name| name.parse().ok());
     let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     let valid = Duration::from_secs(end).saturating_sub(now);
-    Ok(Identity { name: name.ok_or(Reason::CertificateName)?, valid })
+    Ok((name.ok_or(Reason::CertificateName)?, valid))
 }
 
 /// Tells the client why, as far as MQTT 3.1.1 has a code for it. It may not listen.
 async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, reason: Reason) {
     let code = match reason {
         Reason::ClientId => ConnectReturnCode::ClientIdentifierNotValid,
-        Reason::TooManyClients | Reason::RouterLost => ConnectReturnCode::ServiceUnavailable,
+        Reason::TooManyClients | Reason::Busy | Reason::RouterLost => {
+            ConnectReturnCode::ServiceUnavailable
+        }
         _ => ConnectReturnCode::NotAuthorized,
     };
     let refusal = Packet::ConnAck(ConnAck { session_present: false, code }, None);

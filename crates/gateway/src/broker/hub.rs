@@ -41,7 +41,7 @@ const MAX_UNACKNOWLEDGED: u64 = 100;
 
 enum Order {
     Open { client: Name, clean: bool, uplink: Uplink, answer: oneshot::Sender<Opened> },
-    Packet { link: u64, packet: Packet },
+    Packet { link: u64, packet: Box<Packet> },
     Close { link: u64 },
 }
 
@@ -91,7 +91,7 @@ impl Hub {
 impl Uplink {
     /// Hands a packet to the router.
     pub(super) async fn send(&self, packet: Packet) -> Result<(), Reason> {
-        let order = Order::Packet { link: self.link, packet };
+        let order = Order::Packet { link: self.link, packet: Box::new(packet) };
         self.orders.send(order).await.map_err(|_| Reason::RouterLost)
     }
 
@@ -123,7 +123,9 @@ impl Drop for Uplink {
     }
 }
 
-type Connect = Box<dyn Fn(&Name, bool) -> Result<(LinkTx, LinkRx, Notification), LinkError>>;
+/// The router no longer answers.
+type RouterError = Box<LinkError>;
+type Connect = Box<dyn Fn(&Name, bool) -> Result<(LinkTx, LinkRx, Notification), RouterError>>;
 
 struct Thread {
     config: RouterConfig,
@@ -144,7 +146,7 @@ impl Thread {
                 Order::Open { client, clean, uplink, answer } => {
                     self.open(&client, clean, uplink, answer)
                 }
-                Order::Packet { link, packet } => self.forward(link, packet),
+                Order::Packet { link, packet } => self.forward(link, *packet),
                 Order::Close { link } => self.close(link),
             };
             if let Err(error) = done {
@@ -161,10 +163,10 @@ impl Thread {
         clean: bool,
         uplink: Uplink,
         answer: oneshot::Sender<Opened>,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), RouterError> {
         let (sender, downlink, connected) = (self.connect)(client, clean)?;
         let Some(acknowledgement) = Option::<Packet>::from(connected) else {
-            return Err(LinkError::NotConnectionAck);
+            return Err(LinkError::NotConnectionAck.into());
         };
         self.links.insert(uplink.link, sender);
         // Nobody waits any more when the client has gone meanwhile: the uplink then closes itself.
@@ -173,23 +175,24 @@ impl Thread {
     }
 
     /// Packets of a link that a failed router has lost go nowhere; its client is on its way out.
-    fn forward(&mut self, link: u64, packet: Packet) -> Result<(), LinkError> {
+    fn forward(&mut self, link: u64, packet: Packet) -> Result<(), RouterError> {
         let Some(uplink) = self.links.get_mut(&link) else { return Ok(()) };
-        self.runtime.block_on(uplink.send(packet)).map(drop)
+        self.runtime.block_on(uplink.send(packet)).map(drop).map_err(Box::new)
     }
 
-    fn close(&mut self, link: u64) -> Result<(), LinkError> {
+    fn close(&mut self, link: u64) -> Result<(), RouterError> {
         let Some(mut uplink) = self.links.remove(&link) else { return Ok(()) };
         let reason_code = DisconnectReasonCode::NormalDisconnection;
         let goodbye = Packet::Disconnect(Disconnect { reason_code }, None);
-        self.runtime.block_on(uplink.send(goodbye)).map(drop)
+        self.runtime.block_on(uplink.send(goodbye)).map(drop).map_err(Box::new)
     }
 }
 
 fn start_router(config: RouterConfig) -> Connect {
     let router = Router::new(0, config).spawn();
     Box::new(move |client, clean| {
-        LinkBuilder::new(client.as_str(), router.clone()).clean_session(clean).build()
+        let link = LinkBuilder::new(client.as_str(), router.clone()).clean_session(clean);
+        link.build().map_err(Box::new)
     })
 }
 

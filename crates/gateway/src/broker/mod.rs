@@ -72,7 +72,7 @@ impl Default for Limits {
             handshake_deadline: Duration::from_secs(3),
             connect_deadline: Duration::from_secs(5),
             keep_alive_min: Duration::from_secs(5),
-            keep_alive_max: Duration::from_secs(300),
+            keep_alive_max: Duration::from_mins(5),
             write_deadline: Duration::from_secs(10),
             bytes_per_second: 16 * 1024 * 1024,
             burst_bytes: 16 * MAX_PAYLOAD_BYTES as u32,
@@ -126,9 +126,10 @@ impl Broker {
             clients: Arc::new(Clients::default()),
             porch: Arc::new(Porch::default()),
             hub,
+            tls,
         });
         let (stop, stopped) = watch::channel(());
-        let door = tokio::spawn(door::run(listener, tls, shared.clone(), stopped));
+        let door = tokio::spawn(door::run(listener, shared.clone(), stopped));
         Ok(Self { shared, address, stop, door })
     }
 

@@ -39,7 +39,7 @@ mod tests {
         let mut pace = Pace::new(1_000, 3_000, start);
         assert_eq!(pace.charge(3_000, start), Duration::ZERO);
         assert_eq!(pace.charge(500, start), Duration::from_millis(500));
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_mins(1);
         assert_eq!(pace.charge(3_000, later), Duration::ZERO, "an idle minute fills the bucket");
         assert_eq!(pace.charge(1_000, later), Duration::from_secs(1), "but not beyond its size");
     }

@@ -60,8 +60,8 @@ fn decode(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>, Reason> {
     Ok(Some(Frame { packet, qos }))
 }
 
-/// Type and flags, by MQTT 3.1.1 section 2.2; the codec ignores the flags. The answer is the QoS
-/// of a PUBLISH.
+/// Type and flags, by MQTT 3.1.1 section 2.2; the codec ignores the flags. The answer is the
+/// quality of service of a PUBLISH.
 fn check_first(first: u8) -> Result<u8, Reason> {
     let (kind, flags) = (first >> 4, first & 0x0f);
     match (kind, flags) {

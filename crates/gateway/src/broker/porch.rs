@@ -23,14 +23,14 @@ struct Visitor {
     number: u64,
     address: IpAddr,
     /// Dropped to send the visitor away.
-    _welcome: oneshot::Sender<()>,
+    _farewell: oneshot::Sender<()>,
 }
 
 /// A place on the porch; dropping it leaves.
 pub(super) struct Place {
     porch: Arc<Porch>,
     number: u64,
-    welcome: oneshot::Receiver<()>,
+    leave: oneshot::Receiver<()>,
 }
 
 impl Porch {
@@ -46,11 +46,11 @@ impl Porch {
         } else if queue.len() >= limits.handshakes {
             queue.pop_front();
         }
-        let (_welcome, welcome) = oneshot::channel();
+        let (farewell, leave) = oneshot::channel();
         waiting.arrivals += 1;
         let number = waiting.arrivals;
-        waiting.queue.push_back(Visitor { number, address, _welcome });
-        Place { porch: self.clone(), number, welcome }
+        waiting.queue.push_back(Visitor { number, address, _farewell: farewell });
+        Place { porch: self.clone(), number, leave }
     }
 
     /// Sends everybody away.
@@ -66,7 +66,7 @@ impl Porch {
 impl Place {
     /// Resolves when somebody newer needs the place.
     pub(super) async fn lost(&mut self) {
-        let _ = (&mut self.welcome).await;
+        let _ = (&mut self.leave).await;
     }
 }
 

@@ -79,6 +79,10 @@ reasons! {
     TooManyClients = Broker, "too-many-clients", "the limit of connected terminals is reached";
     /// As many clients from one address as the limit allows.
     TooManyFromAddress = Terminal, "too-many-from-address", "too many connections from one address";
+    /// The session that the same certificate has already did not end in time.
+    Busy = Broker, "busy", "the older session of this terminal did not end in time";
+    /// The TLS configuration changed after the handshake, maybe by a revocation.
+    Outdated = Nobody, "outdated", "certificates changed meanwhile; it has to connect anew";
     /// Not MQTT 3.1.1.
     Malformed = Terminal, "malformed", "a packet is malformed";
     /// A packet that a client may not send, or not at this point.
@@ -91,7 +95,7 @@ reasons! {
     Filter = Terminal, "filter", "subscribing to this filter is not allowed";
     /// A PUBLISH with the retain flag.
     Retain = Terminal, "retain", "retained messages are not allowed";
-    /// A PUBLISH with QoS 2.
+    /// A PUBLISH with quality of service 2.
     QosTwo = Terminal, "qos-2", "QoS 2 is not supported";
     /// Nothing arrived for one and a half times the keep-alive.
     Silent = Network, "silent", "nothing arrived within the keep-alive";

@@ -58,7 +58,8 @@ struct Exchange<'a> {
 impl<S: AsyncRead + AsyncWrite> Session<S> {
     /// Serves the client until one side ends it.
     pub(super) async fn serve(self, limits: &Limits, counters: &Counters) -> Reason {
-        let Self { stream, packets, uplink, mut downlink, mut seat, name, keep_alive, valid } =
+        // The seat comes first, to be dropped last, whatever happens.
+        let Self { mut seat, stream, packets, uplink, mut downlink, name, keep_alive, valid } =
             self;
         let exchange = Exchange {
             name: &name,
@@ -157,7 +158,7 @@ impl Exchange<'_> {
                         downlink.wake().await.map_err(|_| Reason::RouterLost)?;
                         None
                     }
-                    Some(notification) => self.from_router(notification),
+                    Some(notification) => self.passed_on(notification),
                     None => None,
                 },
                 () = future::ready(()), if !out.is_empty() => {
@@ -179,7 +180,7 @@ impl Exchange<'_> {
     }
 
     /// What the router wants the client to see, without the answers to our own requests.
-    fn from_router(&self, notification: Notification) -> Option<Packet> {
+    fn passed_on(&self, notification: Notification) -> Option<Packet> {
         let packet = Option::<Packet>::from(notification)?;
         match &packet {
             Packet::UnsubAck(..) => return None,

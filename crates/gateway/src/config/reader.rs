@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
 
     fn push(&mut self, span: Range<usize>, key: String, found: String, wanted: Wanted) {
         let start = span.start.min(self.text.len());
-        let line = self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+        let line = self.text.get(..start).unwrap_or_default().matches('\n').count();
         let excerpt = shorten(self.text.lines().nth(line).unwrap_or_default());
         let Wanted { wanted, remedy } = wanted;
         let file = self.file.into();

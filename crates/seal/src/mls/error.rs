@@ -14,9 +14,9 @@ pub enum MlsError {
     /// The other side's message is no MLS message of the expected kind.
     #[error("the other side sent {0}")]
     Malformed(&'static str),
-    /// The message was opened before, is older than the window, or comes from a state that was
-    /// rolled back.
-    #[error("a message was repeated or is too old")]
+    /// The message was opened before, is outside the window of messages that may be late or lost, or
+    /// comes from a state that was rolled back.
+    #[error("a message was repeated, or is too old or too far ahead")]
     Replayed,
     /// The two sides are in different epochs: a change was lost, or one side lost its state. If it
     /// happens again, the terminal joins anew.

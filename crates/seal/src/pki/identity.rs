@@ -52,6 +52,17 @@ impl Identity {
         Secret::new(pem("PRIVATE KEY", self.key.pkcs8().expose()))
     }
 
+    /// The private key in the older form of PKCS#8 (RFC 5208), without the public key: what
+    /// OpenSSL before 3.2, and so an external broker, can read.
+    pub fn plain_key_pem(&self) -> Secret<String> {
+        // SEQUENCE { version 0, { Ed25519 }, OCTET STRING { OCTET STRING seed } } (RFC 8410, 7).
+        const HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+        let whole = self.key.pkcs8();
+        let seed = &whole.expose()[HEAD.len()..HEAD.len() + 32];
+        let plain = Secret::new([HEAD.as_slice(), seed].concat());
+        Secret::new(pem("PRIVATE KEY", plain.expose()))
+    }
+
     /// The certificate, then the authority's, in PEM form.
     pub fn chain_pem(&self) -> String {
         self.chain.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()

@@ -289,12 +289,27 @@ fn an_unanswered_request_is_given_up_in_time() {
     let capture = world.ask();
     world.pass(DEADLINE);
     assert_eq!(world.given_up, [(capture, DEADLINE, Standing::Ready)]);
-    assert_eq!(world.sealed.len(), 3, "sent at 0, 1 and 3 seconds");
+    assert_eq!(world.sealed.len(), 4, "sent at 0, 1 and 3 seconds, then is anybody there?");
     world.terminal.disconnected();
     let capture = world.ask();
     world.pass(DEADLINE);
     assert_eq!(world.given_up[1], (capture, DEADLINE, Standing::Offline));
     assert_eq!(world.terminal.wake_at(world.now.instant), None);
+}
+
+#[test]
+fn a_gateway_that_fell_silent_shows_and_so_does_its_return() {
+    let mut world = World::joined();
+    world.lose_up = [true; 4].into();
+    world.ask();
+    world.pass(DEADLINE);
+    assert_eq!(world.terminal.standing(), Standing::Joining);
+    world.pass(SECOND);
+    assert_eq!((world.terminal.standing(), world.gateway.joins), (Standing::Ready, 1));
+    world.lose_up = [true; 6].into();
+    world.ask();
+    world.pass(2 * DEADLINE);
+    assert_eq!((world.terminal.standing(), world.gateway.joins), (Standing::Ready, 2));
 }
 
 #[test]
@@ -419,6 +434,19 @@ fn a_removed_terminal_is_answered_no_more() {
     let capture = world.ask();
     world.pass(DEADLINE);
     assert_eq!(world.given_up, [(capture, DEADLINE, Standing::Joining)]);
+}
+
+#[test]
+fn frames_are_wiped_in_time_with_or_without_a_connection() {
+    for mut world in [World::new(), World::joined()] {
+        world.lose_up = [true; 9].into();
+        let capture = CaptureId::from_random([1; 16]);
+        let request = Request { capture, at: world.now.wall, body: RequestBody::Ping };
+        world.terminal.ask(&request, 3 * DEADLINE, world.now).unwrap();
+        world.pass(limits::FRAMES_LIFETIME);
+        let waiting = world.terminal.exchanges.iter().find(|e| e.capture() == capture).unwrap();
+        assert!(waiting.request().is_none());
+    }
 }
 
 #[test]

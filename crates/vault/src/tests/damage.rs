@@ -169,7 +169,7 @@ fn swapped_rows_do_not_open() {
         let cipher = PersonCipher::new(&tenant, &one, &inner.table.people[&one].seed);
         let place = |column| cipher.place(column);
         let profile = inner.records.get(Shelf::People, &place(Column::Profile)).unwrap().unwrap();
-        inner.records.put(Shelf::People, &place(TEMPLATE), &profile).unwrap();
+        inner.records.put(Shelf::People, &[(place(TEMPLATE), profile)]).unwrap();
     });
     assert!(matches!(vault.read(&member(1), TEMPLATE), Err(VaultError::Damaged { .. })));
 }

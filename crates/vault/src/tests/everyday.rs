@@ -99,6 +99,21 @@ fn a_batch_with_one_refused_person_stores_nobody() {
 }
 
 #[test]
+fn many_columns_are_written_at_once() {
+    let machine = furnished();
+    let vault = machine.open();
+    let value = |number: u64, round: u8| (member(number), TEMPLATE, Secret::new(vec![round; 99]));
+    let stranger = vault.write_many(&[value(1, 1), value(9, 1)]);
+    assert!(matches!(stranger, Err(VaultError::UnknownMember)));
+    assert!(is_whole(&vault, 1));
+    let long = (member(1), TEMPLATE, Secret::new(vec![1; 100_000]));
+    vault.write_many(&[long, value(2, 2), value(1, 3)]).unwrap();
+    let vault = machine.copy().open_forgotten();
+    assert_eq!(read(&vault, 1, TEMPLATE).unwrap(), [3; 99]);
+    assert_eq!(read(&vault, 2, TEMPLATE).unwrap(), [2; 99]);
+}
+
+#[test]
 fn forgotten_columns_are_gone_and_the_others_stay() {
     let machine = furnished();
     let vault = machine.open();
@@ -206,4 +221,33 @@ fn a_root_in_memory_serves_as_long_as_its_clones() {
     assert!(is_whole(&machine.open_with(keeper).unwrap(), 1));
     let other = machine.open_with(MemoryRoot::new());
     assert!(matches!(other, Err(VaultError::RootMissing { .. })));
+}
+
+#[test]
+fn a_vault_can_be_opened_at_once_after_it_was_closed() {
+    let machine = furnished();
+    for _ in 0..20 {
+        let vault = machine.open();
+        vault.put_state("lease", b"until noon").unwrap();
+        drop(vault);
+    }
+    assert!(is_furnished(&machine.open()));
+}
+
+#[test]
+fn a_vault_can_be_shared_between_threads() {
+    let machine = furnished();
+    let vault = machine.open();
+    std::thread::scope(|scope| {
+        for number in 10..14 {
+            let vault = &vault;
+            scope.spawn(move || {
+                vault.insert(vec![person(number)]).unwrap();
+                vault.outbox_push(b"more").unwrap();
+            });
+        }
+        scope.spawn(|| vault.erase(&[request(2)]).unwrap());
+    });
+    assert!((10..14).all(|number| is_whole(&vault, number)) && is_gone(&vault, 2));
+    assert_eq!(vault.outbox_peek(9).unwrap().len(), 5);
 }

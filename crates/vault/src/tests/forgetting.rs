@@ -231,7 +231,8 @@ fn replaced_state_and_sent_letters_do_not_open_after_an_erasure() {
     assert_eq!(readable(&vault), (1, 1), "until the root changes both can be opened");
     vault.inspect(|inner| inner.outbox_entries = 2_000);
     vault.erase(&[request(1)]).unwrap();
-    assert_eq!(readable(&vault), (0, 1), "a long outbox waits for a renewal");
+    assert_eq!(readable(&vault), (0, 1), "a long outbox keeps its key until it is shorter");
+    vault.inspect(|inner| inner.outbox_entries = 0);
     vault.renew().unwrap();
     assert_eq!(readable(&vault), (0, 0));
     assert_eq!(vault.inspect(|inner| sealed(inner)).len(), 1);

@@ -65,6 +65,23 @@ async fn a_revoked_terminal_is_cut_off_and_stays_out() {
 }
 
 #[tokio::test]
+async fn a_revocation_between_handshake_and_connect_is_not_missed() {
+    let store = Store::open();
+    let (identity, serial) = issue(&store.authority, "till-1");
+    let mut till = store.raw(tls(&identity, &store.authority)).await;
+    // The server has finished its side when the other one reads nothing but silence.
+    timeout(Duration::from_millis(200), till.read_u8()).await.unwrap_err();
+    store.revoke(&[serial]);
+    store.broker.disconnect(&name("till-1"));
+    till.write_all(&connect("till-1", 60)).await.unwrap();
+    let mut refusal = [0; 4];
+    till.read_exact(&mut refusal).await.unwrap();
+    assert_eq!(refusal, [0x20, 2, 0, 5]);
+    store.expect(Reason::Outdated, 1).await;
+    assert_eq!(store.broker.clients(), 0);
+}
+
+#[tokio::test]
 async fn a_renewed_server_certificate_is_shown_to_new_connections() {
     let mut store = Store::open();
     let shown = async |store: &Store| {

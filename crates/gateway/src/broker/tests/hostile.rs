@@ -1,8 +1,9 @@
 use super::*;
+use crate::broker::door::Identity;
 use std::net::IpAddr;
 use tokio::io::duplex;
 
-/// SplitMix64, so that a failing packet can be found again.
+/// The generator `SplitMix64`, so that a failing packet can be found again.
 struct Seeded(u64);
 
 impl Seeded {
@@ -116,7 +117,9 @@ async fn twenty_thousand_mutated_packets_bother_nobody_else() {
         evil.shutdown().await.unwrap();
         let shared = &store.broker.shared;
         let visit = async {
-            let session = shared.connect(stream, address, name("evil-1"), DAY).await?;
+            let judged_by = shared.tls.borrow().clone();
+            let identity = Identity { name: name("evil-1"), valid: DAY, judged_by };
+            let session = shared.connect(stream, address, identity).await?;
             Err::<(), _>(session.serve(&shared.limits, &shared.counters).await)
         };
         let ended = timeout(PATIENCE, visit).await;

@@ -4,6 +4,7 @@ mod crowd;
 mod delay;
 mod door;
 mod hostile;
+mod mosquitto;
 mod sessions;
 
 use super::{Broker, Limits, Reason};
@@ -161,7 +162,7 @@ fn connect(id: &str, keep_alive: u8) -> Vec<u8> {
     packet
 }
 
-/// A PUBLISH with QoS 1 and a small payload.
+/// A PUBLISH that wants an acknowledgement, with a small payload.
 fn publish(topic: &str, identifier: u16, payload: &[u8]) -> Vec<u8> {
     let length = 4 + topic.len() + payload.len();
     let mut packet = vec![0x32, length as u8 & 0x7f | 0x80, (length >> 7) as u8];
@@ -174,18 +175,18 @@ fn publish(topic: &str, identifier: u16, payload: &[u8]) -> Vec<u8> {
 
 /// A rumqttc client that is driven by the test.
 struct Client {
-    client: AsyncClient,
+    requests: AsyncClient,
     events: EventLoop,
     received: Vec<Publish>,
 }
 
 impl Client {
     fn new(options: MqttOptions) -> Self {
-        let (client, mut events) = AsyncClient::new(options, 300);
+        let (requests, mut events) = AsyncClient::new(options, 300);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
-        Self { client, events, received: Vec::new() }
+        Self { requests, events, received: Vec::new() }
     }
 
     /// Polls until `wanted` picks something out of an incoming packet.
@@ -218,7 +219,7 @@ impl Client {
     }
 
     async fn subscribe(&mut self, filter: &str) -> bool {
-        self.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+        self.requests.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
         let codes = self.until(|packet| match packet {
             Packet::SubAck(ack) => Some(ack.return_codes.clone()),
             _ => None,
@@ -226,13 +227,13 @@ impl Client {
         codes.await.unwrap() == [SubscribeReasonCode::Success(QoS::AtLeastOnce)]
     }
 
-    /// Publishes with QoS 1 and waits for the acknowledgement.
+    /// Publishes and waits for the acknowledgement.
     async fn publish(
         &mut self,
         topic: &str,
         payload: impl Into<Vec<u8>>,
     ) -> Result<(), Box<ConnectionError>> {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
+        self.requests.publish(topic, QoS::AtLeastOnce, false, payload).await.unwrap();
         self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await
     }
 

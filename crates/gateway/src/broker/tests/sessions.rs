@@ -53,7 +53,7 @@ async fn what_mqtt_allows_and_this_broker_does_not_ends_the_connection() {
     for (qos, retain, size, reason) in cases {
         let before = store.broker.counters().of(reason);
         let mut till = store.client("till-1").await;
-        till.client.publish("palmgate/1/till-1/up", qos, retain, vec![1; size]).await.unwrap();
+        till.requests.publish("palmgate/1/till-1/up", qos, retain, vec![1; size]).await.unwrap();
         till.ended().await;
         store.expect(reason, before + 1).await;
     }
@@ -104,7 +104,7 @@ async fn a_terminal_that_was_away_gets_the_newest_of_what_it_missed() {
     let (mut till, present) = connect().await;
     assert!(!present);
     assert!(till.subscribe("palmgate/1/till-1/down").await);
-    till.client.disconnect().await.unwrap();
+    till.requests.disconnect().await.unwrap();
     till.ended().await;
     store.expect(Reason::Left, 1).await;
     for number in 0..100u8 {
@@ -119,13 +119,36 @@ async fn a_terminal_that_was_away_gets_the_newest_of_what_it_missed() {
     let kept = usize::from(100 - first) * SIZE;
     assert!((64 * 1024..=2 * (64 * 1024 + SIZE)).contains(&kept), "{kept} bytes were kept");
 
-    till.client.unsubscribe("palmgate/1/till-1/down").await.unwrap();
+    till.requests.unsubscribe("palmgate/1/till-1/down").await.unwrap();
     till.until(|packet| matches!(packet, Packet::UnsubAck(_)).then_some(())).await.unwrap();
     gateway.publish("palmgate/1/till-1/down", "nobody reads this").await.unwrap();
     gateway.publish("palmgate/1/till-1/welcome", "nor this").await.unwrap();
     assert!(till.subscribe("palmgate/1/till-1/welcome").await);
     gateway.publish("palmgate/1/till-1/welcome", "but this").await.unwrap();
     assert_eq!(till.message().await.payload, "but this");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_gateway_is_bounded_and_the_newest() {
+    let store = Store::with(Limits { backlog_bytes: 8 * MIB, ..Limits::default() });
+    let mut options = store.options("gateway", store.certified("gateway"));
+    options.set_clean_session(false);
+    let mut gateway = Client::new(options);
+    gateway.connected().await.unwrap();
+    assert!(gateway.subscribe("palmgate/1/+/up").await);
+    gateway.requests.disconnect().await.unwrap();
+    gateway.ended().await;
+    store.expect(Reason::Left, 1).await;
+    let mut till = store.client("till-1").await;
+    for number in 0..20u8 {
+        till.publish("palmgate/1/till-1/up", vec![number; MIB]).await.unwrap();
+    }
+    assert!(gateway.connected().await.unwrap(), "the broker kept the session");
+    let first = gateway.message().await.payload[0];
+    for number in first + 1..20 {
+        assert_eq!(gateway.message().await.payload[0], number);
+    }
+    assert!((7..=9).contains(&(20 - first)), "{} MiB were kept", 20 - first);
 }
 
 #[tokio::test]
