@@ -1,4 +1,8 @@
 //! The stage for the stories in `tests/`: real processes on loopback, pictures as hands.
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "errors are sentences for a person, with their causes"
+)]
 
 use anyhow::{Context, Result, bail};
 use palmgate_cli::{

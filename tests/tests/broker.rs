@@ -1,4 +1,5 @@
 //! Brokers, rogues and rubbish.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::{Context, Result, bail};
 use palmgate_cli::{

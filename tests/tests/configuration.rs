@@ -1,4 +1,5 @@
 //! A configuration that is wrong is refused whole, before anything is opened.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
 use std::{fs, process::Command};

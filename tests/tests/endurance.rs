@@ -1,4 +1,5 @@
 //! Ended, killed, started again.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
 use palmgate_protocol::{

@@ -1,4 +1,5 @@
 //! Recognised, refused, found elsewhere.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
 use palmgate_cli::stage::Cloud;

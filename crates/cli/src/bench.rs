@@ -68,6 +68,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if enrolled.is_empty() {
             bail!("no picture could be enrolled");
         }
+        let mut empty = Vec::new();
+        for _ in 0..50 {
+            empty.push(kiosk.ping().await?);
+        }
+        empty.sort_unstable();
         let _ = gateway.control.steps().await?;
         let (mut latencies, mut accepted) = (Vec::new(), 0);
         for number in 0..arguments.scans {
@@ -89,6 +94,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             enrolled.len()
         ));
         print_table(&latencies, &steps);
+        say(&format!(
+            "an empty request and its answer: p50 {} ms, p99 {} ms",
+            millis(percentile(&empty, 50.0)),
+            millis(percentile(&empty, 99.0))
+        ));
         say(&format!("accepted {accepted} of {}", arguments.scans));
         if let Some(memory) = gateway.process.memory_mib() {
             say(&format!("memory   {memory:.0} MiB resident in the gateway"));

@@ -47,22 +47,18 @@ fn frame(picture: Biometric<Vec<u8>>) -> Frame {
 /// The pictures in `directory`, or the openly licensed ones, in the order of their names.
 pub fn load(directory: Option<&Path>) -> Result<Vec<Picture>> {
     let mut files = Vec::new();
-    match directory {
-        Some(directory) => {
-            let entries =
-                fs::read_dir(directory).with_context(|| directory.display().to_string())?;
-            for entry in entries {
-                let path = entry?.path();
-                if is_picture(&path) {
-                    let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-                    files.push((path, bytes));
-                }
+    if let Some(directory) = directory {
+        let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+        for entry in entries {
+            let path = entry?.path();
+            if is_picture(&path) {
+                let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+                files.push((path, bytes));
             }
         }
-        None => {
-            let pictures = OPEN_HANDS.files().filter(|file| is_picture(file.path()));
-            files.extend(pictures.map(|file| (file.path().to_owned(), file.contents().to_vec())));
-        }
+    } else {
+        let pictures = OPEN_HANDS.files().filter(|file| is_picture(file.path()));
+        files.extend(pictures.map(|file| (file.path().to_owned(), file.contents().to_vec())));
     }
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
     if files.len() < 8 {

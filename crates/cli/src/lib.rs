@@ -1,6 +1,10 @@
 //! The command `palmgate`: try a whole store, run and check one, work with its terminals and papers.
 //!
 //! [`stage`] and [`hands`] also serve the stories in `tests/`: real processes on loopback.
+#![allow(
+    clippy::missing_errors_doc,
+    reason = "errors are sentences for a person, with their causes"
+)]
 
 mod audit;
 mod bench;

@@ -10,6 +10,7 @@ use palmgate_seal::pairing::PairingCode;
 use palmgate_terminal::{Paired, Terminal};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
+    fmt::Write,
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -179,17 +180,16 @@ impl Gateway {
         let (https, broker) = (free_address()?, free_address()?);
         let mut text = configuration(shape, &state, https, broker);
         if let Some(port) = shape.broker {
-            text.push_str(&format!(
-                "\n[broker]\nkind = \"external\"\nhost = \"127.0.0.1\"\nport = {port}\n"
-            ));
+            write!(text, "\n[broker]\nkind = \"external\"\nhost = \"127.0.0.1\"\nport = {port}\n")?;
         }
         if let Some(cloud) = shape.cloud {
             let bundle = directory.join(format!("{}-bundle", shape.store));
             cloud.admit(shape.store, &bundle)?;
-            text.push_str(&format!(
+            write!(
+                text,
                 "\n[cloud]\nidentity = {:?}\nshard_refresh_seconds = 1\ntimeout_ms = 2000\n",
                 bundle.display().to_string()
-            ));
+            )?;
         }
         let file = directory.join(format!("{}.toml", shape.store));
         fs::write(&file, text)?;

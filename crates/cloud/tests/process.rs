@@ -144,7 +144,9 @@ fn private(path: &Path) {
     let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
     assert_eq!(metadata.permissions().mode() & 0o777, expected, "{}", path.display());
     if metadata.is_dir() {
-        std::fs::read_dir(path).unwrap().for_each(|entry| private(&entry.unwrap().path()));
+        for entry in std::fs::read_dir(path).unwrap() {
+            private(&entry.unwrap().path());
+        }
     }
 }
 

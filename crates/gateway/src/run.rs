@@ -211,7 +211,7 @@ pub async fn run(options: Options) -> Result<Gateway, StartError> {
             .await
             .map_err(anyhow::Error::from)??
     };
-    start(options, opened).await
+    start(options, opened)
 }
 
 /// What is on disk, opened.
@@ -289,7 +289,7 @@ impl Opened {
     }
 }
 
-async fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
+fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
     let metrics = Arc::new(Metrics::new().map_err(anyhow::Error::from)?);
     let authority_der = opened.authority.certificate_der().clone();
     let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };

@@ -386,7 +386,7 @@ impl Writer {
 
     fn flush(&mut self) {
         self.write_uses();
-        let flushed = self.ledger.flush().map(|_| ()).map_err(Failure::from);
+        let flushed = self.ledger.flush().map_err(Failure::from);
         let _ = report("ledger", flushed);
     }
 }

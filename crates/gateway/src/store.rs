@@ -205,7 +205,8 @@ impl Store {
     }
 
     fn scan(&mut self, asker: Asker, at: Timestamp, scan: Scan) {
-        let (presented, claim) = self.read_claim(scan.claim.as_ref().map(|token| token.expose()));
+        let (presented, claim) =
+            self.read_claim(scan.claim.as_ref().map(palmgate_protocol::Biometric::expose));
         let facts = ScanFacts {
             terminal: asker.terminal.clone(),
             at,
@@ -552,13 +553,11 @@ impl Store {
         let terminal = self.work.asker(ticket).map(|asker| asker.terminal.clone());
         let card_token = payment.as_ref().and_then(|_| {
             let fetched = self.work.sensitive(ticket).and_then(|kept| kept.fetched.as_ref());
-            match fetched {
-                Some(record) => record.card_token.as_ref().map(|token| token.expose().clone()),
-                None => {
-                    let read = around.vault.read(&member?, Column::CardToken);
-                    read.ok().flatten().map(|token| token.expose().clone())
-                }
+            if let Some(record) = fetched {
+                return record.card_token.as_ref().map(|token| token.expose().clone());
             }
+            let read = around.vault.read(&member?, Column::CardToken);
+            read.ok().flatten().map(|token| token.expose().clone())
         });
         let assertion =
             payment.map(|payment| records::assertion(payment, pseudonym, now, &around.signing_key));

@@ -26,7 +26,7 @@ pub fn fill(state_directory: &Path, tenant: &Name, count: usize) -> Result<(), a
     let mut left = count;
     while left > 0 {
         let batch = left.min(BATCH);
-        vault.insert((0..batch).map(|number| person(number)).collect())?;
+        vault.insert((0..batch).map(person).collect())?;
         left -= batch;
     }
     Ok(())

@@ -6,8 +6,8 @@ use crate::{
     text::{hex, maybe_signature, moment, word},
 };
 use data_encoding::BASE64;
-use palmgate_protocol::{Name, Timestamp};
-use palmgate_seal::sign::{BadSignature, SigningKey, VerifyingKey};
+use palmgate_protocol::{Name, Timestamp, cloud::ErasureState};
+use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -19,7 +19,6 @@ pub const MAX_RECEIPT_BYTES: usize = 64 * 1024;
 pub const MAX_RECIPIENTS: usize = 128;
 
 const LABEL: &str = "erasure receipt";
-const ACKNOWLEDGEMENT_LABEL: &str = "erasure acknowledgement";
 const SIGNATURE_FIELD: &str = ",\"signature\":\"";
 
 /// Whether a recipient has erased its copies.
@@ -44,7 +43,7 @@ pub struct Recipient {
     /// When they were told, or when they confirmed.
     #[serde(with = "moment")]
     pub at: Timestamp,
-    /// What they signed with [`acknowledge`], if they signed.
+    /// The signature in the [`ErasureState`] that they confirmed with, if they sent one.
     #[serde(with = "maybe_signature", default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<[u8; 64]>,
 }
@@ -322,30 +321,10 @@ fn take_apart(text: &str) -> Option<(String, Vec<u8>)> {
     Some((format!("{body}}}"), BASE64.decode(signature.as_bytes()).ok()?))
 }
 
-/// A recipient confirms, under its own key, that its copies of the person were unreadable at `at`.
-pub fn acknowledge(key: &SigningKey, commitment: &Hash, at: Timestamp) -> [u8; 64] {
-    key.sign(ACKNOWLEDGEMENT_LABEL, &acknowledgement(commitment, at))
-}
-
-/// Checks what [`acknowledge`] made.
-///
-/// # Errors
-/// [`BadSignature`] for another key, person or time.
-pub fn verify_acknowledgement(
-    key: &VerifyingKey,
-    commitment: &Hash,
-    at: Timestamp,
-    signature: &[u8],
-) -> Result<(), BadSignature> {
-    key.verify(ACKNOWLEDGEMENT_LABEL, &acknowledgement(commitment, at), signature)
-}
-
-fn acknowledgement(commitment: &Hash, at: Timestamp) -> Vec<u8> {
-    [commitment.as_slice(), &at.as_millis().to_be_bytes()].concat()
-}
-
 impl Verified {
-    /// Checks the signature of one recipient, whose key the receipt does not vouch for.
+    /// Checks the signature of one recipient, whose key the receipt does not vouch for: the one in
+    /// its [`ErasureState`], where exactly the pending recipients of this receipt are outstanding,
+    /// and perhaps this store, whose own confirmation may have come later.
     ///
     /// # Errors
     /// [`ReceiptError::NotSigned`] or [`ReceiptError::Acknowledgement`].
@@ -358,7 +337,17 @@ impl Verified {
         let (at, signature) = recipient
             .and_then(|recipient| Some((recipient.at, recipient.signature?)))
             .ok_or_else(|| ReceiptError::NotSigned(name.clone()))?;
-        verify_acknowledgement(key, &self.commitment, at, &signature)
-            .map_err(|_| ReceiptError::Acknowledgement(name.clone()))
+        let pending = self.recipients.iter().filter(|other| other.state == RecipientState::Pending);
+        let mut names: BTreeSet<Name> = pending.map(|other| other.name.clone()).collect();
+        let signed = |names: &BTreeSet<Name>| {
+            let outstanding = names.iter().cloned().collect();
+            let state = ErasureState { erased_at: at, outstanding, signature: Vec::new() };
+            let bytes = state.signed_bytes(&self.commitment);
+            key.verify(ErasureState::LABEL, &bytes, &signature).is_ok()
+        };
+        if signed(&names) || (names.insert(self.store.clone()) && signed(&names)) {
+            return Ok(());
+        }
+        Err(ReceiptError::Acknowledgement(name.clone()))
     }
 }

@@ -7,10 +7,10 @@ use common::{key, open};
 use palmgate_ledger::{
     Checkpoint, Entry, ErasureReceipt,
     note::{Algorithm, Signer},
-    receipt::{self, Recipient, RecipientState, acknowledge},
+    receipt::{self, Recipient, RecipientState},
     witness,
 };
-use palmgate_protocol::Timestamp;
+use palmgate_protocol::{Timestamp, cloud::ErasureState};
 use tempfile::tempdir;
 
 const DOCUMENT: &str = include_str!("../../../docs/ledger.md");
@@ -25,7 +25,10 @@ fn block(marker: &str) -> &'static str {
 fn recipients(entry: &Entry) -> Vec<Recipient> {
     let [told, confirmed] =
         [250, 4_250].map(|millis| Timestamp::from_millis(entry.at.as_millis() + millis));
-    let cloud = acknowledge(&key(2), &entry.commitment, confirmed);
+    let outstanding = vec!["paris".parse().unwrap()];
+    let state = ErasureState { erased_at: confirmed, outstanding, signature: Vec::new() };
+    let bytes = state.signed_bytes(&entry.commitment);
+    let cloud = key(2).sign(ErasureState::LABEL, &bytes);
     let recipient = |name: &str, state, at, signature| Recipient {
         name: name.parse().unwrap(),
         state,

@@ -5,12 +5,10 @@ mod common;
 
 use common::{entry, key, open};
 use palmgate_ledger::{
-    Entry, EntryKind, ErasureReceipt, Evidence, EvidenceError, Ledger, commitment,
-    receipt::{
-        self, MAX_RECIPIENTS, ReceiptError, Recipient, RecipientState, Status, acknowledge, verify,
-    },
+    Entry, EntryKind, ErasureReceipt, Evidence, EvidenceError, Ledger, NOBODY,
+    receipt::{MAX_RECIPIENTS, ReceiptError, Recipient, RecipientState, Status, verify},
 };
-use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp, cloud::ErasureState};
 use palmgate_seal::sign::SigningKey;
 use std::path::Path;
 use tempfile::{TempDir, tempdir};
@@ -20,15 +18,16 @@ fn name(text: &str) -> Name {
 }
 
 fn erasure() -> Entry {
-    let salt = Secret::new([0x51; 32]);
-    Entry {
+    let mut entry = Entry {
         kind: EntryKind::Erasure,
         purpose: None,
         outcome: "erased".into(),
         rules: vec!["G-17".into(), "RET-12".into()],
-        commitment: commitment("erasure", &salt, &MemberId::from_random([7; 16])),
+        commitment: NOBODY,
         ..entry(20)
-    }
+    };
+    entry.commit(&Secret::new([0x51; 32]), &MemberId::from_random([7; 16]));
+    entry
 }
 
 /// A ledger with other people's entries around an erasure at index 20.
@@ -47,9 +46,13 @@ fn pending(recipient: &str) -> Recipient {
     Recipient { name: name(recipient), state: RecipientState::Pending, at, signature: None }
 }
 
-fn acknowledged(recipient: &str, key: &SigningKey) -> Recipient {
+/// Confirmed by a recipient that knows of others who have not.
+fn acknowledged(recipient: &str, key: &SigningKey, outstanding: &[&str]) -> Recipient {
     let at = Timestamp::from_millis(1_785_600_005_000);
-    let signature = Some(acknowledge(key, &erasure().commitment, at));
+    let outstanding = outstanding.iter().map(|other| name(other)).collect();
+    let state = ErasureState { erased_at: at, outstanding, signature: Vec::new() };
+    let bytes = state.signed_bytes(&erasure().commitment);
+    let signature = Some(key.sign(ErasureState::LABEL, &bytes));
     Recipient { name: name(recipient), state: RecipientState::Acknowledged, at, signature }
 }
 
@@ -81,7 +84,7 @@ fn resigned(text: &str, from: &str, to: &str) -> String {
 #[test]
 fn a_receipt_says_what_the_ledger_says_and_who_else_has_erased() {
     let cloud = key(2);
-    let (_dir, text) = signed(vec![acknowledged("cloud", &cloud), pending("paris")]);
+    let (_dir, text) = signed(vec![acknowledged("cloud", &cloud, &["paris"]), pending("paris")]);
     let verified = verify(&text, Some(&key(1).public())).unwrap();
     assert_eq!((verified.tenant.as_str(), verified.store.as_str()), ("shop", "lyon"));
     assert_eq!(verified.commitment, erasure().commitment);
@@ -101,9 +104,10 @@ fn a_receipt_says_what_the_ledger_says_and_who_else_has_erased() {
 fn a_receipt_is_complete_when_everybody_has_erased() {
     let (_dir, nobody_else) = signed(vec![]);
     assert_eq!(verify(&nobody_else, None).unwrap().status, Status::Complete);
-    let (_dir, all) = signed(vec![acknowledged("cloud", &key(2))]);
+    let (_dir, all) = signed(vec![acknowledged("cloud", &key(2), &[])]);
     assert_eq!(verify(&all, None).unwrap().status, Status::Complete);
-    let (_dir, one_left) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    let (_dir, one_left) =
+        signed(vec![acknowledged("cloud", &key(2), &["paris"]), pending("paris")]);
     assert_eq!(verify(&one_left, None).unwrap().status, Status::Partial);
 }
 
@@ -117,7 +121,7 @@ fn a_receipt_without_a_trusted_key_says_so() {
 
 #[test]
 fn a_receipt_with_any_byte_changed_is_refused() {
-    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2), &["paris"]), pending("paris")]);
     for trusted in [None, Some(key(1).public())] {
         for at in 0..text.len() {
             for change in 1..=255 {
@@ -140,7 +144,7 @@ fn a_receipt_with_any_byte_changed_is_refused() {
 
 #[test]
 fn a_store_that_lies_is_caught_by_its_own_ledger() {
-    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2)), pending("paris")]);
+    let (_dir, text) = signed(vec![acknowledged("cloud", &key(2), &["paris"]), pending("paris")]);
     assert_eq!(verify(&resigned(&text, "\"shop\"", "\"shop\""), None), verify(&text, None));
     let commitment = data_encoding::HEXLOWER.encode(&erasure().commitment);
     for (from, to, expected) in [
@@ -192,7 +196,7 @@ fn a_receipt_is_made_from_an_erasure_only() {
     assert_eq!(try_new(&ledger, 19, vec![]), Err(ReceiptError::NotAnErasure));
     let twice = try_new(&ledger, 20, vec![pending("paris"), pending("paris")]);
     assert_eq!(twice, Err(ReceiptError::Repeated(name("paris"))));
-    let signature = acknowledged("paris", &key(2)).signature;
+    let signature = acknowledged("paris", &key(2), &[]).signature;
     let signed_pending = try_new(&ledger, 20, vec![Recipient { signature, ..pending("paris") }]);
     assert_eq!(signed_pending, Err(ReceiptError::PendingSigned(name("paris"))));
     let at = Timestamp::from_millis(i64::MIN);
@@ -201,7 +205,7 @@ fn a_receipt_is_made_from_an_erasure_only() {
     let crowd: Vec<_> = (0..=MAX_RECIPIENTS).map(|i| pending(&format!("store-{i}"))).collect();
     let too_many = try_new(&ledger, 20, crowd.clone());
     assert_eq!(too_many, Err(ReceiptError::TooManyRecipients(MAX_RECIPIENTS + 1)));
-    let most = crowd[1..].iter().map(|r| acknowledged(r.name.as_str(), &key(2))).collect();
+    let most = crowd[1..].iter().map(|r| acknowledged(r.name.as_str(), &key(2), &[])).collect();
     let text = try_new(&ledger, 20, most).unwrap().sign(&key(1));
     assert_eq!(verify(&text, None).unwrap().recipients.len(), MAX_RECIPIENTS);
 }
@@ -218,13 +222,23 @@ fn a_receipt_signed_with_another_key_than_its_ledger_is_refused() {
 }
 
 #[test]
-fn an_acknowledgement_is_for_one_person_and_one_time() {
-    let (at, later) = (Timestamp::from_millis(5), Timestamp::from_millis(6));
-    let signature = acknowledge(&key(2), &[1; 32], at);
-    let check = |person: &[u8; 32], at| {
-        receipt::verify_acknowledgement(&key(2).public(), person, at, &signature).is_ok()
+fn an_acknowledgement_is_for_what_the_receipt_says() {
+    let cloud = key(2);
+    let check = |recipients: Vec<Recipient>| {
+        let (_dir, text) = signed(recipients);
+        let verified = verify(&text, None).unwrap();
+        verified.check_acknowledgement(&name("cloud"), &cloud.public()).is_ok()
     };
-    assert!(check(&[1; 32], at) && !check(&[2; 32], at) && !check(&[1; 32], later));
+    let paris = || acknowledged("cloud", &cloud, &["paris"]);
+    assert!(check(vec![paris(), pending("paris")]));
+    assert!(!check(vec![paris()]), "somebody is kept from the reader");
+    assert!(!check(vec![paris(), pending("nantes")]));
+    let later = Timestamp::from_millis(paris().at.as_millis() + 1);
+    assert!(!check(vec![Recipient { at: later, ..paris() }, pending("paris")]));
+    // This store told the cloud only after it wrote the receipt.
+    let both = || acknowledged("cloud", &cloud, &["lyon", "paris"]);
+    assert!(check(vec![both(), pending("paris")]));
+    assert!(!check(vec![both()]));
 }
 
 /// The trail of two people, of whom one is forgotten.

@@ -1,4 +1,5 @@
 //! What the engine decides, act by act.
+#![allow(clippy::unwrap_used)]
 
 use palmgate_policy::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds,
@@ -136,7 +137,7 @@ impl Store {
         ScanFacts { claim: ClaimPresented::Valid(claim), ..self.facts(intent) }
     }
 
-    fn record(&self, number: u8, purposes: &[Purpose]) -> RecordFacts {
+    fn record(number: u8, purposes: &[Purpose]) -> RecordFacts {
         let consents = purposes.iter().map(|purpose| Consent {
             purpose: *purpose,
             given_at: START,
@@ -343,7 +344,7 @@ fn a_person_found_by_the_cloud_is_local_the_second_time() {
     let claimed = store.claimed(pay(100), 9, Custody::Operator, true);
     let (ticket, _) = store.scan(ScanFacts { ask_cloud: true, ..claimed });
     store.tell(Event::Extracted(ticket, Ok(LIVE)));
-    let record = store.record(9, &[Purpose::Pay, Purpose::Roaming]);
+    let record = Store::record(9, &[Purpose::Pay, Purpose::Roaming]);
     let lease = store.now.after(3 * DAY);
     store.tell(Event::LeaseLoaded(lease));
     let commands = store.tell(Event::Resolved(ticket, Resolved::Found(Box::new(record))));
@@ -368,7 +369,7 @@ fn a_record_without_roaming_or_for_another_claim_is_nobody() {
         let claimed = store.claimed(pay(100), 9, Custody::Operator, true);
         let (ticket, _) = store.scan(ScanFacts { ask_cloud: true, ..claimed });
         store.tell(Event::Extracted(ticket, Ok(LIVE)));
-        let record = Box::new(store.record(number, &purposes));
+        let record = Box::new(Store::record(number, &purposes));
         assert!(not_recognised(&store.tell(Event::Resolved(ticket, Resolved::Found(record)))));
     }
 }
@@ -505,8 +506,8 @@ fn a_clock_that_runs_backwards_brings_nobody_back() {
 fn a_shard_brings_only_roaming_people_and_takes_away_whom_it_removes() {
     let mut store = Store::new(Custody::Operator);
     let people = vec![
-        store.record(20, &[Purpose::Pay, Purpose::Roaming]),
-        store.record(21, &[Purpose::Pay]),
+        Store::record(20, &[Purpose::Pay, Purpose::Roaming]),
+        Store::record(21, &[Purpose::Pay]),
     ];
     let shard = |version, people, removed, store: &Store| Event::ShardOffered {
         version,
@@ -534,7 +535,7 @@ fn a_shard_brings_only_roaming_people_and_takes_away_whom_it_removes() {
 #[test]
 fn an_expired_shard_is_not_taken_over() {
     let mut store = Store::new(Custody::Operator);
-    let people = vec![store.record(20, &[Purpose::Pay, Purpose::Roaming])];
+    let people = vec![Store::record(20, &[Purpose::Pay, Purpose::Roaming])];
     let event = Event::ShardOffered {
         version: 1,
         lease_until: store.now,

@@ -135,19 +135,29 @@ impl Driver {
         self.conversation.forget(|capture| !waiting.contains_key(&capture));
     }
 
+    /// Answers go first: the person waits, and a message that is opened again after a crash answers a
+    /// capture that nobody waits for any more. What is sent waits for the disk, so that no key is
+    /// ever used twice.
     async fn carry_out(&mut self, batch: Batch) {
-        if let Err(error) = self.store(batch.store).await {
-            tracing::error!(%error, "nothing was sent");
-            return self.fail_everybody(error);
-        }
+        let mut rest = Vec::with_capacity(batch.actions.len());
         for action in batch.actions {
             match action {
-                Action::Publish(channel, message) => self.publish(channel, message),
                 Action::Deliver(answer) => {
                     if let Some(reply) = self.waiting.remove(&answer.capture) {
                         drop(reply.send(Ok(answer)));
                     }
                 }
+                other => rest.push(other),
+            }
+        }
+        if let Err(error) = self.store(batch.store).await {
+            tracing::error!(%error, "nothing was sent");
+            return self.fail_everybody(error);
+        }
+        for action in rest {
+            match action {
+                Action::Publish(channel, message) => self.publish(channel, message),
+                Action::Deliver(_) => {}
                 Action::Misunderstand(capture) => {
                     if let Some(reply) = self.waiting.remove(&capture) {
                         let why = "it answered what this version does not know".into();
@@ -253,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_counts_once_the_state_is_on_disk_and_not_before() {
+    async fn an_answer_waits_for_no_disk_and_what_is_sent_does() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("till-1");
         let mut driver = driver(&directory);
@@ -268,8 +278,11 @@ mod tests {
         std::fs::remove_file(directory.join("session.sealed")).unwrap();
         std::fs::create_dir_all(directory.join("session.sealed/in-the-way")).unwrap();
         let (action, answered) = answer(&mut driver);
+        let (reply, waiting) = oneshot::channel();
+        driver.waiting.insert(CaptureId::from_random([2; 16]), reply);
         driver.carry_out(Batch { store: replace(), actions: vec![action] }).await;
-        let refused = answered.await.unwrap().err().unwrap();
+        assert!(answered.await.unwrap().is_ok());
+        let refused = waiting.await.unwrap().err().unwrap();
         assert!(matches!(refused, TerminalError::File { doing: "write", .. }), "{refused}");
     }
 }

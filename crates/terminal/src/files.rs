@@ -38,6 +38,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TerminalError> {
     replace(path, bytes).map_err(TerminalError::file("write", path))
 }
 
+/// Makes a private file of zeros, durably, to be written in place.
+pub(crate) fn create(path: &Path, length: usize) -> io::Result<()> {
+    replace(path, &vec![0; length])
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_added_extension("new");
     remove(&new)?;

@@ -1,17 +1,36 @@
 use crate::{TerminalError, files};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::aead::{Key, Place};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Version of the file's content.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+
+/// Bytes of one slot: a sealed session is about 10 KB.
+const SLOT_BYTES: usize = 64 * 1024;
+/// Bytes in front of the sealed content: its length.
+const HEAD_BYTES: usize = 4;
+
+/// A state with the number of its save.
+type Numbered = (u64, Secret<Vec<u8>>);
 
 /// The MLS session on disk, sealed so that a torn, swapped or damaged file is noticed.
+///
+/// Two slots are written in turn, in place: one synchronous write a save, and a power cut leaves the
+/// older slot whole.
 pub(crate) struct SessionFile {
     path: PathBuf,
     key: Key,
     tenant: Name,
     terminal: Name,
+    /// Saves so far; its parity is the slot.
+    saves: Mutex<u64>,
 }
 
 impl SessionFile {
@@ -35,28 +54,73 @@ impl SessionFile {
             key
         };
         let path = directory.join("session.sealed");
-        Ok(Self { path, key, tenant: tenant.clone(), terminal: terminal.clone() })
+        let (tenant, terminal) = (tenant.clone(), terminal.clone());
+        let file = Self { path, key, tenant, terminal, saves: Mutex::new(0) };
+        let newest = file.newest()?.map_or(0, |(saves, _)| saves);
+        *file.saves() = newest;
+        Ok(file)
     }
 
     /// Replaces the stored session durably.
     pub(crate) fn save(&self, state: &Secret<Vec<u8>>) -> Result<(), TerminalError> {
-        files::write(&self.path, &self.key.seal(&self.place(), state.expose()))
+        let mut saves = self.saves();
+        let number = *saves + 1;
+        let plain = Secret::new([&number.to_be_bytes(), state.expose().as_slice()].concat());
+        let sealed = self.key.seal(&self.place(), plain.expose());
+        self.write(number, &sealed).map_err(TerminalError::file("write", &self.path))?;
+        *saves = number;
+        Ok(())
+    }
+
+    fn write(&self, number: u64, sealed: &[u8]) -> io::Result<()> {
+        if sealed.len() > SLOT_BYTES - HEAD_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the session outgrew its slot",
+            ));
+        }
+        if !self.path.exists() {
+            files::create(&self.path, 2 * SLOT_BYTES)?;
+        }
+        let mut bytes = (sealed.len() as u32).to_be_bytes().to_vec();
+        bytes.extend_from_slice(sealed);
+        let file = File::options().write(true).open(&self.path)?;
+        file.write_all_at(&bytes, number % 2 * SLOT_BYTES as u64)?;
+        file.sync_data()
     }
 
     /// Deletes the stored session durably, if there is one.
     pub(crate) fn delete(&self) -> Result<(), TerminalError> {
+        let _saves = self.saves();
         files::delete(&self.path)
     }
 
     /// The stored session; `None` when there is none or it is damaged, since joining anew costs
     /// less than anything that could be saved of it.
     pub(crate) fn load(&self) -> Result<Option<Secret<Vec<u8>>>, TerminalError> {
-        let Some(sealed) = files::read(&self.path)? else { return Ok(None) };
-        let opened = self.key.open(&self.place(), &sealed);
-        if opened.is_err() {
+        Ok(self.newest()?.map(|(_, state)| state))
+    }
+
+    fn newest(&self) -> Result<Option<Numbered>, TerminalError> {
+        let Some(bytes) = files::read(&self.path)? else { return Ok(None) };
+        let opened = bytes.chunks(SLOT_BYTES).filter_map(|slot| self.open_slot(slot));
+        let newest = opened.max_by_key(|(number, _)| *number);
+        if newest.is_none() {
             tracing::warn!(path = %self.path.display(), "the stored session is damaged: joining anew");
         }
-        Ok(opened.ok())
+        Ok(newest)
+    }
+
+    fn open_slot(&self, slot: &[u8]) -> Option<Numbered> {
+        let (length, rest) = slot.split_first_chunk::<HEAD_BYTES>()?;
+        let sealed = rest.get(..u32::from_be_bytes(*length) as usize)?;
+        let plain = self.key.open(&self.place(), sealed).ok()?;
+        let (number, state) = plain.expose().split_first_chunk::<8>()?;
+        Some((u64::from_be_bytes(*number), Secret::new(state.to_vec())))
+    }
+
+    fn saves(&self) -> MutexGuard<'_, u64> {
+        self.saves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self) -> Vec<u8> {
@@ -93,14 +157,36 @@ mod tests {
         let path = root.path().join("session.sealed");
         open(root.path(), "till-1").save(&Secret::new(b"state".to_vec())).unwrap();
         assert!(open(root.path(), "till-2").load().unwrap().is_none());
+        // The first save lies in the second slot.
+        let used = SLOT_BYTES..SLOT_BYTES + 60;
         let whole = std::fs::read(&path).unwrap();
-        for position in 0..whole.len() {
+        for position in used {
             let mut damaged = whole.clone();
             damaged[position] ^= 1;
             std::fs::write(&path, damaged).unwrap();
-            assert!(open(root.path(), "till-1").load().unwrap().is_none(), "byte {position}");
+            let left = open(root.path(), "till-1").load().unwrap();
+            let sealed = HEAD_BYTES + 12 + 8 + b"state".len() + 16;
+            assert_eq!(left.is_none(), position < SLOT_BYTES + sealed, "byte {position}");
             std::fs::write(&path, &whole[..position]).unwrap();
-            assert!(open(root.path(), "till-1").load().unwrap().is_none(), "cut at {position}");
+            let left = open(root.path(), "till-1").load().unwrap();
+            assert_eq!(left.is_none(), position < SLOT_BYTES + sealed, "cut at {position}");
         }
+    }
+
+    #[test]
+    fn a_torn_save_leaves_the_one_before() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("session.sealed");
+        let file = open(root.path(), "till-1");
+        file.save(&Secret::new(b"one".to_vec())).unwrap();
+        file.save(&Secret::new(b"two".to_vec())).unwrap();
+        assert_eq!(open(root.path(), "till-1").load().unwrap().unwrap().expose(), b"two");
+        let mut torn = std::fs::read(&path).unwrap();
+        torn[20] ^= 1;
+        std::fs::write(&path, torn).unwrap();
+        let file = open(root.path(), "till-1");
+        assert_eq!(file.load().unwrap().unwrap().expose(), b"one");
+        file.save(&Secret::new(b"three".to_vec())).unwrap();
+        assert_eq!(open(root.path(), "till-1").load().unwrap().unwrap().expose(), b"three");
     }
 }

@@ -107,10 +107,14 @@ impl Inner {
             let mut rows = Vec::new();
             let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
             for column in Column::all().filter(|column| !forgotten.contains(column)) {
-                if let Some(value) = self.read(member, column)? {
-                    rows.push(cipher.seal(column, value.expose()));
-                    person.columns |= column.bit();
+                match self.read(member, column) {
+                    Ok(None) => continue,
+                    Ok(Some(value)) => rows.push(cipher.seal(column, value.expose())),
+                    // It stays damaged, but nobody has to keep a purpose because of it.
+                    Err(VaultError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
                 }
+                person.columns |= column.bit();
             }
             self.records.add(Shelf::People, &rows)?;
             change.people.insert(*member, Some(person));

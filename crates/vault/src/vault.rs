@@ -124,14 +124,14 @@ impl Vault {
     /// for history past its time; with no column named, only earlier values go. Durable.
     ///
     /// # Errors
-    /// [`UnknownMember`](VaultError::UnknownMember); a damaged column; the disk or the keeper.
+    /// [`UnknownMember`](VaultError::UnknownMember); the disk or the keeper failed.
     pub fn forget_columns(&self, people: &[(MemberId, Vec<Column>)]) -> Result<(), VaultError> {
         self.lock()?.forget_columns(people)
     }
 
     /// New keys for all terminals, the store's state and the outbox, in one change of the root: what
     /// was overwritten or removed there before cannot be opened from then on. Call it once a day;
-    /// it takes two syncs a terminal. Durable.
+    /// it takes one sync a terminal. Durable.
     ///
     /// # Errors
     /// The disk or the keeper failed.

@@ -361,7 +361,7 @@ impl Story {
         let index = self.enrolled[0];
         let file = self.directory.path().join("control");
         std::fs::write(&file, [phone(index).as_bytes(), self.pictures[index].bytes()].concat())?;
-        let searched = search::search(&[file.clone()], &[], canaries)?;
+        let searched = search::search(std::slice::from_ref(&file), &[], canaries)?;
         std::fs::remove_file(file)?;
         let detail = format!("{} of 2 planted traces found", searched.found.len());
         self.note("the search finds planted traces", searched.found.len() == 2, &detail);

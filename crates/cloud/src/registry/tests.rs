@@ -13,7 +13,7 @@ use palmgate_protocol::{
 };
 use palmgate_seal::{envelope::SealingKey, shard, sign::VerifyingKey};
 use people::{Person, purposes};
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Mutex, time::Duration};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_hours(1);
@@ -60,6 +60,12 @@ impl World {
         let hello = Hello { seal_key: key.public().0, verify_key: [7; 32] };
         self.registry().hello(&name, &hello, 0).unwrap();
         Gateway { name, key, held: None, members: BTreeSet::new() }
+    }
+
+    /// The same box, with nothing applied.
+    fn copy(gateway: &Gateway) -> Gateway {
+        let key = OpeningKey::from_bytes(gateway.key.to_bytes().expose()).unwrap();
+        Gateway { name: gateway.name.clone(), key, held: None, members: BTreeSet::new() }
     }
 
     fn matcher(&self) -> SealingKey {
@@ -365,6 +371,37 @@ fn a_replaced_box_begins_with_a_whole_shard_and_its_own_keys() {
 }
 
 #[test]
+fn no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is() {
+    let world = World::new();
+    let lyon = world.store("lyon");
+    let people: Vec<_> = (0..200).map(|_| Person::new()).collect();
+    for person in &people {
+        world.enrol(&lyon, person, pay_and_roam(), START.after(DAY));
+    }
+    let erased = Mutex::new(BTreeSet::new());
+    let fetch_whole = || {
+        let mut other = World::copy(&lyon);
+        loop {
+            let before = erased.lock().unwrap().clone();
+            other.held = None;
+            assert!(other.fetch(&world, START));
+            assert!(before.is_disjoint(&other.members));
+            if before.len() == people.len() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let fetching = scope.spawn(fetch_whole);
+        for person in &people {
+            world.erase(&lyon, person, START);
+            erased.lock().unwrap().insert(*person.member.as_bytes());
+        }
+        fetching.join().unwrap();
+    });
+}
+
+#[test]
 fn random_histories_agree_with_a_model() {
     let mut world = World::new();
     let mut stores = [world.store("lyon"), world.store("paris"), world.store("lille")];
@@ -407,40 +444,4 @@ fn random_histories_agree_with_a_model() {
         world.registry().applied(&store.name, store.held.unwrap().0).unwrap();
     }
     assert_eq!(world.registry().counts().unwrap().unconfirmed_removals, 0);
-}
-
-#[test]
-#[ignore]
-fn measure() {
-    use std::time::Instant;
-    let mut world = World::new();
-    let mut lyon = world.store("lyon");
-    let people: Vec<_> = (0..20000).map(|_| Person::new()).collect();
-    let t = Instant::now();
-    for person in &people {
-        world.enrol(&lyon, person, pay_and_roam(), START.after(DAY));
-    }
-    eprintln!("register each {:?}", t.elapsed() / 20000);
-    let t = Instant::now();
-    let b = world.registry().shard(&lyon.name, 0, START).unwrap().unwrap();
-    eprintln!("whole shard {:?} {} bytes", t.elapsed(), b.len());
-    let t = Instant::now();
-    lyon.apply(&world, &b);
-    eprintln!("applied {:?}", t.elapsed());
-    let t = Instant::now();
-    for person in &people[..10] {
-        world.erase(&lyon, person, START);
-    }
-    eprintln!("erase each {:?}", t.elapsed() / 10);
-    let t = Instant::now();
-    lyon.fetch(&world, START);
-    eprintln!("delta {:?}", t.elapsed());
-    let t = Instant::now();
-    for person in &people[20..120] {
-        assert!(world.is_found(&lyon, person, START));
-    }
-    eprintln!("resolve each {:?}", t.elapsed() / 100);
-    let t = Instant::now();
-    world.reopen(START);
-    eprintln!("reopen {:?}", t.elapsed());
 }

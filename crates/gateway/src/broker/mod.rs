@@ -67,8 +67,8 @@ impl Default for Limits {
         Self {
             clients: 256,
             clients_per_address: 256,
-            handshakes: 256,
-            handshakes_per_address: 64,
+            handshakes: 512,
+            handshakes_per_address: 256,
             handshake_deadline: Duration::from_secs(3),
             connect_deadline: Duration::from_secs(5),
             keep_alive_min: Duration::from_secs(5),

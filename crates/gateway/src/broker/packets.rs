@@ -48,7 +48,11 @@ fn decode(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>, Reason> {
     let qos = check_first(first)?;
     match v4::check(buffer.iter(), max) {
         Ok(_) => {}
-        Err(Error::InsufficientBytes(_)) => return Ok(None),
+        Err(Error::InsufficientBytes(missing)) => {
+            // Just what is missing: a payload keeps its whole buffer alive in the router's log.
+            buffer.reserve(missing);
+            return Ok(None);
+        }
         Err(Error::PayloadSizeLimitExceeded(_)) => return Err(Reason::TooLarge),
         Err(_) => return Err(Reason::Malformed),
     }

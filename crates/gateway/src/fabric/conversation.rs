@@ -111,7 +111,6 @@ impl Conversation {
         }
         self.joins.push_back(admitted.reference);
         self.session = Some(admitted.session);
-        self.remembered.clear();
         if self.persist().await {
             self.publish(Channel::Welcome, admitted.welcome).await;
             tracing::info!(terminal = %self.terminal, "joined");

@@ -160,6 +160,19 @@ fn a_row_that_vanished_is_damage_and_not_absence() {
 }
 
 #[test]
+fn a_damaged_column_keeps_nobody_from_withdrawing_another() {
+    let machine = furnished();
+    let vault = machine.open();
+    vault.inspect(|inner| {
+        inner.records.remove_all(crate::records::Shelf::People, b"", |_| true).unwrap();
+    });
+    vault.forget_columns(&[(member(1), vec![TEMPLATE])]).unwrap();
+    assert!(read(&vault, 1, TEMPLATE).is_none());
+    let profile = vault.read(&member(1), Column::Profile);
+    assert!(matches!(profile, Err(VaultError::Damaged { .. })));
+}
+
+#[test]
 fn swapped_rows_do_not_open() {
     let machine = furnished();
     let vault = machine.open();
