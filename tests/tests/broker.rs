@@ -55,7 +55,7 @@ async fn a_real_mosquitto_with_the_shipped_rules_takes_the_embedded_brokers_plac
     let body = scene.present(&other, &shopper, pay(100), None).await?;
     assert!(accepted(&body), "{body:?}");
     drop(other);
-    let mut spy = Spy::paired(&scene, "till-2", port).await?;
+    let mut spy = Spy::paired(&scene, "till-2", port)?;
     spy.subscribe("palmgate/1/kiosk-1/down").await?;
     spy.subscribe("#").await?;
     scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
@@ -113,7 +113,7 @@ impl Spy {
     }
 
     /// With the certificate of a real terminal of the scene.
-    async fn paired(scene: &Scene, terminal: &str, port: u16) -> Result<Self> {
+    fn paired(scene: &Scene, terminal: &str, port: u16) -> Result<Self> {
         let directory = scene.directory.path().join(format!("terminal-{terminal}"));
         let identity = terminal_identity(&directory)?;
         let tls = pki::client_config(Some(&identity), identity.authority_der())?;
@@ -201,11 +201,11 @@ async fn a_rogue_client_reaches_nothing_and_others_do_not_notice() -> Result<()>
     assert!(!renamed.connects().await, "a client id that the certificate does not name");
 
     for other in ["palmgate/1/kiosk-1/up", "palmgate/1/kiosk-1/down", topic::HEALTH, "elsewhere"] {
-        let mut spy = Spy::paired(&scene, "till-2", port).await?;
+        let mut spy = Spy::paired(&scene, "till-2", port)?;
         assert!(spy.connects().await);
         assert!(!spy.publishes(other, vec![0; 10]).await, "{other}");
     }
-    let mut spy = Spy::paired(&scene, "till-2", port).await?;
+    let mut spy = Spy::paired(&scene, "till-2", port)?;
     assert!(spy.connects().await);
     spy.subscribe("palmgate/1/kiosk-1/down").await?;
     spy.subscribe("palmgate/#").await?;
@@ -214,7 +214,7 @@ async fn a_rogue_client_reaches_nothing_and_others_do_not_notice() -> Result<()>
     assert!(!spy.hears_anything().await);
 
     scene.store.control.revoke("till-2").await?;
-    let mut revoked = Spy::paired(&scene, "till-2", port).await?;
+    let mut revoked = Spy::paired(&scene, "till-2", port)?;
     assert!(!revoked.connects().await, "a revoked certificate");
     Ok(())
 }
@@ -237,7 +237,7 @@ async fn rubbish_on_every_topic_is_named_in_the_log_and_disturbs_nobody() -> Res
     let port = scene.store.broker.port();
     drop(scene.store.terminal("till-2", &["pay"], false).await?);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut rogue = Spy::paired(&scene, "till-2", port).await?;
+    let mut rogue = Spy::paired(&scene, "till-2", port)?;
     assert!(rogue.connects().await);
     for channel in ["join", "up"] {
         let topic = format!("palmgate/1/till-2/{channel}");

@@ -31,8 +31,7 @@ async fn killed_at_ten_random_moments_nothing_acknowledged_is_lost_and_nobody_er
 -> Result<()> {
     let mut scene = Scene::alone(Custody::Operator).await?;
     let (mut enrolled, mut erased) = (Vec::new(), Vec::new());
-    let mut next = 0;
-    for round in 0..10u64 {
+    for (next, round) in (0..10u64).enumerate() {
         let wait = Duration::from_millis(u64::from(palmgate_seal::random::bytes::<1>()[0]) * 6);
         let (kiosk, enrolment) = (scene.kiosk.clone(), scene.enrolment(next, &[Purpose::Pay]));
         let enrols = tokio::spawn(async move { kiosk.enrol(enrolment).await });
@@ -51,14 +50,13 @@ async fn killed_at_ten_random_moments_nothing_acknowledged_is_lost_and_nobody_er
             Ok(AnswerBody::Enrolled { .. }) => enrolled.push(next),
             other => println!("round {round}: enrolment {next} was not acknowledged: {other:?}"),
         }
-        next += 1;
         match erases.await? {
             Some((index, Ok(answer))) => match answer.body {
                 AnswerBody::Erased { .. } => erased.push(index),
                 _ => println!("round {round}: an erasure was not acknowledged"),
             },
             Some((_, Err(error))) => {
-                println!("round {round}: an erasure was not answered: {error}")
+                println!("round {round}: an erasure was not answered: {error}");
             }
             None => {}
         }

@@ -78,6 +78,12 @@ async fn serve(config: Config) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+    if !config.development.root_in_file {
+        tracing::warn!(
+            "the root key lies in a file: a copy of the disk opens everything; \
+             development.root_in_file = true acknowledges it"
+        );
+    }
     let gateway = match run::run(config.options).await {
         Ok(gateway) => gateway,
         Err(error) => {

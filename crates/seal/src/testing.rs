@@ -1,4 +1,8 @@
 //! What the tests of several modules need.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "openmls looks at the system clock, so the tests must"
+)]
 
 use crate::pki::{Authority, Identity, Role};
 use palmgate_protocol::{DAY, Name, Timestamp};

@@ -105,7 +105,7 @@ pub(super) fn days(value: &DeValue<'_>, most: u64, rule: &Rule) -> Checked<Durat
 pub(super) fn path(value: &DeValue<'_>) -> Checked<PathBuf> {
     let path = value.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
     path.ok_or_else(|| {
-        Wanted::new("an absolute path", "start it with /, for example \"/var/lib/palmgated\"")
+        Wanted::new("an absolute path", "start it with /, for example \"/var/lib/palmgate\"")
     })
 }
 

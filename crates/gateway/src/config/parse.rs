@@ -17,7 +17,7 @@ use std::{
 };
 use toml::de::DeValue;
 
-const STATE_DIRECTORY: &str = "/var/lib/palmgated";
+const STATE_DIRECTORY: &str = "/var/lib/palmgate";
 const LANGUAGE: &str = "en";
 const PUBLIC_HOST: &str = "localhost";
 const BROKER_PORT: u16 = 8883;

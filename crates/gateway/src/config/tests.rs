@@ -227,7 +227,7 @@ public_host = "10.0.0.7"
 kind = "external"
 host = "10.0.0.8"
 [cloud]
-identity = "/etc/palmgated/bundle"
+identity = "/etc/palmgate/bundle"
 region = "fr"
 timeout_ms = 500
 [development]

@@ -194,6 +194,18 @@ fn forgetting_a_column_cut_off_anywhere_keeps_the_others() {
 }
 
 #[test]
+fn a_box_without_state_forgets_a_column_just_as_safely() {
+    let base = Machine::new();
+    base.open().insert(vec![person(1)]).unwrap();
+    let forget = |vault: &Vault| vault.forget_columns(&[(member(1), vec![TEMPLATE])]);
+    at_every_step(&base, 10, forget, |vault, acknowledged, place| {
+        assert_eq!(read(vault, 1, Column::Profile).unwrap(), value(1, Column::Profile), "{place}");
+        assert_eq!(read(vault, 1, TEMPLATE).is_some(), is_whole(vault, 1), "{place}");
+        assert!(!(acknowledged && is_whole(vault, 1)), "{place}");
+    });
+}
+
+#[test]
 fn a_renewal_cut_off_anywhere_loses_nothing() {
     at_every_step(&furnished(), 15, Vault::renew, |vault, _, place| {
         assert!(is_furnished(vault) && is_whole(vault, 1), "{place}");

@@ -173,18 +173,27 @@ fn a_damaged_column_keeps_nobody_from_withdrawing_another() {
 }
 
 #[test]
-fn swapped_rows_do_not_open() {
+fn a_row_moved_to_another_place_does_not_open() {
+    use crate::{people::PersonCipher, records::Shelf};
     let machine = furnished();
     let vault = machine.open();
     vault.inspect(|inner| {
-        use crate::{people::PersonCipher, records::Shelf};
-        let (tenant, one) = (tenant(), member(1));
-        let cipher = PersonCipher::new(&tenant, &one, &inner.table.people[&one].seed);
-        let place = |column| cipher.place(column);
-        let profile = inner.records.get(Shelf::People, &place(Column::Profile)).unwrap().unwrap();
-        inner.records.put(Shelf::People, &[(place(TEMPLATE), profile)]).unwrap();
+        let tenant = tenant();
+        let place = |number, column| {
+            let member = member(number);
+            let seed = &inner.table.people[&member].seed;
+            PersonCipher::new(&tenant, &member, seed).place(column)
+        };
+        let profile =
+            inner.records.get(Shelf::People, &place(1, Column::Profile)).unwrap().unwrap();
+        for to in [place(1, Column::CardToken), place(1, TEMPLATE), place(2, Column::Profile)] {
+            inner.records.put(Shelf::People, &[(to, profile.clone())]).unwrap();
+        }
     });
-    assert!(matches!(vault.read(&member(1), TEMPLATE), Err(VaultError::Damaged { .. })));
+    for (number, column) in [(1, Column::CardToken), (1, TEMPLATE), (2, Column::Profile)] {
+        let refused = vault.read(&member(number), column);
+        assert!(matches!(refused, Err(VaultError::Damaged { .. })));
+    }
 }
 
 /// sled notices less than we do: the least is that it never invents a value.
