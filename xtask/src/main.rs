@@ -32,7 +32,8 @@ fn test() -> Result<(), String> {
     lint()?;
     // The stories start the built programs.
     step("build", "cargo", &["build", "--release", "--workspace"])?;
-    step("tests and stories", "cargo", &["test", "--release", "--workspace"])
+    let everything = ["test", "--release", "--workspace", "--no-fail-fast"];
+    step("tests and stories", "cargo", &everything)
 }
 
 fn lint() -> Result<(), String> {

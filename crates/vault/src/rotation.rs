@@ -193,7 +193,7 @@ impl Inner {
             Ok(()) => self.untidy = was_untidy,
             Err(error) => tracing::warn!(%error, "cleaning up after a change of the root failed"),
         }
-        space::keep(&self.reserve(), self.space_for_erasure());
+        space::keep(&self.disk, &self.reserve(), self.space_for_erasure());
         Ok(())
     }
 

@@ -175,24 +175,26 @@ fn a_damaged_column_keeps_nobody_from_withdrawing_another() {
 #[test]
 fn a_row_moved_to_another_place_does_not_open() {
     use crate::{people::PersonCipher, records::Shelf};
+    let for_another_purpose = Column::Template(Purpose::Loyalty, Hand::Left);
+    let moves = [
+        ((1, Column::Profile), (1, Column::CardToken)),
+        ((1, Column::Profile), (2, Column::Profile)),
+        ((1, TEMPLATE), (1, for_another_purpose)),
+    ];
     let machine = furnished();
     let vault = machine.open();
-    vault.inspect(|inner| {
-        let tenant = tenant();
-        let place = |number, column| {
-            let member = member(number);
-            let seed = &inner.table.people[&member].seed;
-            PersonCipher::new(&tenant, &member, seed).place(column)
-        };
-        let profile =
-            inner.records.get(Shelf::People, &place(1, Column::Profile)).unwrap().unwrap();
-        for to in [place(1, Column::CardToken), place(1, TEMPLATE), place(2, Column::Profile)] {
-            inner.records.put(Shelf::People, &[(to, profile.clone())]).unwrap();
-        }
-    });
-    for (number, column) in [(1, Column::CardToken), (1, TEMPLATE), (2, Column::Profile)] {
-        let refused = vault.read(&member(number), column);
-        assert!(matches!(refused, Err(VaultError::Damaged { .. })));
+    for (from, to) in moves {
+        vault.inspect(|inner| {
+            let tenant = tenant();
+            let place = |(number, column)| {
+                let member = member(number);
+                let seed = &inner.table.people[&member].seed;
+                PersonCipher::new(&tenant, &member, seed).place(column)
+            };
+            let row = inner.records.get(Shelf::People, &place(from)).unwrap().unwrap();
+            inner.records.put(Shelf::People, &[(place(to), row)]).unwrap();
+        });
+        assert!(matches!(vault.read(&member(to.0), to.1), Err(VaultError::Damaged { .. })));
     }
 }
 

@@ -1,6 +1,6 @@
 SUMMARY = "Palmgate gateway: recognises consenting shoppers' palms on the premises"
 LICENSE = "Apache-2.0"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=87a30e5cfa12d1ab9ada4fb6f3feed4b"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
 # The layer lies in the source tree that it builds.
 inherit externalsrc cargo systemd useradd
