@@ -3,15 +3,19 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use palmgate_protocol::Secret;
 
 use crate::error::VaultError;
+
+const POLL_EVERY: Duration = Duration::from_millis(5);
 
 /// One change of the file system.
 pub(crate) enum Step<'a> {
@@ -169,6 +173,24 @@ pub(crate) fn names(directory: &Path) -> Result<Vec<String>, VaultError> {
     };
     let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
     entries.map(|entry| entry.map(name).map_err(at("list", directory))).collect()
+}
+
+/// Takes the lock of a file, waiting so long for its holder to let go.
+pub(crate) fn lock(file: &File, path: &Path, patience: Duration) -> Result<(), VaultError> {
+    let mut left = patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(at("lock", path)(error)),
+            Err(TryLockError::WouldBlock) if left.is_zero() => {
+                return Err(VaultError::InUse { path: path.to_path_buf() });
+            }
+            Err(TryLockError::WouldBlock) => {
+                sleep(POLL_EVERY);
+                left = left.saturating_sub(POLL_EVERY);
+            }
+        }
+    }
 }
 
 /// Says what was tried and where.

@@ -17,13 +17,12 @@ use crate::{
     records::{Records, Shelf},
     root::{Root, RootKeeper},
     slots::{MAX_STATE_BYTES, Slots},
+    space,
     store::StoreCipher,
     tombstones::Tombstones,
     vault::{MAX_PEOPLE, MAX_VALUE_BYTES},
 };
 
-/// Bytes kept free for erasures, besides twice the size of the key table.
-const KEPT_FREE: u64 = 4 * 1024 * 1024;
 /// People, or single rows, that are written in one go.
 const ROWS_AT_ONCE: usize = 256;
 
@@ -209,19 +208,8 @@ impl Inner {
         self.check_space()
     }
 
-    /// sled does not recover from a full disk without a restart, and an erasure needs room for a
-    /// second key table: so the last space is refused to everything else.
     fn check_space(&self) -> Result<(), VaultError> {
-        let needed = self.space_for_erasure();
-        let available = self.disk.available(&self.directory)?;
-        if available < needed {
-            return Err(VaultError::DiskFull { path: self.directory.clone(), available, needed });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn space_for_erasure(&self) -> u64 {
-        KEPT_FREE + 2 * self.table.bytes()
+        space::check(&self.disk, &self.directory, space::needed(&self.table))
     }
 
     pub(crate) fn key_files(&self) -> KeyFiles<'_> {

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use palmgate_protocol::Name;
@@ -72,6 +73,8 @@ impl Inner {
         if provisioned && !records.join("db").exists() {
             return Err(VaultError::Missing { path: records.join("db"), remedy: START_ANEW });
         }
+        // sled writes when it opens.
+        space::make_room(&disk, place.directory, space::needed(&table))?;
         Ok(Self {
             directory: place.directory.to_path_buf(),
             keys: place.keys.clone(),
@@ -111,7 +114,7 @@ impl Inner {
         self.remove_leftovers()?;
         let count = self.outbox().numbers().try_fold(0, |count, number| number.map(|_| count + 1));
         self.outbox_entries = count?;
-        space::keep(&self.reserve(), self.space_for_erasure());
+        space::keep(&self.disk, &self.directory, space::needed(&self.table));
         Ok(self)
     }
 
@@ -142,10 +145,6 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn reserve(&self) -> PathBuf {
-        self.directory.join("reserve")
-    }
-
     fn tidy_mark(&self) -> PathBuf {
         self.directory.join("tidy")
     }
@@ -170,11 +169,9 @@ impl Place<'_> {
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(false).mode(0o600);
         let file = options.open(&path).map_err(at("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(VaultError::InUse { path }),
-            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
-        }
+        // A process that this one is just starting holds it, too, until it has its own program.
+        disk::lock(&file, &path, Duration::from_secs(1))?;
+        Ok(file)
     }
 
     /// Whether the vault was set up before; the format file is the last thing that is written then.

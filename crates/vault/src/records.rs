@@ -6,16 +6,15 @@
 //! segments are large, so that no page gets there.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     path::{Path, PathBuf},
-    thread::sleep,
     time::Duration,
 };
 
 use sled::{Batch, Db, IVec, Tree};
 
 use crate::{
-    disk::{Disk, at},
+    disk::{Disk, at, lock},
     error::VaultError,
 };
 
@@ -25,8 +24,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const REMOVED_AT_ONCE: usize = 1_024;
-const CLOSING_POLLS: usize = 2_000;
-const POLL_EVERY: Duration = Duration::from_millis(5);
+const CLOSING_TAKES: Duration = Duration::from_secs(10);
 const SYNC_EVERY_MILLIS: u64 = 1_000;
 
 /// Which tree a value is in.
@@ -52,7 +50,12 @@ impl Records {
     /// Opens or creates the store in its own directory.
     pub(crate) fn open(path: PathBuf, disk: Disk) -> Result<Self, VaultError> {
         let failed = |source| VaultError::Records { path: path.clone(), source };
-        wait_until_free(&path.join("db"))?;
+        let log = path.join("db");
+        if let Ok(earlier) = File::open(&log) {
+            // sled lets go of its file some time after its drop.
+            lock(&earlier, &log, CLOSING_TAKES)?;
+            earlier.unlock().map_err(at("unlock", &log))?;
+        }
         let db = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -62,7 +65,6 @@ impl Records {
             .map_err(failed)?;
         let people = db.open_tree("people").map_err(failed)?;
         let store = db.open_tree("store").map_err(failed)?;
-        let log = path.join("db");
         let file = File::open(&log).map_err(at("open", &log))?;
         Ok(Self { path, disk, db, people, store, file })
     }
@@ -198,19 +200,6 @@ impl Records {
         let path = self.path.clone();
         move |source| VaultError::Records { path: path.clone(), source }
     }
-}
-
-/// Waits for an earlier store of this process: sled lets go of its file some time after its drop.
-fn wait_until_free(log: &Path) -> Result<(), VaultError> {
-    for _ in 0..CLOSING_POLLS {
-        let Ok(file) = File::open(log) else { return Ok(()) };
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) => sleep(POLL_EVERY),
-            Err(TryLockError::Error(error)) => return Err(at("lock", log)(error)),
-        }
-    }
-    Err(VaultError::InUse { path: log.into() })
 }
 
 /// Adds the pieces of a value to a batch and says how many there are.

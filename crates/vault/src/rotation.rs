@@ -193,7 +193,7 @@ impl Inner {
             Ok(()) => self.untidy = was_untidy,
             Err(error) => tracing::warn!(%error, "cleaning up after a change of the root failed"),
         }
-        space::keep(&self.disk, &self.reserve(), self.space_for_erasure());
+        space::keep(&self.disk, &self.directory, space::needed(&self.table));
         Ok(())
     }
 
@@ -224,11 +224,7 @@ impl Inner {
         }
     }
 
-    /// Gives up the reserve when the disk is full, so that forgetting goes on.
     fn make_room(&self) -> Result<(), VaultError> {
-        if self.disk.available(&self.directory)? < self.space_for_erasure() {
-            self.disk.remove(&self.reserve())?;
-        }
-        Ok(())
+        space::make_room(&self.disk, &self.directory, space::needed(&self.table))
     }
 }
