@@ -101,9 +101,13 @@ impl Gateway {
     /// Fetches and applies a shard; `false` when there is none.
     fn fetch(&mut self, world: &World, now: Timestamp) -> bool {
         let held = self.held.map_or(0, |(version, _)| version);
-        let Some(bytes) = world.registry().shard(&self.name, held, now).unwrap() else {
-            return false;
-        };
+        let asked = || world.registry().shard(&self.name, held, now);
+        // A busy cloud is asked again, as gateways do.
+        let mut answer = asked();
+        while matches!(answer, Err(Problem::Busy)) {
+            answer = asked();
+        }
+        let Some(bytes) = answer.unwrap() else { return false };
         self.apply(world, &bytes);
         true
     }

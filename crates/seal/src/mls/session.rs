@@ -81,7 +81,9 @@ impl Session {
 
     /// Everything that [`Session::restore`] needs, to be kept sealed under a key of its own.
     pub fn state(&self) -> Secret<Vec<u8>> {
-        self.store.snapshot(self.group.group_id().as_slice())
+        let content = self.store.snapshot(self.group.group_id().as_slice());
+        let digest = crate::sha256(content.expose());
+        Secret::new([digest.as_slice(), content.expose()].concat())
     }
 
     /// Continues from the last [`Session::state`]; an older one leads to refused messages.
@@ -90,7 +92,13 @@ impl Session {
     /// [`MlsError::State`] when the state is unreadable or of another identity;
     /// [`MlsError::Over`] when the session had ended.
     pub fn restore(state: &[u8], identity: &Identity) -> Result<Self, MlsError> {
-        let (store, group) = Store::restore(state)?;
+        // openmls trusts what it reads from its store: damage must not get that far.
+        let (digest, content) =
+            state.split_first_chunk::<32>().ok_or(MlsError::state("it is cut"))?;
+        if crate::sha256(content) != *digest {
+            return Err(MlsError::state("it is damaged"));
+        }
+        let (store, group) = Store::restore(content)?;
         let group = MlsGroup::load(store.storage(), &GroupId::from_slice(&group))
             .map_err(MlsError::state)?
             .ok_or(MlsError::Over)?;
