@@ -70,7 +70,7 @@ async fn check(scene: &Scene, enrolled: &[usize], erased: &[usize], round: u64) 
     for (people, wanted) in [(enrolled, true), (erased, false)] {
         for index in people {
             let mut known = false;
-            for seed in 0..4 {
+            for seed in 0..8 {
                 let frames = scene.pictures[*index].other_frames(500 + seed);
                 let hand = palmgate_terminal::Presentation { frames, ..Default::default() };
                 known |= accepted(&scene.kiosk.scan(pay(100), hand).await?.body);
