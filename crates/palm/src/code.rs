@@ -2,6 +2,8 @@
 //! directions (the bank of BOCV, Guo et al. 2009), on the locally normalised region.
 
 use crate::region::{self, Region};
+use pulp::{Arch, Simd, WithSimd};
+use std::sync::LazyLock;
 use zeroize::Zeroizing;
 
 /// Pixels of a side of the normalised region.
@@ -35,31 +37,70 @@ impl Normalised {
     }
 }
 
+/// Half of a kernel's places: the other half mirrors it about the last one, the centre.
+const HALF: usize = KERNEL * KERNEL / 2 + 1;
+
 impl Responses {
     pub(crate) fn of(image: &Normalised) -> Self {
         let padded = padded(&image.0);
         let mut responses = Zeroizing::new(vec![0.0; SIDE * SIDE * DIRECTIONS]);
-        let mut row_sums = Zeroizing::new([0.0; SIDE]);
-        for direction in 0..DIRECTIONS {
-            let kernel = gabor(direction);
-            for row in 0..SIDE {
-                row_sums.fill(0.0);
-                for (offset, weights) in kernel.chunks_exact(KERNEL).enumerate() {
-                    let line = &padded[(row + offset) * PADDED..][..PADDED];
-                    for (shift, weight) in weights.iter().enumerate() {
-                        for (sum, value) in row_sums.iter_mut().zip(&line[shift..]) {
-                            *sum += weight * value;
-                        }
-                    }
-                }
-                for (column, sum) in row_sums.iter().enumerate() {
-                    responses[(row * SIDE + column) * DIRECTIONS + direction] = -sum;
-                }
-            }
-        }
+        Arch::new().dispatch(Lines { padded: &padded, responses: &mut responses });
         Self(responses)
     }
 }
+
+/// The sums under all kernels at every pixel, negated.
+struct Lines<'a> {
+    padded: &'a [f32],
+    responses: &'a mut [f32],
+}
+
+impl WithSimd for Lines<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const LAST: usize = (KERNEL - 1) * (PADDED + 1);
+        for row in 0..SIDE {
+            for column in (0..SIDE).step_by(S::F32_LANES) {
+                let from = &self.padded[row * PADDED + column..];
+                let mut sums = [simd.splat_f32s(0.0); DIRECTIONS];
+                // A line kernel looks the same after half a turn: two pixels that lie opposite each
+                // other are added before they are weighted.
+                for (place, weights) in WEIGHTS.iter().enumerate() {
+                    let at = place / KERNEL * PADDED + place % KERNEL;
+                    let both = simd.add_f32s(load::<S>(from, at), load::<S>(from, LAST - at));
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        // Not fused: every machine gets the same bits.
+                        *sum = simd.add_f32s(*sum, simd.mul_f32s(both, simd.splat_f32s(*weight)));
+                    }
+                }
+                let out = &mut self.responses[(row * SIDE + column) * DIRECTIONS..];
+                for (direction, sum) in sums.iter().enumerate() {
+                    let sums: &[f32] = pulp::bytemuck::cast_slice(std::slice::from_ref(sum));
+                    for (shift, value) in sums.iter().enumerate() {
+                        out[shift * DIRECTIONS + direction] = -value;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As many values as the machine works on at once, from `at` on.
+#[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
+#[inline(always)]
+fn load<S: Simd>(values: &[f32], at: usize) -> S::f32s {
+    S::as_simd_f32s(&values[at..at + S::F32_LANES]).0[0]
+}
+
+/// The first half of every kernel, place by place; the centre, which is added to itself, halved.
+static WEIGHTS: LazyLock<[[f32; DIRECTIONS]; HALF]> = LazyLock::new(|| {
+    let kernels: [[f32; KERNEL * KERNEL]; DIRECTIONS] = std::array::from_fn(gabor);
+    let share = |place: usize| if place == HALF - 1 { 0.5 } else { 1.0 };
+    std::array::from_fn(|place| kernels.each_ref().map(|kernel| kernel[place] * share(place)))
+});
 
 /// A zero-mean line kernel of unit absolute sum.
 fn gabor(direction: usize) -> [f32; KERNEL * KERNEL] {
@@ -114,31 +155,51 @@ fn padded(image: &[f32]) -> Zeroizing<Vec<f32>> {
 
 /// Gaussian blur of standard deviation [`LOCALITY`] with mirrored borders.
 fn blurred(image: &[f32]) -> Zeroizing<Vec<f32>> {
-    const RADIUS: usize = 18;
+    let mut out = Zeroizing::new(vec![0.0; SIDE * SIDE]);
+    Arch::new().dispatch(Columns { image, out: &mut out });
+    let mut back = Zeroizing::new(vec![0.0; SIDE * SIDE]);
+    Arch::new().dispatch(Columns { image: &out, out: &mut back });
+    back
+}
+
+/// Blurs down the columns and hands back the transpose.
+struct Columns<'a> {
+    image: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Columns<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for row in 0..SIDE {
+            for column in (0..SIDE).step_by(S::F32_LANES) {
+                let mut sum = simd.splat_f32s(0.0);
+                for (offset, weight) in BLUR.iter().enumerate() {
+                    let from = mirrored(row + offset, RADIUS) * SIDE + column;
+                    let values = load::<S>(self.image, from);
+                    sum = simd.add_f32s(sum, simd.mul_f32s(values, simd.splat_f32s(*weight)));
+                }
+                let sums: &[f32] = pulp::bytemuck::cast_slice(std::slice::from_ref(&sum));
+                for (shift, value) in sums.iter().enumerate() {
+                    self.out[(column + shift) * SIDE + row] = *value;
+                }
+            }
+        }
+    }
+}
+
+/// Pixels on either side that a blur looks at.
+const RADIUS: usize = 18;
+
+static BLUR: LazyLock<[f32; 2 * RADIUS + 1]> = LazyLock::new(|| {
     let weights: [f32; 2 * RADIUS + 1] =
         std::array::from_fn(|i| (-((i as f32 - RADIUS as f32) / LOCALITY).powi(2) / 2.0).exp());
     let sum: f32 = weights.iter().sum();
-    let weights = weights.map(|weight| weight / sum);
-    // One direction, then the other: a pass blurs down the columns and hands back the transpose.
-    let pass = |image: &[f32]| {
-        let mut out = Zeroizing::new(vec![0.0; SIDE * SIDE]);
-        let mut line = [0.0; SIDE];
-        for row in 0..SIDE {
-            line.fill(0.0);
-            for (offset, weight) in weights.iter().enumerate() {
-                let from = mirrored(row + offset, RADIUS);
-                for (sum, value) in line.iter_mut().zip(&image[from * SIDE..][..SIDE]) {
-                    *sum += weight * value;
-                }
-            }
-            for (column, value) in line.iter().enumerate() {
-                out[column * SIDE + row] = *value;
-            }
-        }
-        out
-    };
-    pass(&pass(image))
-}
+    weights.map(|weight| weight / sum)
+});
 
 #[cfg(test)]
 mod tests {
@@ -167,6 +228,24 @@ mod tests {
             let best = (0..DIRECTIONS).max_by(|a, b| here[*a].total_cmp(&here[*b])).unwrap();
             assert_eq!(best, direction);
             assert!(here[best] > 0.0);
+        }
+    }
+
+    #[test]
+    fn tiles_say_what_whole_kernels_say_place_by_place() {
+        let values: Vec<f32> = (0..SIDE * SIDE).map(|i| ((i * 7919 % 1009) as f32).sin()).collect();
+        let image = Normalised(Zeroizing::new(values));
+        let (responses, padded) = (Responses::of(&image), padded(&image.0));
+        for (row, column) in [(0, 0), (0, SIDE - 1), (31, 44), (SIDE - 1, 7), (SIDE - 1, SIDE - 1)]
+        {
+            for direction in 0..DIRECTIONS {
+                let kernel = gabor(direction);
+                let sum: f32 = (0..KERNEL * KERNEL)
+                    .map(|i| kernel[i] * padded[(row + i / KERNEL) * PADDED + column + i % KERNEL])
+                    .sum();
+                let answer = responses.0[(row * SIDE + column) * DIRECTIONS + direction];
+                assert!((answer + sum).abs() < 1e-5, "{row} {column} {direction}");
+            }
         }
     }
 
