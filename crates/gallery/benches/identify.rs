@@ -34,9 +34,9 @@ fn identify(criterion: &mut Criterion) {
     for row in 0..10_000 {
         gallery.insert(RowId(row), Purpose::Pay, &template(row)).expect("room for ten thousand");
     }
-    let fusion = Fusion { embedding_weight: 0.6, code_weight: 0.4, shortlist: 64 };
-    let probe = probe(4711, 200);
-    criterion.bench_function("identify/10000 rows, shortlist 64, 200 codes", |bench| {
+    let fusion = Fusion { embedding_weight: 0.6, code_weight: 0.4, shortlist: 256 };
+    let probe = probe(4711, 243);
+    criterion.bench_function("identify/10000 rows, shortlist 256, 243 codes", |bench| {
         bench.iter(|| gallery.identify(Purpose::Pay, black_box(&probe), &fusion));
     });
     let embeddings_only = Fusion { shortlist: 1, ..fusion };
@@ -44,7 +44,7 @@ fn identify(criterion: &mut Criterion) {
         bench.iter(|| gallery.identify(Purpose::Pay, black_box(&probe), &embeddings_only));
     });
     let claimed = template(4711);
-    criterion.bench_function("verify/200 codes", |bench| {
+    criterion.bench_function("verify/243 codes", |bench| {
         bench.iter(|| verify(black_box(&probe), &claimed, &fusion));
     });
 }

@@ -6,7 +6,7 @@ use palmgate_protocol::{
     CODE_BYTES, CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Embedding, Template,
 };
 use std::collections::HashMap;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 /// Rows in one block: 1 MiB of templates.
 const BLOCK_ROWS: usize = 1024;
@@ -124,10 +124,10 @@ impl Compartment {
     ) -> impl Iterator<Item = Ranked> + use<> {
         let mut best = Best::of(limit);
         let mut products = [0; BLOCK_ROWS];
-        let probe = Zeroizing::new(kernel::dot::widen(probe));
+        let level = kernel::Level::best();
         for (number, rows) in self.rows.chunks(BLOCK_ROWS).enumerate() {
             let block = &self.blocks[number];
-            kernel::dot::rows(&probe, &block.embeddings[..rows.len()], &mut products);
+            kernel::dot::rows(level, probe, &block.embeddings[..rows.len()], &mut products);
             for (place, (product, norm)) in products.iter().zip(&*block.inverse_norms).enumerate() {
                 let score = *product as f32 * norm;
                 if score >= best.bar()

@@ -9,6 +9,7 @@ mod kernel;
 mod rank;
 
 use compartment::Compartment;
+use kernel::{Level, equal::ProbeCodes};
 use palmgate_protocol::{Probe, Purpose, Template};
 use rank::{Best, Ranked};
 
@@ -129,9 +130,10 @@ impl Gallery {
     pub fn identify(&self, purpose: Purpose, probe: &Probe, fusion: &Fusion) -> Vec<Candidate> {
         let Some(compartment) = self.compartment(purpose) else { return Vec::new() };
         let probe_norm = kernel::dot::inverse_norm(&probe.embedding);
+        let (level, codes) = (Level::best(), ProbeCodes::new(&probe.codes));
         let mut fused = Best::of(MAX_CANDIDATES);
         for near in compartment.nearest(&probe.embedding, fusion.shortlist) {
-            let share = kernel::equal::best_share(&probe.codes, compartment.codes(near.position));
+            let share = codes.best_share(level, compartment.codes(near.position));
             fused.offer(Ranked { score: fusion.score(near.score * probe_norm, share), ..near });
         }
         let candidate = |ranked: Ranked| Candidate { row: ranked.row, score: ranked.score };
@@ -154,9 +156,10 @@ fn slot(purpose: Purpose) -> Option<usize> {
 /// Compares one probe with one template (1:1). The score is the one that [`Gallery::identify`]
 /// gives a row with this template.
 pub fn verify(probe: &Probe, template: &Template, fusion: &Fusion) -> f32 {
-    let dot = kernel::dot::one(&kernel::dot::widen(&probe.embedding), &template.embedding);
+    let dot = kernel::dot::one(&probe.embedding, &template.embedding);
     let cosine = dot as f32
         * kernel::dot::inverse_norm(&template.embedding)
         * kernel::dot::inverse_norm(&probe.embedding);
-    fusion.score(cosine, kernel::equal::best_share(&probe.codes, &template.codes))
+    let share = ProbeCodes::new(&probe.codes).best_share(Level::best(), &template.codes);
+    fusion.score(cosine, share)
 }

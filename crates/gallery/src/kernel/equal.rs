@@ -1,68 +1,98 @@
 //! Shares of equal two-bit hashes.
+//!
+//! Two hashes differ when their high bits or their low bits do, so a code is taken apart into a
+//! plane of high bits and one of low bits: one population count then covers as many hashes as the
+//! word has bits. The probe's codes stand side by side, eight in a group, so that every lane of a
+//! register counts for a code of its own and nothing is summed across lanes.
 
+use super::level::{Instructions, Level};
 use palmgate_protocol::{CODE_BYTES, CODES_PER_TEMPLATE, Code};
 use std::array::from_fn;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 const HASHES: u32 = CODE_BYTES as u32 * 4;
-const WORDS: usize = CODE_BYTES / 8;
-/// Words that are worked on side by side: 256 bits, a whole number of vector registers.
-const LANES: usize = 4;
+/// Codes of the probe in a group.
+pub(super) const LANES: usize = 8;
+/// Words of one plane of a code.
+const WORDS: usize = CODE_BYTES / 16;
 
-type Lanes = [u64; LANES];
+/// The two planes of a code, word by word: high bits, low bits.
+type Planes = [[u64; 2]; WORDS];
 
-/// The largest share of equal hashes between any code of the probe and any code of the row.
-pub(crate) fn best_share(probe: &[Code], row: &[Code; CODES_PER_TEMPLATE]) -> f32 {
-    let row = Zeroizing::new(row.each_ref().map(words));
+/// Eight codes of the probe: word, plane, code.
+#[derive(Clone, Zeroize)]
+#[repr(C, align(64))]
+pub(super) struct Group(pub(super) [[[u64; LANES]; 2]; WORDS]);
+
+/// The codes of a row: code, word, plane.
+pub(super) type Row = [Planes; CODES_PER_TEMPLATE];
+
+/// A probe's codes, ready to be compared. Wiped on drop.
+pub(crate) struct ProbeCodes(Zeroizing<Vec<Group>>);
+
+impl ProbeCodes {
+    pub(crate) fn new(codes: &[Code]) -> Self {
+        let mut groups = Zeroizing::new(Vec::with_capacity(codes.len().div_ceil(LANES)));
+        for chunk in codes.chunks(LANES) {
+            groups.push(Group([[[0; LANES]; 2]; WORDS]));
+            let group = groups.last_mut().expect("pushed above");
+            for lane in 0..LANES {
+                // The last code again where there are fewer: it changes no minimum.
+                let planes = Zeroizing::new(planes(&chunk[lane.min(chunk.len() - 1)]));
+                for (words, [high, low]) in group.0.iter_mut().zip(*planes) {
+                    (words[0][lane], words[1][lane]) = (high, low);
+                }
+            }
+        }
+        Self(groups)
+    }
+
+    /// The largest share of equal hashes between any code of the probe and any code of the row.
+    pub(crate) fn best_share(&self, level: Level, row: &[Code; CODES_PER_TEMPLATE]) -> f32 {
+        let row = Zeroizing::new(row.each_ref().map(planes));
+        let least = match level.instructions() {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => super::x86_64::least_unequal_avx512(level, &self.0, &row),
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => super::x86_64::least_unequal_avx2(level, &self.0, &row),
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Dotprod | Instructions::Neon => {
+                super::aarch64::least_unequal(level, &self.0, &row)
+            }
+            Instructions::Portable => least_unequal(&self.0, &row),
+        };
+        if self.0.is_empty() { 0.0 } else { (HASHES - least) as f32 / HASHES as f32 }
+    }
+}
+
+/// Which bit of a plane a hash gets is free, as long as it is the same for every code.
+fn planes(code: &Code) -> Planes {
+    const LOW: u64 = 0x5555_5555_5555_5555;
+    let (words, _) = code.as_chunks::<8>();
+    let word = |i: usize| u64::from_ne_bytes(words[i]);
+    from_fn(|i| {
+        let (even, odd) = (word(2 * i), word(2 * i + 1));
+        [((even >> 1) & LOW) | (odd & !LOW), (even & LOW) | ((odd & LOW) << 1)]
+    })
+}
+
+/// The fewest hashes that differ between any code of `groups` and any code of `row`; all of them
+/// when there is no group.
+fn least_unequal(groups: &[Group], row: &Row) -> u32 {
     let mut least = HASHES;
-    for code in probe {
-        let code = words(code);
-        for reference in row.iter() {
-            least = least.min(unequal(&code, reference));
+    for group in groups {
+        for code in row {
+            let mut counts = [0; LANES];
+            for ([high, low], words) in code.iter().zip(&group.0) {
+                for lane in 0..LANES {
+                    let differ = (words[0][lane] ^ high) | (words[1][lane] ^ low);
+                    counts[lane] = differ.count_ones().wrapping_add(counts[lane]);
+                }
+            }
+            least = counts.into_iter().fold(least, u32::min);
         }
     }
-    if probe.is_empty() { 0.0 } else { (HASHES - least) as f32 / HASHES as f32 }
-}
-
-fn words(code: &Code) -> [Lanes; WORDS / LANES] {
-    let (bytes, _) = code.as_chunks::<8>();
-    from_fn(|group| from_fn(|lane| u64::from_ne_bytes(bytes[group * LANES + lane])))
-}
-
-/// How many hashes differ. Counts of differing pairs are added up in ever wider fields (2, 4, 8
-/// bits), which needs far fewer steps than a population count of every word.
-fn unequal(a: &[Lanes; WORDS / LANES], b: &[Lanes; WORDS / LANES]) -> u32 {
-    let differ = |group: usize| -> Lanes {
-        from_fn(|lane| {
-            let bits = a[group][lane] ^ b[group][lane];
-            (bits | (bits >> 1)) & 0x5555_5555_5555_5555
-        })
-    };
-    // At most 3 in a field of two bits, so at most 12 in four bits for the first six groups.
-    let six = add(
-        nibbles(add(add(differ(0), differ(1)), differ(2))),
-        nibbles(add(add(differ(3), differ(4)), differ(5))),
-    );
-    let two = nibbles(add(differ(6), differ(7)));
-    // At most 32 in each byte of a lane, 128 over the lanes.
-    let sums = add(bytes(six), bytes(two));
-    let total = sums.into_iter().fold(0_u64, u64::wrapping_add);
-    let pairs = (total & 0x00ff_00ff_00ff_00ff).wrapping_add((total >> 8) & 0x00ff_00ff_00ff_00ff);
-    (pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48) as u32
-}
-
-fn add(a: Lanes, b: Lanes) -> Lanes {
-    from_fn(|lane| a[lane].wrapping_add(b[lane]))
-}
-
-fn nibbles(pairs: Lanes) -> Lanes {
-    const MASK: u64 = 0x3333_3333_3333_3333;
-    pairs.map(|word| (word & MASK).wrapping_add((word >> 2) & MASK))
-}
-
-fn bytes(nibbles: Lanes) -> Lanes {
-    const MASK: u64 = 0x0f0f_0f0f_0f0f_0f0f;
-    nibbles.map(|word| (word & MASK).wrapping_add((word >> 4) & MASK))
+    least
 }
 
 #[cfg(test)]
@@ -75,30 +105,47 @@ mod tests {
         (0..HASHES as usize).filter(|&i| hash(a, i) != hash(b, i)).count() as u32
     }
 
+    fn share(unequal: u32) -> f32 {
+        (HASHES - unequal) as f32 / HASHES as f32
+    }
+
     #[test]
     fn every_count_from_none_to_all_is_exact() {
         let zeros = [0; CODE_BYTES];
-        for differing in 0..=HASHES as usize {
+        for differing in 0..=HASHES {
             let mut code = zeros;
-            for i in 0..differing {
+            for i in 0..differing as usize {
                 code[i / 4] |= (1 + (i % 3) as u8) << (2 * (i % 4));
             }
-            assert_eq!(unequal(&words(&code), &words(&zeros)), differing as u32);
+            for level in Level::available() {
+                let found = ProbeCodes::new(&[code]).best_share(level, &[zeros; 3]);
+                assert_eq!(found.to_bits(), share(differing).to_bits(), "{level:?}");
+            }
         }
     }
 
     proptest! {
+        /// `mask` makes codes that are near each other.
         #[test]
-        fn counts_are_those_of_a_look_at_each_hash(
-            a in proptest::array::uniform32(any::<u64>()),
-            b in proptest::array::uniform32(any::<u64>()),
-            mask in any::<u64>(),
+        fn every_kernel_counts_what_a_look_at_each_hash_does(
+            seeds in proptest::collection::vec((proptest::array::uniform32(any::<u64>()), any::<u64>()), 0..40),
+            row in proptest::array::uniform32(any::<u64>()),
         ) {
             let code = |words: [u64; 32]| -> Code {
                 from_fn(|i| words[i / 8].to_ne_bytes()[i % 8])
             };
-            let (a, b) = (code(a), code(from_fn(|i| (a[i] & mask) | (b[i] & !mask))));
-            prop_assert_eq!(unequal(&words(&a), &words(&b)), one_by_one(&a, &b));
+            let near = |words: [u64; 32], mask: u64| {
+                code(from_fn(|i| (words[i] & mask) | (row[i] & !mask)))
+            };
+            let probe: Vec<Code> = seeds.iter().map(|(words, mask)| near(*words, *mask)).collect();
+            let turned = from_fn(|i| row[i].rotate_left(2));
+            let row = [code(row), code(turned), code(row.map(|word| !word))];
+            let pairs = probe.iter().flat_map(|a| row.iter().map(|b| one_by_one(a, b)));
+            let expected = pairs.min().map_or(0.0, share);
+            for level in Level::available() {
+                let found = ProbeCodes::new(&probe).best_share(level, &row);
+                prop_assert_eq!(found.to_bits(), expected.to_bits(), "{:?}", level);
+            }
         }
     }
 }

@@ -1,0 +1,121 @@
+//! NEON, with the dot product instructions where the machine has them.
+#![allow(unsafe_code, reason = "vector instructions and their loads")]
+
+use super::{
+    equal::{Group, LANES, Row},
+    level::{Instructions, Level},
+};
+#[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
+use std::arch::{aarch64::*, asm};
+
+const HASHES: u32 = 1024;
+
+pub(super) fn least_unequal(level: Level, groups: &[Group], row: &Row) -> u32 {
+    assert_ne!(level.instructions(), Instructions::Portable);
+    // SAFETY: a level of any other kind exists only where the machine has NEON.
+    unsafe { least_unequal_neon(groups, row) }
+}
+
+/// Counts stay in bytes over the 16 words of a code, of which each adds at most 8 to a byte.
+#[target_feature(enable = "neon")]
+fn least_unequal_neon(groups: &[Group], row: &Row) -> u32 {
+    let mut least = HASHES;
+    for group in groups {
+        for quarter in 0..LANES / 2 {
+            let mut counts = [vdupq_n_u8(0); 3];
+            for (word, [high, low]) in group.0.iter().enumerate() {
+                let (high, low) = (load(high, quarter), load(low, quarter));
+                for (counts, planes) in counts.iter_mut().zip(row) {
+                    let [row_high, row_low] = planes[word].map(|word| vdupq_n_u64(word));
+                    let differ = vorrq_u64(veorq_u64(high, row_high), veorq_u64(low, row_low));
+                    *counts = vaddq_u8(*counts, vcntq_u8(vreinterpretq_u8_u64(differ)));
+                }
+            }
+            for count in counts {
+                let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(count)));
+                let (a, b) = (vgetq_lane_u64::<0>(sums), vgetq_lane_u64::<1>(sums));
+                least = least.min(a as u32).min(b as u32);
+            }
+        }
+    }
+    least
+}
+
+/// A quarter of a group's word: two codes.
+#[target_feature(enable = "neon")]
+fn load(words: &[u64; LANES], quarter: usize) -> uint64x2_t {
+    let words: &[[u64; 2]] = words.as_chunks().0;
+    // SAFETY: the reference is to two readable words.
+    unsafe { vld1q_u64(words[quarter].as_ptr()) }
+}
+
+pub(super) fn dot_dotprod<const D: usize>(
+    level: Level,
+    probe: &[i8; D],
+    rows: &[[i8; D]],
+    products: &mut [i32],
+) {
+    assert_eq!(level.instructions(), Instructions::Dotprod);
+    // SAFETY: a level of this kind exists only where the machine has the instructions.
+    unsafe { dot_rows_dotprod(probe, rows, products) }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn dot_rows_dotprod<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
+    let (probe, _) = probe.as_chunks::<16>();
+    for (row, product) in rows.iter().zip(products) {
+        let mut sums = [vdupq_n_s32(0); 2];
+        for (i, (probe, row)) in probe.iter().zip(row.as_chunks::<16>().0).enumerate() {
+            sums[i % 2] = sdot(sums[i % 2], load_bytes(probe), load_bytes(row));
+        }
+        *product = vaddvq_s32(vaddq_s32(sums[0], sums[1]));
+    }
+}
+
+/// `vdotq_s32`, which is not stable yet.
+#[target_feature(enable = "neon,dotprod")]
+fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction only reads and writes the three registers, and the machine has it.
+    unsafe {
+        asm!(
+            "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+pub(super) fn dot_neon<const D: usize>(
+    level: Level,
+    probe: &[i8; D],
+    rows: &[[i8; D]],
+    products: &mut [i32],
+) {
+    assert_eq!(level.instructions(), Instructions::Neon);
+    // SAFETY: a level of this kind exists only where the machine has the instructions.
+    unsafe { dot_rows_neon(probe, rows, products) }
+}
+
+/// A product of two bytes has 15 bits and a sign, so products are summed in 32 bits at once.
+#[target_feature(enable = "neon")]
+fn dot_rows_neon<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
+    let (probe, _) = probe.as_chunks::<16>();
+    for (row, product) in rows.iter().zip(products) {
+        let mut sums = [vdupq_n_s32(0); 2];
+        for (probe, row) in probe.iter().zip(row.as_chunks::<16>().0) {
+            let (probe, row) = (load_bytes(probe), load_bytes(row));
+            sums[0] = vpadalq_s16(sums[0], vmull_s8(vget_low_s8(probe), vget_low_s8(row)));
+            sums[1] = vpadalq_s16(sums[1], vmull_high_s8(probe, row));
+        }
+        *product = vaddvq_s32(vaddq_s32(sums[0], sums[1]));
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
+    // SAFETY: the reference is to 16 readable bytes.
+    unsafe { vld1q_s8(bytes.as_ptr()) }
+}
