@@ -58,7 +58,6 @@ struct Lines<'a> {
 impl WithSimd for Lines<'_> {
     type Output = ();
 
-    #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         const LAST: usize = (KERNEL - 1) * (PADDED + 1);
