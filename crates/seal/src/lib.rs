@@ -6,6 +6,7 @@
 //! | cloud ↔ gateway | [`envelope`] and [`shard`]: HPKE (RFC 9180), signed manifests |
 //! | terminal ↔ gateway | [`mls`]: two-member groups (RFC 9420), leaves bound to certificates |
 //! | what people and tills carry away | [`claim`], [`assertion`]: `COSE_Sign1` (RFC 9052) |
+//! | ids that are recognised, not read | [`hidden_id`]: HMAC-SHA-256 |
 //! | who is who on the network | [`pki`]: certificates, TLS 1.3; [`pairing`]: first contact |
 //!
 //! Keys have no `Debug`, `Display`, `Clone` or serde, and are wiped when dropped as far as the
@@ -16,6 +17,7 @@ pub mod aead;
 pub mod assertion;
 pub mod claim;
 pub mod envelope;
+pub mod hidden_id;
 pub mod mls;
 pub mod pairing;
 pub mod pki;

@@ -11,7 +11,6 @@ use palmgate_protocol::{
     ClaimHandle, Custody, MemberId, Name, PurposeSet, Timestamp, decode, encode_for_sealing,
 };
 use palmgate_seal::aead;
-use ring::hmac;
 
 /// A person to the cloud: everything but the record itself.
 #[derive(Encode, Decode)]
@@ -175,30 +174,6 @@ pub(super) fn with_key_id(key: KeyId, sealed: Vec<u8>) -> Vec<u8> {
 pub(super) fn split_key_id(bytes: &[u8]) -> Option<(KeyId, &[u8])> {
     let (id, sealed) = bytes.split_first_chunk::<KEY_ID_BYTES>()?;
     Some((KeyId(*id), sealed))
-}
-
-/// Hides an id: HMAC-SHA-256 of its kind and bytes.
-pub(super) struct Hasher(hmac::Key);
-
-impl Hasher {
-    pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
-    }
-
-    pub(super) fn member(&self, member: &MemberId) -> [u8; 32] {
-        self.hash(1, member.as_bytes())
-    }
-
-    pub(super) fn claim(&self, claim: &ClaimHandle) -> [u8; 32] {
-        self.hash(2, claim.as_bytes())
-    }
-
-    fn hash(&self, kind: u8, id: &[u8; 16]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(&[kind]);
-        context.update(id);
-        context.sign().as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
-    }
 }
 
 /// The name of a removal's row: by store, then in order.

@@ -3,7 +3,7 @@
 
 use super::{
     rows::{
-        ErasureRow, GatewayKeys, Hasher, Held, HolderRow, Member, Removal, Revision, Rows,
+        ErasureRow, GatewayKeys, Held, HolderRow, Member, Removal, Revision, Rows,
         parse_removal_name, removal_name, split_key_id, with_key_id,
     },
     shards::Kept,
@@ -15,15 +15,15 @@ use crate::{
     problem::Problem,
 };
 use palmgate_protocol::{ClaimHandle, Custody, MemberId, Name, Secret, Timestamp};
-use palmgate_seal::aead;
+use palmgate_seal::{aead, hidden_id::IdHasher};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub(super) struct State {
     disk: Disk,
     pub(super) rows: Rows,
     pub(super) keys: KeyTable,
-    index: Hasher,
-    pub(super) tombstone_hasher: Hasher,
+    index: IdHasher,
+    pub(super) tombstone_hasher: IdHasher,
     revision: u64,
     people: HashMap<MemberId, Person>,
     claims: HashMap<ClaimHandle, MemberId>,
@@ -68,8 +68,8 @@ impl State {
     pub(super) fn load(disk: Disk, keys: KeyTable, tenant: &Name) -> Result<Self, Problem> {
         let mut state = Self {
             rows: Rows { tenant: tenant.clone() },
-            index: Hasher::new(&keys.fixed().index),
-            tombstone_hasher: Hasher::new(&keys.fixed().tombstone),
+            index: IdHasher::new(&keys.fixed().index),
+            tombstone_hasher: IdHasher::new(&keys.fixed().tombstone),
             revision: 0,
             people: HashMap::new(),
             claims: HashMap::new(),
