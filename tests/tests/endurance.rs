@@ -27,6 +27,47 @@ async fn sigterm_with_a_scan_in_flight_answers_it_and_ends_well() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_ledger_nobody_is_scanned_and_everybody_keeps_their_rights() -> Result<()> {
+    let scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+    let (ledger, away) = (scene.store.state.join("ledger"), scene.store.state.join("away"));
+    std::fs::rename(&ledger, &away)?;
+    let mut busy = false;
+    for _ in 0..10 {
+        let answer = scene.present(&scene.kiosk, &shopper, pay(100), None).await;
+        busy = answer.is_err_and(|error| error.to_string().contains("busy"));
+        if busy {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(busy, "a scan that cannot be logged is not decided");
+    assert!(scene.store.metrics().await?.contains("palmgate_ledger_writable 0"));
+    let body = scene.present(&scene.kiosk, &shopper, Intent::Pause, None).await?;
+    assert!(matches!(body, AnswerBody::Done), "{body:?}");
+    std::fs::rename(&away, &ledger)?;
+    let mut resumed = false;
+    for _ in 0..10 {
+        scene.present(&scene.kiosk, &shopper, Intent::Resume, None).await?;
+        let answer = scene.present(&scene.kiosk, &shopper, pay(100), None).await;
+        resumed = answer.is_ok_and(|body| accepted(&body));
+        if resumed {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(resumed, "the ledger is back");
+    let key = std::fs::read_to_string(scene.store.state.join("ledger.pub"))?;
+    let key: [u8; 32] =
+        std::array::from_fn(|i| u8::from_str_radix(&key[2 * i..2 * i + 2], 16).unwrap());
+    let key = palmgate_seal::sign::VerifyingKey(key);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let ledger = palmgate_ledger::verify::directory(&ledger, &key)?;
+    assert!(ledger.size >= 4, "enrolment, pause, resume, payment");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_ten_random_moments_nothing_acknowledged_is_lost_and_nobody_erased_is_back()
 -> Result<()> {
     let mut scene = Scene::alone(Custody::Operator).await?;

@@ -91,15 +91,50 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
         "lyon forgets, too"
     );
     let receipts = paris.store.state.join("receipts");
+    let read = || -> Result<_> {
+        let file = fs::read_dir(&receipts)?.next().expect("a receipt")?.path();
+        Ok(receipt::verify(&fs::read_to_string(file)?, None)?)
+    };
     assert!(
-        within(Duration::from_secs(15), async || {
-            let file = fs::read_dir(&receipts)?.next().expect("a receipt")?.path();
-            let verified = receipt::verify(&fs::read_to_string(file)?, None)?;
-            Ok(verified.status == Status::Complete)
-        })
-        .await?,
+        within(Duration::from_secs(15), async || Ok(read()?.status == Status::Complete)).await?,
         "cloud and lyon have confirmed"
     );
+    let key = fs::read_to_string(paris.store.state.join("cloud.pub"))?;
+    let key = palmgate_seal::sign::VerifyingKey(hex(key.trim()));
+    read()?.check_acknowledgement(&receipt::CLOUD.parse()?, &key)?;
+    let other = palmgate_seal::sign::VerifyingKey([9; 32]);
+    assert!(read()?.check_acknowledgement(&receipt::CLOUD.parse()?, &other).is_err());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_carries_its_own_record_ends_in_every_store() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut cloud = Cloud::start(directory.path(), &"tenant".parse()?)?;
+    let custody = Custody::Subject;
+    let paris = Scene::with(custody, Some(&cloud), tempfile::tempdir()?, "paris").await?;
+    let mut lyon = Scene::with(custody, Some(&cloud), directory, "lyon").await?;
+    let shopper = paris.enrol(0, &[Purpose::Pay, Purpose::Roaming]).await?;
+    assert!(
+        within(Duration::from_secs(10), async || {
+            Ok(accepted(&lyon.present(&lyon.kiosk, &shopper, pay(100), Some(0)).await?))
+        })
+        .await?
+    );
+    let body = paris.present(&paris.kiosk, &shopper, Intent::Erase, Some(0)).await?;
+    assert!(matches!(body, AnswerBody::Erased { .. }), "{body:?}");
+    assert!(
+        within(Duration::from_secs(15), async || {
+            Ok(!accepted(&lyon.present(&lyon.kiosk, &shopper, pay(100), Some(0)).await?))
+        })
+        .await?,
+        "lyon hears of it"
+    );
+    cloud.process.stop()?;
+    lyon.store.process.stop()?;
+    lyon.store.restart().await?;
+    let body = lyon.present(&lyon.kiosk, &shopper, pay(100), Some(0)).await?;
+    assert!(!accepted(&body), "after a restart without the cloud: {body:?}");
     Ok(())
 }
 

@@ -23,6 +23,9 @@ pub(crate) enum Verb {
         /// the receipt.
         #[arg(long)]
         key: Option<PathBuf>,
+        /// The cloud's public key (`cloud.pub` beside it), to check the cloud's confirmation.
+        #[arg(long)]
+        cloud_key: Option<PathBuf>,
     },
     /// Check a whole ledger: every entry against the signed checkpoint.
     Verify {
@@ -36,15 +39,20 @@ pub(crate) enum Verb {
 
 pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Receipt { file, key } => check_receipt(&file, key.as_deref()),
+        Verb::Receipt { file, key, cloud_key } => {
+            check_receipt(&file, key.as_deref(), cloud_key.as_deref())
+        }
         Verb::Verify { directory, key } => check_ledger(&directory, &key),
     }
 }
 
-fn check_receipt(file: &Path, key: Option<&Path>) -> Result<ExitCode> {
+fn check_receipt(file: &Path, key: Option<&Path>, cloud_key: Option<&Path>) -> Result<ExitCode> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let key = key.map(read_key).transpose()?;
     let verified = receipt::verify(text.trim_end(), key.as_ref())?;
+    if let Some(cloud_key) = cloud_key {
+        verified.check_acknowledgement(&receipt::CLOUD.parse()?, &read_key(cloud_key)?)?;
+    }
     say(&format!("receipt    holds, from store {} of tenant {}", verified.store, verified.tenant));
     say(&format!("commitment {}", HEXLOWER.encode(&verified.commitment)));
     say(&format!("rules      {}", verified.rules.join(", ")));

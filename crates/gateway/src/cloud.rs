@@ -2,6 +2,7 @@
 //! goes on.
 
 use crate::{
+    forgotten::Forgotten,
     metrics::Metrics,
     receipts::Waiting,
     scribe::{Deed, Scribe},
@@ -13,7 +14,7 @@ use palmgate_protocol::{
     ClaimHandle, Name, Probe, Purpose, Timestamp,
     cloud::{
         ClaimQuery, Directory, Erasure, ErasureState, Hello, MemberRecord, ProbeQuery,
-        Registration, Resolution, Shard, ShardApplied,
+        Registration, Resolution, Shard, ShardApplied, Tombstones,
     },
     decode, encode, encode_for_sealing,
 };
@@ -87,6 +88,7 @@ struct Inner {
     hello: Hello,
     refresh: Duration,
     vault: Arc<Vault>,
+    forgotten: Arc<Forgotten>,
     issuers: Arc<RwLock<Vec<VerifyingKey>>>,
     inputs: UnboundedSender<Input>,
     metrics: Arc<Metrics>,
@@ -107,6 +109,7 @@ pub(crate) struct CloudOptions {
     pub(crate) opening_key: OpeningKey,
     pub(crate) verify_key: VerifyingKey,
     pub(crate) vault: Arc<Vault>,
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) issuers: Arc<RwLock<Vec<VerifyingKey>>>,
     pub(crate) inputs: UnboundedSender<Input>,
     pub(crate) metrics: Arc<Metrics>,
@@ -118,7 +121,7 @@ enum CloudError {
     #[error("the cloud cannot be reached: {0}")]
     Unreachable(#[from] reqwest::Error),
     #[error("the cloud answered {status}: {detail}")]
-    Refused { status: u16, detail: String },
+    Refused { status: u16, problem: String, detail: String },
     #[error("the cloud's answer is malformed: {0}")]
     Malformed(#[from] palmgate_protocol::Malformed),
     #[error("the cloud's answer: {0}")]
@@ -127,6 +130,23 @@ enum CloudError {
     Shard(#[from] shard::ShardError),
     #[error(transparent)]
     Vault(#[from] palmgate_vault::VaultError),
+}
+
+impl CloudError {
+    /// Whether the same message would be refused again for ever.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { status, problem, .. } => {
+                matches!(status, 400 | 404 | 409 | 410 | 413 | 415 | 422)
+                    && !matches!(problem.as_str(), "hello-first" | "keys-changed")
+            }
+            _ => false,
+        }
+    }
+
+    fn asks_for_hello(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem == "hello-first")
+    }
 }
 
 impl CloudHandle {
@@ -151,6 +171,7 @@ impl CloudHandle {
             hello,
             refresh: options.refresh,
             vault: options.vault,
+            forgotten: options.forgotten,
             issuers: options.issuers,
             inputs: options.inputs,
             metrics: options.metrics,
@@ -280,6 +301,7 @@ impl Inner {
             match round {
                 Ok(()) => pause = Duration::from_millis(500),
                 Err(error) => {
+                    greeted &= !error.asks_for_hello();
                     tracing::warn!(%error, "not in step with the cloud; the store goes on and tries again");
                     self.metrics.cloud("round", "failed");
                     pause = (pause * 2).min(Duration::from_mins(1));
@@ -301,6 +323,7 @@ impl Inner {
         } else if let Some(directory) = self.get::<Directory>("/v1/directory").await? {
             self.trust(&directory);
         }
+        self.learn_tombstones().await?;
         self.empty_outbox(scribe).await?;
         self.ask_after_erasures(scribe).await?;
         self.renew_shard().await?;
@@ -315,24 +338,47 @@ impl Inner {
         *issuers = keys.filter(|key| *key != own).chain([own]).collect();
     }
 
-    /// In order: an erasure never overtakes the registration that it ends.
+    /// Before anything else: a store that was away for long learns first who must not come back.
+    async fn learn_tombstones(&self) -> Result<(), CloudError> {
+        loop {
+            let path = format!("/v1/tombstones?after={}", self.forgotten.after());
+            let Some(page) = self.get::<Tombstones>(&path).await? else { return Ok(()) };
+            if page.hashes.is_empty() {
+                return Ok(());
+            }
+            if !self.forgotten.learn(&page)? {
+                tracing::error!("the cloud's list of the forgotten is not the one it began with");
+                return Ok(());
+            }
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// In order: an erasure never overtakes the registration that it ends. Nothing waits behind what
+    /// the cloud refuses for good: an erasure goes to the end, to be asked for again; the rest is
+    /// given up.
     async fn empty_outbox(&self, scribe: &Scribe) -> Result<(), CloudError> {
         let mut erased = false;
+        let mut put_back = u64::MAX;
         loop {
             let waiting = self.vault.outbox_peek(1)?;
             let Some((number, bytes)) = waiting.into_iter().next() else { break };
-            match decode::<Outgoing>(bytes.expose())? {
-                Outgoing::Register(registration) => {
-                    self.tell("/v1/registrations", encode(&registration)).await?;
+            if number >= put_back {
+                break;
+            }
+            let outgoing = decode::<Outgoing>(bytes.expose())?;
+            match self.send(&outgoing, scribe).await {
+                Ok(()) => erased |= matches!(outgoing, Outgoing::Erase(_)),
+                Err(error) if error.is_final() => {
+                    tracing::error!(%error, "the cloud refuses a message for good");
+                    self.metrics.cloud("outbox", "refused");
+                    if matches!(outgoing, Outgoing::Erase(_)) {
+                        put_back = put_back.min(self.vault.outbox_push(bytes.expose())?);
+                    }
                 }
-                Outgoing::Applied(applied) => {
-                    self.tell("/v1/shard/applied", encode(&applied)).await?;
-                }
-                Outgoing::Erase(erasure) => {
-                    let state: ErasureState = self.call("/v1/erasures", encode(&erasure)).await?;
-                    self.acknowledge(&erasure.commitment, state, scribe);
-                    erased = true;
-                }
+                Err(error) => return Err(error),
             }
             self.vault.outbox_done(number)?;
         }
@@ -340,6 +386,20 @@ impl Inner {
             scribe.submit(Deed::Renew);
         }
         Ok(())
+    }
+
+    async fn send(&self, outgoing: &Outgoing, scribe: &Scribe) -> Result<(), CloudError> {
+        match outgoing {
+            Outgoing::Register(registration) => {
+                self.tell("/v1/registrations", encode(registration)).await
+            }
+            Outgoing::Applied(applied) => self.tell("/v1/shard/applied", encode(applied)).await,
+            Outgoing::Erase(erasure) => {
+                let state: ErasureState = self.call("/v1/erasures", encode(erasure)).await?;
+                self.acknowledge(&erasure.commitment, state, scribe);
+                Ok(())
+            }
+        }
     }
 
     /// Asks whether the other stores have confirmed by now.
@@ -369,16 +429,22 @@ impl Inner {
     async fn renew_shard(&self) -> Result<(), CloudError> {
         let held = self.vault.state("shard")?;
         let held = held.map(|held| decode::<ShardHeld>(held.expose())).transpose()?;
-        let version = held.map_or(0, |held| held.version);
-        let Some(sealed) = self.get::<Shard>(&format!("/v1/shard?held={version}")).await? else {
-            return Ok(());
+        let opened = match self.shard_after(held).await {
+            // The cloud's history is not the one of the shard in force, as after its restore from
+            // a backup: a whole shard stands on its own.
+            Err(CloudError::Shard(shard::ShardError::BrokenChain)) if held.is_some() => {
+                tracing::warn!(
+                    "the cloud's shard does not follow the one in force: asking for a whole one"
+                );
+                self.shard_after(None).await?
+            }
+            opened => opened?,
         };
-        let expected = Expected {
-            tenant: &self.tenant,
-            store: &self.store,
-            held: held.map(|held| (held.version, held.manifest_hash)),
-        };
-        let opened = shard::open(&sealed, &self.publisher, &self.opening_key, &expected)?;
+        let Some(opened) = opened else { return Ok(()) };
+        if let Some(held) = held.filter(|held| opened.manifest.version <= held.version) {
+            let offered = opened.manifest.version;
+            return Err(shard::ShardError::Stale { offered, held: held.version }.into());
+        }
         let mut received = ShardReceived {
             version: opened.manifest.version,
             manifest_hash: opened.manifest_hash,
@@ -394,6 +460,22 @@ impl Inner {
         tracing::info!(version = received.version, "a shard verified");
         let _ = self.inputs.send(Input::Shard(received));
         Ok(())
+    }
+
+    async fn shard_after(
+        &self,
+        held: Option<ShardHeld>,
+    ) -> Result<Option<shard::Opened>, CloudError> {
+        let version = held.map_or(0, |held| held.version);
+        let Some(sealed) = self.get::<Shard>(&format!("/v1/shard?held={version}")).await? else {
+            return Ok(None);
+        };
+        let expected = Expected {
+            tenant: &self.tenant,
+            store: &self.store,
+            held: held.map(|held| (held.version, held.manifest_hash)),
+        };
+        Ok(Some(shard::open(&sealed, &self.publisher, &self.opening_key, &expected)?))
     }
 
     async fn tell(&self, path: &str, body: Vec<u8>) -> Result<(), CloudError> {
@@ -428,8 +510,17 @@ async fn read(response: reqwest::Response) -> Result<Option<Vec<u8>>, CloudError
         return Ok(None);
     }
     if !status.is_success() {
+        let problem = serde_json::from_slice::<ProblemDetails>(&body).unwrap_or_default();
+        let problem = problem.kind.rsplit(':').next().unwrap_or_default().to_owned();
         let detail = String::from_utf8_lossy(&body).chars().take(200).collect();
-        return Err(CloudError::Refused { status: status.as_u16(), detail });
+        return Err(CloudError::Refused { status: status.as_u16(), problem, detail });
     }
     Ok(Some(body.to_vec()))
+}
+
+/// What is read of a refusal (RFC 9457).
+#[derive(Default, serde::Deserialize)]
+struct ProblemDetails {
+    #[serde(rename = "type", default)]
+    kind: String,
 }

@@ -1,6 +1,9 @@
 //! Prometheus metrics. Every label has a closed set of values; none can hold a person.
 
-use crate::work::StepTimes;
+use crate::{
+    broker::{BrokerCollector, Counters},
+    work::StepTimes,
+};
 use palmgate_policy::{Decision, DecisionKind, Standing};
 use palmgate_protocol::Timestamp;
 use prometheus::{
@@ -9,7 +12,7 @@ use prometheus::{
 };
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +43,8 @@ struct Gauges {
     terminals: IntGauge,
     waiting: IntGauge,
     ledger: IntGauge,
+    log_writable: IntGauge,
+    forgotten: IntGauge,
 }
 
 impl Metrics {
@@ -67,7 +72,7 @@ impl Metrics {
             &["custody"],
         )?;
         registry.register(Box::new(people.clone()))?;
-        Ok(Self {
+        let metrics = Self {
             decisions: counter(
                 "palmgate_decisions_total",
                 "Decisions by kind, purpose and outcome.",
@@ -91,6 +96,14 @@ impl Metrics {
                 terminals: gauge("palmgate_terminals", "Paired terminals.")?,
                 waiting: gauge("palmgate_extraction_waiting", "Captures that wait for a worker.")?,
                 ledger: gauge("palmgate_ledger_entries", "Entries in the ledger.")?,
+                log_writable: gauge(
+                    "palmgate_ledger_writable",
+                    "1 while decisions can be written to the ledger; scans are refused at 0.",
+                )?,
+                forgotten: gauge(
+                    "palmgate_tombstones",
+                    "Hashes of people and claims that the tenant's cloud has forgotten.",
+                )?,
             },
             shed: counter("palmgate_shed_total", "Messages dropped at a full queue.", &["queue"])?,
             faults: counter(
@@ -106,7 +119,18 @@ impl Metrics {
             erasures: counter("palmgate_erasures_total", "People erased, by rule.", &["rule"])?,
             recent: Mutex::new(VecDeque::new()),
             registry,
-        })
+        };
+        metrics.log_writable(true);
+        Ok(metrics)
+    }
+
+    /// Shows the embedded broker's counters, too.
+    pub(crate) fn add_broker(&self, counters: Arc<Counters>) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(BrokerCollector::new(counters)?))
+    }
+
+    pub(crate) fn log_writable(&self, writable: bool) {
+        self.gauges.log_writable.set(i64::from(writable));
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
@@ -168,6 +192,7 @@ impl Metrics {
         set(&gauges.terminals, counts.terminals);
         set(&gauges.waiting, counts.waiting);
         set(&gauges.ledger, counts.ledger);
+        set(&gauges.forgotten, counts.forgotten);
     }
 
     /// The text exposition format.
@@ -187,6 +212,7 @@ pub(crate) struct Counts {
     pub(crate) terminals: usize,
     pub(crate) waiting: usize,
     pub(crate) ledger: usize,
+    pub(crate) forgotten: usize,
 }
 
 fn set(gauge: &IntGauge, value: usize) {

@@ -15,9 +15,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The name of the cloud among recipients.
-const CLOUD: &str = "cloud";
-
 /// Commitments whose receipt waits for a recipient.
 pub(crate) type Waiting = Arc<Mutex<BTreeSet<[u8; 32]>>>;
 
@@ -97,8 +94,9 @@ impl Receipts {
             .map_err(|cause| ReceiptsError::File { path: path.clone(), cause })?;
         let before = receipt::verify(&text, Some(&self.key.public()))?;
         let at = state.erased_at;
+        let signature = state.signature.as_slice().try_into().ok();
         let confirmed =
-            |name| Recipient { name, state: RecipientState::Acknowledged, at, signature: None };
+            |name| Recipient { name, state: RecipientState::Acknowledged, at, signature };
         let pending =
             |name| Recipient { name, state: RecipientState::Pending, at, signature: None };
         let stores = state.outstanding.iter().filter(|store| **store != self.store).cloned();
@@ -134,13 +132,13 @@ impl Receipts {
     }
 }
 
-/// The public key that checks receipts and the ledger, beside them for who verifies offline.
-pub(crate) fn publish_key(directory: &Path, key: VerifyingKey) -> io::Result<()> {
-    replace(&directory.join("ledger.pub"), format!("{}\n", HEXLOWER.encode(&key.0)).as_bytes())
+/// A public key that checks receipts or the ledger, beside them for who verifies offline.
+pub(crate) fn publish_key(file: &Path, key: VerifyingKey) -> io::Result<()> {
+    replace(file, format!("{}\n", HEXLOWER.encode(&key.0)).as_bytes())
 }
 
 fn cloud_name() -> Option<Name> {
-    CLOUD.parse().ok()
+    receipt::CLOUD.parse().ok()
 }
 
 /// Replaces a file so that a crash leaves the old or the new one.

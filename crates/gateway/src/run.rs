@@ -6,8 +6,10 @@ use crate::{
     clock,
     cloud::{CloudHandle, CloudOptions, ShardHeld},
     control,
+    decision_log::DecisionLog,
     extraction::Workers,
     fabric::{Fabric, FabricOptions},
+    forgotten::Forgotten,
     http::{self, Served},
     metrics::Metrics,
     receipts::{self, Receipts},
@@ -17,7 +19,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
 };
 use palmgate_gallery::Fusion;
-use palmgate_ledger::Ledger;
+use palmgate_ledger::{Ledger, LedgerError};
 use palmgate_palm::Extractor;
 use palmgate_policy::{Engine, Event, Profile, Settings};
 use palmgate_protocol::{Custody, MemberId, Name, Secret, decode, topic};
@@ -222,7 +224,8 @@ struct Opened {
     opening_key: OpeningKey,
     bundle: Option<Bundle>,
     transform_key: Secret<[u8; 32]>,
-    ledger: Ledger,
+    log: DecisionLog,
+    forgotten: Arc<Forgotten>,
     receipts: Receipts,
     people: Vec<(MemberId, Profile)>,
     references: Arc<References>,
@@ -250,9 +253,15 @@ impl Opened {
         };
         let signing_key = identity.signing_key();
         let origin = palmgate_ledger::origin(&options.tenant, &options.store);
-        let ledger = Ledger::open(&directory.join("ledger"), &origin, identity.signing_key())
-            .map_err(anyhow::Error::from)?;
-        receipts::publish_key(directory, signing_key.public())
+        let log = decision_log(&directory.join("ledger"), origin, &identity)?;
+        let forgotten = Arc::new(Forgotten::load(Arc::clone(&vault))?);
+        receipts::publish_key(&directory.join("ledger.pub"), signing_key.public())
+            .and_then(|()| match &bundle {
+                Some(bundle) => {
+                    receipts::publish_key(&directory.join("cloud.pub"), bundle.publisher)
+                }
+                None => Ok(()),
+            })
             .and_then(|()| {
                 let path = directory.join("authority.pem");
                 receipts::replace(&path, authority.certificate_pem().as_bytes())
@@ -274,7 +283,8 @@ impl Opened {
             authority,
             bundle,
             transform_key,
-            ledger,
+            log,
+            forgotten,
             receipts,
             people,
             references,
@@ -296,6 +306,9 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
     let (tls, tls_now) = watch::channel(Arc::new(first));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
+    if let Some(broker) = &broker {
+        metrics.add_broker(broker.counters()).map_err(anyhow::Error::from)?;
+    }
     let https = listen(options.https)?;
     let https_at =
         https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;
@@ -320,7 +333,7 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
     let done = inputs.clone();
     let scribe = Scribe::start(
         Arc::clone(&opened.vault),
-        opened.ledger,
+        opened.log,
         opened.receipts,
         options.history,
         options.pack,
@@ -364,6 +377,7 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
             record_key: record_key(&opened.transform_key),
             issuers,
             vault: opened.vault,
+            forgotten: opened.forgotten,
             references: opened.references,
             workers,
             scribe,
@@ -473,6 +487,24 @@ fn issue_identity(
     Ok(identity)
 }
 
+fn decision_log(
+    directory: &Path,
+    origin: String,
+    identity: &Identity,
+) -> Result<DecisionLog, anyhow::Error> {
+    let (directory, key) = (directory.to_owned(), identity.signing_key().pkcs8());
+    let ledger = Ledger::open(&directory, &origin, identity.signing_key())?;
+    let reopen = move || {
+        // A ledger that is gone is not begun anew: it may be back in a moment.
+        if !directory.exists() {
+            return Err(LedgerError::NoCheckpoint { path: directory.clone() });
+        }
+        let key = SigningKey::from_pkcs8(key.expose()).expect("the identity's own key");
+        Ledger::open(&directory, &origin, key)
+    };
+    Ok(DecisionLog::new(ledger, Box::new(reopen)))
+}
+
 fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
     if bundle.tenant == options.tenant && bundle.store == options.store {
         return Ok(bundle);
@@ -578,6 +610,7 @@ fn connect_cloud(
         opening_key: opening_key.map_err(anyhow::Error::from)?,
         verify_key: opened.identity()?.verifying_key(),
         vault: Arc::clone(&opened.vault),
+        forgotten: Arc::clone(&opened.forgotten),
         issuers: Arc::clone(issuers),
         inputs: inputs.clone(),
         metrics: Arc::clone(metrics),

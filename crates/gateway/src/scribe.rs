@@ -1,8 +1,10 @@
 //! The one thread that writes: people, erasures, history and the ledger, in the order decided.
 //! What is reported as done is durable.
 
-use crate::{clock, cloud::Outgoing, receipts::Receipts, records::Columns};
-use palmgate_ledger::{Entry, EntryKind, Ledger, NOBODY};
+use crate::{
+    clock, cloud::Outgoing, decision_log::DecisionLog, receipts::Receipts, records::Columns,
+};
+use palmgate_ledger::{Entry, EntryKind, NOBODY};
 use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket};
 use palmgate_protocol::{
     ClaimHandle, MemberId, PurposeSet, Secret, Timestamp,
@@ -18,9 +20,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
+
+/// The vault's root changes at least this often, so that what was removed without an erasure does
+/// not stay readable for longer.
+const RENEWAL: Duration = Duration::from_hours(24);
 
 /// Something to write.
 pub(crate) enum Deed {
@@ -90,6 +96,8 @@ pub(crate) enum Done {
     ShardAdopted(u64),
     /// Something new waits for the cloud.
     Told,
+    /// Whether decisions can be logged has changed.
+    LogWritable(bool),
     History(Ticket, Vec<Use>, PurposeSet),
 }
 
@@ -105,18 +113,20 @@ impl Scribe {
     /// time, one tick a second.
     pub(crate) fn start(
         vault: Arc<Vault>,
-        ledger: Ledger,
+        log: DecisionLog,
         receipts: Receipts,
         history: Duration,
         pack: [u8; 32],
         done: impl Fn(Done) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (deeds, mut queue) = mpsc::unbounded_channel();
-        let entries = Arc::new(AtomicU64::new(ledger.len()));
+        let entries = Arc::new(AtomicU64::new(log.len()));
         let counted = Arc::clone(&entries);
         let done = Box::new(done);
         let uses = Vec::new();
-        let mut writer = Writer { vault, ledger, receipts, history, pack, uses, done };
+        let (writable, renewed) = (true, Instant::now());
+        let mut writer =
+            Writer { vault, log, writable, renewed, receipts, history, pack, uses, done };
         let _ = report("interrupted erasure", writer.finish_erasures());
         thread::Builder::new().name("scribe".into()).spawn(move || {
             while let Some(deed) = queue.blocking_recv() {
@@ -126,7 +136,8 @@ impl Scribe {
                     return;
                 }
                 writer.write(deed);
-                counted.store(writer.ledger.len(), Ordering::Relaxed);
+                writer.tell_whether_writable();
+                counted.store(writer.log.len(), Ordering::Relaxed);
             }
         })?;
         Ok(Self { deeds, entries })
@@ -153,7 +164,9 @@ impl Scribe {
 
 struct Writer {
     vault: Arc<Vault>,
-    ledger: Ledger,
+    log: DecisionLog,
+    writable: bool,
+    renewed: Instant,
     receipts: Receipts,
     history: Duration,
     pack: [u8; 32],
@@ -200,16 +213,15 @@ impl Writer {
             }
             Deed::Log { decision, at } => {
                 let entry = self.entry(&decision, at);
-                let appended = self.ledger.append(&entry).map(|_| ()).map_err(Failure::from);
+                let appended = self.log.log(entry).map_err(Failure::from);
                 let _ = report("ledger entry", appended);
             }
             Deed::Acknowledged { commitment, state } => {
-                let updated = self.receipts.acknowledged(&self.ledger, &commitment, &state);
+                let Some(ledger) = self.log.ledger() else { return };
+                let updated = self.receipts.acknowledged(ledger, &commitment, &state);
                 let _ = report("receipt", updated.map_err(Failure::from));
             }
-            Deed::Renew => {
-                let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
-            }
+            Deed::Renew => self.renew(),
             Deed::Flush => self.flush(),
             Deed::Finish(_) => {}
         }
@@ -221,14 +233,16 @@ impl Writer {
         registration: Option<Vec<u8>>,
     ) -> Result<(), Failure> {
         let mut new = Vec::with_capacity(people.len());
+        let mut changed = Vec::new();
         for (member, claim, columns) in people {
             if self.vault.contains(&member) {
-                for (column, value) in columns {
-                    self.vault.write(&member, column, value.expose())?;
-                }
+                changed.extend(columns.into_iter().map(|(column, value)| (member, column, value)));
             } else {
                 new.push(NewPerson { member, claim, columns });
             }
+        }
+        if !changed.is_empty() {
+            self.vault.write_many(&changed)?;
         }
         if !new.is_empty() {
             self.vault.insert(new)?;
@@ -267,9 +281,9 @@ impl Writer {
         changed: Columns,
         registration: Option<Vec<u8>>,
     ) -> Result<(), Failure> {
-        for (column, value) in changed {
-            self.vault.write(&member, column, value.expose())?;
-        }
+        let changed: Vec<_> =
+            changed.into_iter().map(|(column, value)| (member, column, value)).collect();
+        self.vault.write_many(&changed)?;
         self.vault.forget_columns(&[(member, gone)])?;
         if let Some(registration) = registration {
             self.vault.outbox_push(&registration)?;
@@ -297,24 +311,31 @@ impl Writer {
         };
         let entry = self.entry(&decision, at);
         let commitment = entry.commitment;
-        // The cloud's message first: if the power fails now, the cloud forgets the person and its
-        // next shard makes this store forget them, too.
-        if relay {
-            let erasure = Erasure { member, claim, commitment };
-            self.vault.outbox_push(&encode(&Outgoing::Erase(erasure)))?;
+        let again = self.vault.unfinished_erasures().contains(&commitment);
+        if !again {
+            // The cloud's message first: if the power fails now, the cloud forgets the person and
+            // its next shard makes this store forget them, too.
+            if relay {
+                let erasure = Erasure { member, claim, commitment };
+                self.vault.outbox_push(&encode(&Outgoing::Erase(erasure)))?;
+            }
+            self.uses.retain(|(of, _)| *of != member);
+            self.vault.erase(&[ErasureRequest { member, claim, commitment }])?;
         }
-        self.uses.retain(|(of, _)| *of != member);
-        self.vault.erase(&[ErasureRequest { member, claim, commitment }])?;
-        self.record_erasure(&entry, relay)
+        self.record_erasure(&entry, relay, again)
     }
 
-    fn record_erasure(&mut self, entry: &Entry, relay: bool) -> Result<String, Failure> {
-        let index = self.ledger.append(entry)?;
-        self.ledger.flush()?;
+    fn record_erasure(
+        &mut self,
+        entry: &Entry,
+        relay: bool,
+        again: bool,
+    ) -> Result<String, Failure> {
+        let index = self.log.log_erasure(entry, again)?;
+        let ledger = self.log.ledger().ok_or("the ledger is closed")?;
         let generation = self.vault.root_generation();
         let (commitment, at) = (&entry.commitment, entry.at);
-        let receipt =
-            self.receipts.write(&self.ledger, index, generation, commitment, at, relay)?;
+        let receipt = self.receipts.write(ledger, index, generation, commitment, at, relay)?;
         self.vault.finish_erasure(commitment)?;
         Ok(receipt)
     }
@@ -332,7 +353,7 @@ impl Writer {
             };
             let mut entry = self.entry(&decision, clock::now());
             entry.commitment = commitment;
-            self.record_erasure(&entry, true)?;
+            self.record_erasure(&entry, true, true)?;
         }
         Ok(())
     }
@@ -386,8 +407,24 @@ impl Writer {
 
     fn flush(&mut self) {
         self.write_uses();
-        let flushed = self.ledger.flush().map_err(Failure::from);
+        let flushed = self.log.flush().map_err(Failure::from);
         let _ = report("ledger", flushed);
+        if self.renewed.elapsed() > RENEWAL {
+            self.renew();
+        }
+    }
+
+    fn renew(&mut self) {
+        self.renewed = Instant::now();
+        let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
+    }
+
+    fn tell_whether_writable(&mut self) {
+        let writable = self.log.is_writable();
+        if writable != self.writable {
+            self.writable = writable;
+            (self.done)(Done::LogWritable(writable));
+        }
     }
 }
 

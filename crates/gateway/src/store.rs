@@ -6,6 +6,7 @@ use crate::{
     cloud::{CloudHandle, Fetched, ShardReceived},
     extraction::{Job, Worked, Workers},
     fabric::{Fabric, Inbound, Outbound, Sent},
+    forgotten::Forgotten,
     metrics::{Counts, Metrics},
     records,
     references::References,
@@ -69,6 +70,7 @@ pub(crate) struct Surroundings {
     pub(crate) record_key: palmgate_seal::aead::Key,
     pub(crate) issuers: Arc<RwLock<Vec<VerifyingKey>>>,
     pub(crate) vault: Arc<Vault>,
+    pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) references: Arc<References>,
     pub(crate) workers: Workers,
     pub(crate) scribe: Scribe,
@@ -163,6 +165,7 @@ impl Store {
             terminals: self.around.fabric.terminals(),
             waiting: self.around.workers.waiting(),
             ledger: self.around.scribe.entries(),
+            forgotten: self.around.forgotten.len(),
         };
         self.around.metrics.standing(&self.engine.standing(), &counts);
     }
@@ -225,7 +228,7 @@ impl Store {
         let Some(token) = token else { return (ClaimPresented::None, None) };
         let issuers = self.around.issuers.read().unwrap_or_else(PoisonError::into_inner);
         match claim::read(token, &issuers, &self.around.tenant) {
-            Ok(claim) if !self.around.vault.is_tombstoned(claim.handle.as_bytes()) => {
+            Ok(claim) if !self.around.forgotten.claim(&claim.handle) => {
                 let facts = ClaimFacts {
                     handle: claim.handle,
                     custody: claim.custody,
@@ -328,6 +331,10 @@ impl Store {
                     cloud.outbox_changed();
                 }
             }
+            Done::LogWritable(writable) => {
+                self.around.metrics.log_writable(writable);
+                self.decide(Event::LogWritable(writable));
+            }
             Done::History(ticket, uses, consents) => {
                 self.reply(ticket, AnswerBody::History { uses, consents });
             }
@@ -360,7 +367,7 @@ impl Store {
         record: MemberRecord,
         sealed: Option<Vec<u8>>,
     ) -> Resolved {
-        if self.around.vault.is_tombstoned(record.member.as_bytes()) {
+        if self.around.forgotten.member(&record.member) {
             return Resolved::NotFound;
         }
         let Some(kept) = self.work.sensitive(ticket) else { return Resolved::NotFound };
@@ -376,8 +383,8 @@ impl Store {
     }
 
     fn shard(&mut self, mut shard: ShardReceived) {
-        let vault = &self.around.vault;
-        shard.people.retain(|person| !vault.is_tombstoned(person.member.as_bytes()));
+        let forgotten = &self.around.forgotten;
+        shard.people.retain(|person| !forgotten.member(&person.member));
         let custody = palmgate_protocol::Custody::Operator;
         let event = Event::ShardOffered {
             version: shard.version,

@@ -31,6 +31,9 @@ pub enum RecipientState {
     Acknowledged,
 }
 
+/// What the cloud is called among the recipients.
+pub const CLOUD: &str = "cloud";
+
 /// Somebody the data was disclosed to (GDPR Art. 19).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

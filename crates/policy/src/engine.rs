@@ -26,6 +26,8 @@ pub struct Engine {
     pub(crate) tries: BTreeMap<ClaimHandle, Tries>,
     pub(crate) erasing: BTreeMap<MemberId, Erasing>,
     pub(crate) lease_until: Option<Timestamp>,
+    /// Without a ledger entry there is no decision: scans and enrolments wait, rights do not.
+    pub(crate) log_writable: bool,
     latest: Timestamp,
 }
 
@@ -85,6 +87,7 @@ impl Engine {
             tries: BTreeMap::new(),
             erasing: BTreeMap::new(),
             lease_until: None,
+            log_writable: true,
             latest: Timestamp::from_millis(0),
         }
     }
@@ -102,6 +105,12 @@ impl Engine {
                 self.terminals.insert(name, Terminal { facts, tries: Tries::default() });
             }
             Event::TerminalRemoved(name) => return self.remove_terminal(&name),
+            Event::Scan(ticket, facts)
+                if !self.log_writable && facts.intent.purpose().is_some() =>
+            {
+                return busy(ticket);
+            }
+            Event::Enrol(ticket, _) if !self.log_writable => return busy(ticket),
             Event::Scan(ticket, facts) => return self.scan(ticket, facts, now),
             Event::Enrol(ticket, facts) => return self.enrol(ticket, *facts, now),
             Event::Extracted(ticket, result) => return self.extracted(ticket, result),
@@ -117,6 +126,7 @@ impl Engine {
             Event::ShardOffered { version, lease_until, whole, people, removed } => {
                 return self.shard_offered(version, lease_until, whole, people, &removed, now);
             }
+            Event::LogWritable(writable) => return self.set_log_writable(writable),
             Event::Tick => return self.tick(now),
         }
         Vec::new()
@@ -189,6 +199,19 @@ impl Engine {
         };
         let ended = self.work.extract_if(.., |_, (_, work)| of_terminal(work));
         ended.map(|(ticket, _)| Command::Wipe(ticket)).collect()
+    }
+
+    /// What is in work when the ledger fails ends without a decision.
+    fn set_log_writable(&mut self, writable: bool) -> Vec<Command> {
+        self.log_writable = writable;
+        if writable {
+            return Vec::new();
+        }
+        let ended = self.work.extract_if(.., |_, (_, work)| match work {
+            Work::Scan(scan) => scan.intent.purpose().is_some(),
+            Work::Enrolment(_) => !work.is_being_stored(),
+        });
+        ended.flat_map(|(ticket, _)| busy(ticket)).collect()
     }
 
     fn overloaded(&mut self, ticket: Ticket) -> Vec<Command> {
@@ -292,6 +315,11 @@ impl Engine {
             Custody::Operator => rules::C_RT_07C,
         }
     }
+}
+
+/// No decision: the terminal may ask again, or offer another way.
+fn busy(ticket: Ticket) -> Vec<Command> {
+    vec![Command::Wipe(ticket), Command::Reply(ticket, AnswerBody::Busy)]
 }
 
 impl Work {

@@ -53,6 +53,8 @@ pub enum Event {
         /// Who is removed.
         removed: Vec<MemberId>,
     },
+    /// Whether decisions can be written to the ledger from now on.
+    LogWritable(bool),
     /// Time passed.
     Tick,
 }

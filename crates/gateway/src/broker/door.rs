@@ -39,7 +39,7 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) limits: Limits,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
     pub(super) clients: Arc<Clients>,
     pub(super) porch: Arc<Porch>,
     pub(super) hub: Hub,

@@ -5,6 +5,7 @@
 //! router sees it. The broker is not trusted with content: that is end-to-end encrypted.
 
 mod clients;
+mod collector;
 mod door;
 mod hub;
 mod pace;
@@ -16,6 +17,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use collector::BrokerCollector;
 pub use reason::{Counters, Fault, Reason};
 
 use clients::Clients;
@@ -122,7 +124,7 @@ impl Broker {
             tokio::net::TcpListener::from_std(listener).map_err(BrokerError::Listener)?;
         let shared = Arc::new(Shared {
             limits,
-            counters: Counters::new(),
+            counters: Arc::new(Counters::new()),
             clients: Arc::new(Clients::default()),
             porch: Arc::new(Porch::default()),
             hub,
@@ -150,8 +152,8 @@ impl Broker {
     }
 
     /// What happened so far.
-    pub fn counters(&self) -> &Counters {
-        &self.shared.counters
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.shared.counters)
     }
 
     /// Lets nobody in any more, disconnects everybody and waits until they are gone, a few

@@ -1,0 +1,218 @@
+//! The ledger as the gateway writes it: what could not be written waits here, in order, and goes in
+//! when the disk takes it again.
+
+use palmgate_ledger::{Entry, EntryKind, Ledger, LedgerError};
+use std::collections::VecDeque;
+
+/// Opens the ledger again after a failure left it in an unknown state.
+pub(crate) type Reopen = Box<dyn Fn() -> Result<Ledger, LedgerError> + Send>;
+
+/// Entries that wait at once. The policy refuses scans while the log cannot be written, so only
+/// rights, which are never refused, can add to them; beyond this the oldest is given up.
+const MAX_WAITING: usize = 65_536;
+
+/// The ledger and the entries that are not under its durable checkpoint yet.
+pub(crate) struct DecisionLog {
+    ledger: Option<Ledger>,
+    reopen: Reopen,
+    /// Entries behind the checkpoint: the first `appended` of them are in the ledger's files.
+    unsigned: VecDeque<Entry>,
+    appended: usize,
+    /// Entries under the last durable checkpoint.
+    signed: u64,
+}
+
+impl DecisionLog {
+    pub(crate) fn new(ledger: Ledger, reopen: Reopen) -> Self {
+        let signed = ledger.len();
+        if ledger.recovered() > 0 {
+            tracing::info!(
+                entries = ledger.recovered(),
+                "entries behind the checkpoint were taken over"
+            );
+        }
+        Self { ledger: Some(ledger), reopen, unsigned: VecDeque::new(), appended: 0, signed }
+    }
+
+    /// Entries written or waiting.
+    pub(crate) fn len(&self) -> u64 {
+        self.signed + self.unsigned.len() as u64
+    }
+
+    /// Whether everything given so far is in the ledger's files.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.ledger.is_some() && self.appended == self.unsigned.len()
+    }
+
+    /// The ledger, for proofs over what is durable.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
+    }
+
+    /// Takes an entry. After an error it waits for the next [`DecisionLog::flush`].
+    pub(crate) fn log(&mut self, entry: Entry) -> Result<(), LedgerError> {
+        if self.unsigned.len() == MAX_WAITING {
+            tracing::error!("a waiting ledger entry was given up: free the ledger's disk");
+            self.unsigned.pop_front();
+            self.appended = self.appended.saturating_sub(1);
+        }
+        self.unsigned.push_back(entry);
+        self.append_waiting()
+    }
+
+    /// Makes everything taken durable. Opens the ledger anew if an earlier failure closed it.
+    pub(crate) fn flush(&mut self) -> Result<(), LedgerError> {
+        if self.ledger.is_none() {
+            self.recover()?;
+        }
+        self.append_waiting()?;
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        if let Err(error) = ledger.flush() {
+            self.ledger = None;
+            return Err(error);
+        }
+        self.signed = ledger.signed_len();
+        self.unsigned.clear();
+        self.appended = 0;
+        Ok(())
+    }
+
+    /// The index of an erasure's durable entry: logs it unless an interrupted attempt already has.
+    pub(crate) fn log_erasure(&mut self, entry: &Entry, again: bool) -> Result<u64, LedgerError> {
+        let waiting = |entry: &Entry, unsigned: &VecDeque<Entry>| {
+            unsigned.iter().position(|one| one.commitment == entry.commitment && is_erasure(one))
+        };
+        if let Some(position) = waiting(entry, &self.unsigned) {
+            let index = self.signed + position as u64;
+            return self.flush().map(|()| index);
+        }
+        if again && let Some(index) = self.find_erasure(&entry.commitment)? {
+            return Ok(index);
+        }
+        let index = self.len();
+        self.log(entry.clone())?;
+        self.flush()?;
+        Ok(index)
+    }
+
+    fn find_erasure(&mut self, commitment: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
+        self.flush()?;
+        let Some(ledger) = &self.ledger else { return Ok(None) };
+        for entry in ledger.entries(0..ledger.len())? {
+            let (index, entry) = entry?;
+            if entry.commitment == *commitment && is_erasure(&entry) {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    fn append_waiting(&mut self) -> Result<(), LedgerError> {
+        let Some(ledger) = &mut self.ledger else { return Ok(()) };
+        while let Some(entry) = self.unsigned.get(self.appended) {
+            match ledger.append(entry) {
+                Ok(_) => self.appended += 1,
+                // Our own mistake: it would fail again for ever.
+                Err(error @ LedgerError::Entry(_)) => {
+                    self.unsigned.remove(self.appended);
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.ledger = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a failed flush left in the files is counted, not written twice.
+    fn recover(&mut self) -> Result<(), LedgerError> {
+        let ledger = (self.reopen)()?;
+        if ledger.len() < self.signed {
+            return Err(LedgerError::OutOfRange { index: self.signed - 1, size: ledger.len() });
+        }
+        let kept = usize::try_from(ledger.len().saturating_sub(self.signed)).unwrap_or(usize::MAX);
+        self.unsigned.drain(..kept.min(self.unsigned.len()));
+        self.appended = 0;
+        self.signed = ledger.len();
+        self.ledger = Some(ledger);
+        tracing::info!(entries = self.len(), "the ledger can be written again");
+        Ok(())
+    }
+}
+
+fn is_erasure(entry: &Entry) -> bool {
+    entry.kind == EntryKind::Erasure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palmgate_ledger::NOBODY;
+    use palmgate_protocol::Timestamp;
+    use palmgate_seal::sign::SigningKey;
+    use std::{fs, path::Path};
+
+    fn entry(kind: EntryKind, number: u8) -> Entry {
+        Entry {
+            at: Timestamp::from_millis(1_700_000_000_000 + i64::from(number)),
+            kind,
+            terminal: None,
+            purpose: None,
+            outcome: "accepted".into(),
+            rules: vec!["G-09".into()],
+            pack: [1; 32],
+            commitment: if kind == EntryKind::Erasure { [number; 32] } else { NOBODY },
+        }
+    }
+
+    fn open(directory: &Path) -> DecisionLog {
+        let key = SigningKey::generate().pkcs8();
+        let directory = directory.to_owned();
+        let reopen = move || {
+            let key = SigningKey::from_pkcs8(key.expose()).expect("a key just made");
+            Ledger::open(&directory, "palmgate.test/store", key)
+        };
+        DecisionLog::new(reopen().unwrap(), Box::new(reopen))
+    }
+
+    fn outcome(log: &DecisionLog) -> Vec<i64> {
+        let ledger = log.ledger().unwrap();
+        let entries = ledger.entries(0..ledger.signed_len()).unwrap();
+        entries.map(|entry| entry.unwrap().1.at.as_millis() - 1_700_000_000_000).collect()
+    }
+
+    #[test]
+    fn what_a_failing_disk_refused_is_written_once_when_it_is_back() {
+        let root = tempfile::tempdir().unwrap();
+        let (directory, away) = (root.path().join("ledger"), root.path().join("away"));
+        let mut log = open(&directory);
+        log.log(entry(EntryKind::Scan, 0)).unwrap();
+        log.flush().unwrap();
+        log.log(entry(EntryKind::Scan, 1)).unwrap();
+        // The checkpoint cannot be replaced: whether entry 1 is durable is unknown.
+        fs::rename(&directory, &away).unwrap();
+        assert!(log.flush().is_err() && !log.is_writable());
+        let _ = log.log(entry(EntryKind::Right, 2));
+        // An empty ledger in its place would be a history without its entries, but is none yet.
+        assert!(!log.is_writable());
+        fs::remove_dir_all(&directory).ok();
+        fs::rename(&away, &directory).unwrap();
+        log.flush().unwrap();
+        assert!(log.is_writable());
+        assert_eq!((log.len(), outcome(&log)), (3, vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn an_erasure_that_was_cut_off_is_logged_once() {
+        let root = tempfile::tempdir().unwrap();
+        let mut log = open(root.path());
+        let erasure = entry(EntryKind::Erasure, 7);
+        assert_eq!(log.log_erasure(&erasure, false).unwrap(), 0);
+        log.log(entry(EntryKind::Scan, 1)).unwrap();
+        assert_eq!(log.log_erasure(&erasure, true).unwrap(), 0);
+        assert_eq!(log.log_erasure(&entry(EntryKind::Erasure, 8), true).unwrap(), 2);
+        assert_eq!(log.len(), 3);
+    }
+}
