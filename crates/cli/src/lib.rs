@@ -10,6 +10,7 @@ mod audit;
 mod bench;
 pub mod control;
 mod demo;
+mod evaluate;
 mod format;
 pub mod hands;
 pub mod stage;
@@ -32,6 +33,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Measure a scan step by step against a shard of many people.
     Bench(bench::Arguments),
+    /// Measure recognition on a folder of your own pictures, as ISO/IEC 19795-1 asks.
+    Evaluate(evaluate::Arguments),
     /// Add, list or revoke terminals of the box; or be a terminal, with pictures as hands.
     #[command(subcommand)]
     Terminal(terminal::Verb),
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         None => demo::run(demo::Arguments::default()),
         Some(Verb::Demo(arguments)) => demo::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(&arguments),
+        Some(Verb::Evaluate(arguments)) => evaluate::run(&arguments),
         Some(Verb::Terminal(verb)) => terminal::run(verb),
         Some(Verb::Audit(verb)) => audit::run(verb),
         Some(Verb::Broker(arguments)) => control::broker(&arguments),

@@ -4,6 +4,7 @@ use palmgate_palm::{Capture, Extractor, Steps, Transform};
 use palmgate_policy::{CaptureFacts, Ticket};
 use palmgate_protocol::{
     Hand, Name, Probe, Purpose, PurposeSet, Secret, Template,
+    limits::MAX_FRAME_BYTES,
     terminal::{CaptureProblem, Frame, HandCapture},
 };
 use std::{
@@ -112,7 +113,7 @@ impl Worker {
         purposes: PurposeSet,
         waited: Duration,
     ) -> Result<ScanWorked, CaptureProblem> {
-        let capture = self.extractor.capture(frames)?;
+        let capture = self.capture(frames)?;
         let begun = Instant::now();
         let transforms = self.transforms.iter().filter(|(purpose, _)| purposes.contains(*purpose));
         let probes = transforms.map(|(purpose, by)| (*purpose, by.probe(&capture))).collect();
@@ -125,6 +126,14 @@ impl Worker {
         })
     }
 
+    fn capture(&self, frames: &[Frame]) -> Result<Capture, CaptureProblem> {
+        let too_large = |frame: &Frame| frame.picture.expose().len() > MAX_FRAME_BYTES;
+        if frames.iter().any(too_large) {
+            return Err(CaptureProblem::Unreadable);
+        }
+        self.extractor.capture(frames)
+    }
+
     fn enrolment(
         &self,
         captures: &[HandCapture],
@@ -132,7 +141,7 @@ impl Worker {
     ) -> Result<EnrolmentWorked, (CaptureProblem, u8)> {
         let mut worked: Vec<(Hand, Capture)> = Vec::with_capacity(captures.len());
         for (index, capture) in (0u8..).zip(captures) {
-            let one = self.extractor.capture(&capture.frames);
+            let one = self.capture(&capture.frames);
             worked.push((capture.hand, one.map_err(|problem| (problem, index))?));
         }
         let (mut templates, mut probes) = (Vec::new(), Vec::new());

@@ -8,9 +8,13 @@ use crate::quality::{self, Quality};
 use crate::region::Placement;
 use crate::{detect, region::Region};
 use palmgate_protocol::Hand;
-use palmgate_protocol::limits::{MAX_FRAME_BYTES, MAX_FRAMES_PER_CAPTURE};
+use palmgate_protocol::limits::MAX_FRAMES_PER_CAPTURE;
 use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
 use std::time::{Duration, Instant};
+
+/// Bytes of a picture file that is looked at. What terminals may send is bounded by the protocol,
+/// far lower.
+pub const MAX_PICTURE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The models, ready to run. Share one between threads: a capture needs one thread.
 pub struct Extractor {
@@ -97,17 +101,37 @@ impl Extractor {
         Err(first_problem.unwrap_or(CaptureProblem::NoHand))
     }
 
+    /// Features of a region of interest that somebody else has cut out: a square of at least 64
+    /// pixels a side, fingers up, of a right palm or a mirrored left one. The region must be cut
+    /// alike for the reference and the probe; regions do not compare with those that
+    /// [`Extractor::capture`] cuts.
+    ///
+    /// # Errors
+    /// The [`CaptureProblem`] of the frame.
+    pub fn capture_ready_region(&self, frame: &Frame) -> Result<Capture, CaptureProblem> {
+        let mut steps = Steps::default();
+        let picture = timed(&mut steps.decode, || decode(frame))?;
+        let region = timed(&mut steps.region, || Region::ready(&picture))?;
+        let capture = self.of_region(&region, &mut steps)?;
+        capture.quality.check()?;
+        Ok(Capture { steps, ..capture })
+    }
+
+    fn of_region(&self, region: &Region, steps: &mut Steps) -> Result<Capture, CaptureProblem> {
+        let image = timed(&mut steps.code, || Normalised::of(region));
+        let responses = timed(&mut steps.code, || Responses::of(&image));
+        let vector = timed(&mut steps.embed, || embed::embed(&self.embedding, &image));
+        let vector = vector.map_err(broken)?;
+        let quality = Quality::of_region(region, &responses);
+        let (liveness, steps) = (Liveness::single(region), *steps);
+        Ok(Capture { quality, liveness, hand: Hand::Right, steps, vector, responses })
+    }
+
     /// Features of a ready region of interest: 80 × 80 grey pixels in the canonical frame. Only for
     /// calibration with synthetic palms, which have no hand around them.
     #[doc(hidden)]
     pub fn capture_region(&self, gray: &[u8; SIDE * SIDE]) -> Result<Capture, CaptureProblem> {
-        let region = Region::from_small(gray);
-        let image = Normalised::of(&region);
-        let responses = Responses::of(&image);
-        let vector = embed::embed(&self.embedding, &image).map_err(broken)?;
-        let quality = Quality::of_region(&region, &responses);
-        let (liveness, steps) = (Liveness::single(&region), Steps::default());
-        Ok(Capture { quality, liveness, hand: Hand::Right, steps, vector, responses })
+        self.of_region(&Region::from_small(gray), &mut Steps::default())
     }
 
     fn look(
@@ -169,7 +193,7 @@ impl Extractor {
 
 fn decode(frame: &Frame) -> Result<Picture, CaptureProblem> {
     let file = frame.picture.expose();
-    if file.len() > MAX_FRAME_BYTES {
+    if file.len() > MAX_PICTURE_BYTES {
         return Err(CaptureProblem::Unreadable);
     }
     Picture::decode(file)

@@ -33,8 +33,8 @@ mod transform;
 #[doc(hidden)]
 pub use calibration::parts;
 pub use calibration::{Calibration, Measurement, calibration};
-pub use capture::{Capture, Extractor, Steps};
+pub use capture::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 pub use liveness::Liveness;
-pub use model::ModelError;
+pub use model::{ModelError, models, models_hash};
 pub use quality::Quality;
 pub use transform::Transform;

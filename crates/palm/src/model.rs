@@ -52,6 +52,23 @@ pub(crate) struct Source {
     pub golden: &'static [f32],
 }
 
+/// Name and SHA-256 of every model in this program: what a measurement was made with.
+pub fn models() -> [(&'static str, [u8; 32]); 3] {
+    [crate::detect::SOURCE, crate::landmarks::SOURCE, crate::embed::SOURCE]
+        .map(|source| (source.name, source.sha256))
+}
+
+/// SHA-256 over the names and hashes of [`models`]: one value that changes with any of them.
+pub fn models_hash() -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for (name, sha256) in models() {
+        hash.update([name.len() as u8]);
+        hash.update(name);
+        hash.update(sha256);
+    }
+    hash.finalize().into()
+}
+
 /// An optimised plan with a fixed input shape.
 pub(crate) struct Model {
     plan: Arc<TypedRunnableModel>,

@@ -2,10 +2,13 @@
 
 use crate::landmarks::Landmarks;
 use crate::picture::{Picture, Point};
+use palmgate_protocol::terminal::CaptureProblem;
 use zeroize::Zeroizing;
 
 /// Pixels of a side of the region.
 pub(crate) const SIDE: usize = 160;
+/// Pixels of a side of a region that comes ready-made, at least.
+const MIN_READY_SIDE: usize = 64;
 /// Side and centre of the region in palm lengths, in the frame of [`ANCHORS`].
 const LENGTH: f32 = 1.0;
 const CENTER: Point = Point::new(-0.03, -0.44);
@@ -104,6 +107,36 @@ impl Placement {
 }
 
 impl Region {
+    /// A picture that is a region of interest already: its middle square.
+    pub(crate) fn ready(picture: &Picture) -> Result<Self, CaptureProblem> {
+        let side = picture.width.min(picture.height);
+        if side < MIN_READY_SIDE || picture.width.max(picture.height) > side * 3 / 2 {
+            return Err(CaptureProblem::CutOff);
+        }
+        let scale = side as f32 / SIDE as f32;
+        let corner =
+            Point::new((picture.width - side) as f32 / 2.0, (picture.height - side) as f32 / 2.0);
+        // Where pixels are merged, each is the mean of as many places as it covers.
+        let places = (scale.ceil() as usize).max(1);
+        let mut planes = Zeroizing::new(vec![0.0; 4 * SIDE * SIDE]);
+        for at in 0..SIDE * SIDE {
+            let mut sum = [0.0; 3];
+            for place in 0..places * places {
+                let within = |i: usize| (i as f32 + 0.5) / places as f32;
+                let (x, y) = (within(place % places), within(place / places));
+                let (x, y) = ((at % SIDE) as f32 + x, (at / SIDE) as f32 + y);
+                let color = picture.at(Point::new(corner.x + x * scale, corner.y + y * scale));
+                sum.iter_mut().zip(color).for_each(|(sum, value)| *sum += value);
+            }
+            let [r, g, b] = sum.map(|sum| sum / (places * places) as f32);
+            let luminance = 0.299 * r + 0.587 * g + 0.114 * b;
+            for (plane, value) in [r, g, b, luminance].into_iter().enumerate() {
+                planes[plane * SIDE * SIDE + at] = value;
+            }
+        }
+        Ok(Self { planes, coverage: 1.0 })
+    }
+
     /// A grey region of half the pixels a side, each doubled.
     pub(crate) fn from_small(gray: &[u8]) -> Self {
         let place = |i: usize| i / (2 * SIDE) * (SIDE / 2) + i % SIDE / 2;
