@@ -53,6 +53,13 @@ pub enum Event {
         /// Who is removed.
         removed: Vec<MemberId>,
     },
+    /// A person proved who they are by a strong authentication: the counters of payments by palm
+    /// alone start anew.
+    Authenticated(MemberId),
+    /// The latest time that was seen before the restart, as `now`.
+    TimeSeen(Timestamp),
+    /// A signed time confirmed the clock after a jump.
+    TimeConfirmed,
     /// Time passed.
     Tick,
 }
