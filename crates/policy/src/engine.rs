@@ -1,24 +1,23 @@
 use crate::{
-    Command, Decision, DecisionKind, Event, Origin, Profile, Rule, Settings, TerminalFacts, Ticket,
-    enrolment::EnrolmentWork, rules, scan::ScanWork,
+    Command, Decision, DecisionKind, Event, Law, Origin, Pack, Profile, Rule, Settings,
+    TerminalFacts, Ticket, enrolment::EnrolmentWork, rules, scan::ScanWork,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, MemberId, Name, Purpose, Timestamp,
     limits::FRAMES_LIFETIME,
     terminal::{AnswerBody, Refusal},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Work may take this long before its frames and secrets are wiped and the terminal is told.
 const WORK_LIFETIME: Duration = FRAMES_LIFETIME;
-/// Failed payments in a row that block a reader, as a multiple of what blocks a claim.
-const READER_FACTOR: u8 = 4;
 /// Claims whose failed tries are remembered at once; the oldest gives way.
 const MAX_TRIED_CLAIMS: usize = 4_096;
 
 /// The state that decisions depend on, and the decisions.
 pub struct Engine {
     pub(crate) settings: Settings,
+    pub(crate) law: Law,
     pub(crate) people: BTreeMap<MemberId, Profile>,
     pub(crate) claims: BTreeMap<ClaimHandle, MemberId>,
     pub(crate) terminals: BTreeMap<Name, Terminal>,
@@ -28,7 +27,17 @@ pub struct Engine {
     pub(crate) lease_until: Option<Timestamp>,
     /// Without a ledger entry there is no decision: scans and enrolments wait, rights do not.
     pub(crate) log_writable: bool,
+    pub(crate) spent: BTreeMap<MemberId, Spent>,
+    /// People whom the sweep may still erase before a jump of the clock is confirmed.
+    pub(crate) unconfirmed: Option<usize>,
     latest: Timestamp,
+}
+
+/// Paid by palm alone since the last strong authentication (RTS on SCA Art. 11).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) total: u64,
+    pub(crate) count: u64,
 }
 
 pub(crate) struct Terminal {
@@ -76,9 +85,15 @@ pub struct Standing {
 }
 
 impl Engine {
-    /// An engine that knows nobody.
+    /// An engine that knows nobody, under the pack that is built in.
     pub fn new(settings: Settings) -> Self {
+        Self::with_pack(settings, Pack::embedded())
+    }
+
+    /// An engine that knows nobody, under this pack.
+    pub fn with_pack(settings: Settings, pack: Arc<Pack>) -> Self {
         Self {
+            law: Law::new(pack, &settings.store_facts()),
             settings,
             people: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -88,16 +103,25 @@ impl Engine {
             erasing: BTreeMap::new(),
             lease_until: None,
             log_writable: true,
+            spent: BTreeMap::new(),
+            unconfirmed: None,
             latest: Timestamp::from_millis(0),
         }
+    }
+
+    /// The pack in force.
+    pub const fn pack(&self) -> &Arc<Pack> {
+        self.law.pack()
     }
 
     /// Decides. `now` is the gateway's clock; a clock that runs backwards is held at the latest time
     /// seen, so that nothing expired comes back to life.
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
-        self.latest = self.latest.max(now);
-        let now = self.latest;
+        let now = self.ratchet(now);
         match event {
+            Event::TimeSeen(_) => (),
+            Event::TimeConfirmed => self.unconfirmed = None,
+            Event::Authenticated(member) => drop(self.spent.remove(&member)),
             Event::Loaded(member, profile) => self.load(member, *profile),
             Event::LeaseLoaded(until) => self.lease_until = Some(until),
             Event::TerminalKnown(facts) => {
@@ -132,6 +156,18 @@ impl Engine {
         Vec::new()
     }
 
+    /// Time never runs backwards here. A jump forward counts for refusing at once, and for erasing
+    /// many people only once it is confirmed.
+    fn ratchet(&mut self, now: Timestamp) -> Timestamp {
+        let number = |name| self.pack().number(name).map_or(0, |number| number.value as u64);
+        let longest = Duration::from_hours(number("clock_jump_hours"));
+        if self.latest.as_millis() > 0 && now.since(self.latest) > longest {
+            self.unconfirmed = Some(number("unconfirmed_erasures") as usize);
+        }
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     /// Figures for metrics and the public counter.
     pub fn standing(&self) -> Standing {
         let mut standing = Standing {
@@ -158,11 +194,6 @@ impl Engine {
         self.people.insert(member, profile);
     }
 
-    /// Whether the person's references may be used at all: what the cloud gave ends with its lease.
-    pub(crate) fn leased(&self, profile: &Profile, now: Timestamp) -> bool {
-        profile.origin == Origin::Store || self.lease_until.is_some_and(|until| now < until)
-    }
-
     /// Starts the erasure of a person: from here on nobody matches them.
     pub(crate) fn erase(
         &mut self,
@@ -174,6 +205,7 @@ impl Engine {
         let Some(profile) = self.people.remove(&member) else { return Vec::new() };
         self.claims.remove(&profile.claim);
         self.tries.remove(&profile.claim);
+        self.spent.remove(&member);
         let (claim, salt) = (profile.claim, profile.salt);
         let erasing = Erasing { claim, salt, rule, ticket, relay, failed: false };
         self.erasing.insert(member, erasing);
@@ -255,21 +287,10 @@ impl Engine {
         vec![Command::Wipe(ticket), Command::Reply(ticket, refused), Command::Log(decision)]
     }
 
-    /// Whether a claim was tried too often.
-    pub(crate) fn claim_blocked(&self, claim: &ClaimHandle, now: Timestamp) -> bool {
-        self.tries.get(claim).is_some_and(|tries| self.blocked(*tries, self.settings.tries, now))
-    }
-
-    /// Whether a reader saw too many payments fail in a row. Strangers who try their luck are no
-    /// attack, so a reader bears more than a claim.
-    pub(crate) fn reader_blocked(&self, reader: &Name, now: Timestamp) -> bool {
-        let most = self.settings.tries.saturating_mul(READER_FACTOR);
-        self.terminals.get(reader).is_some_and(|reader| self.blocked(reader.tries, most, now))
-    }
-
-    fn blocked(&self, tries: Tries, most: u8, now: Timestamp) -> bool {
+    /// Failed tries in a row that still count.
+    pub(crate) fn recent(&self, tries: Tries, now: Timestamp) -> u8 {
         let recent = tries.last.is_some_and(|last| now.since(last) < self.settings.block);
-        tries.failed >= most && recent
+        if recent { tries.failed } else { 0 }
     }
 
     /// Notes that a comparison failed: against the claim, and for payments against the reader.

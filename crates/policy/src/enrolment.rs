@@ -12,6 +12,7 @@ use palmgate_protocol::{
 pub(crate) struct EnrolmentWork {
     pub(crate) facts: EnrolmentFacts,
     purposes: PurposeSet,
+    cited: Vec<Rule>,
     pub(crate) stored: Option<Profile>,
 }
 
@@ -32,7 +33,12 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Command> {
         let gates = self.enrolment_gates(&facts, now);
-        let mut work = EnrolmentWork { facts, purposes: PurposeSet::default(), stored: None };
+        let mut work = EnrolmentWork {
+            facts,
+            purposes: PurposeSet::default(),
+            cited: Vec::new(),
+            stored: None,
+        };
         match gates {
             Err(Shut { reason, outcome, rules }) => {
                 Self::refuse(ticket, reason, work.decision(outcome, rules))
@@ -40,8 +46,8 @@ impl Engine {
             Ok(_) if self.work.len() >= self.settings.pending_limit => {
                 vec![Command::Wipe(ticket), Command::Reply(ticket, AnswerBody::Busy)]
             }
-            Ok(purposes) => {
-                work.purposes = purposes;
+            Ok((purposes, cited)) => {
+                (work.purposes, work.cited) = (purposes, cited);
                 self.work.insert(ticket, (now, Work::Enrolment(Box::new(work))));
                 vec![Command::ExtractEnrolment(ticket, purposes.without(Purpose::Roaming))]
             }
@@ -57,13 +63,15 @@ impl Engine {
         let matched = work.purposes.without(Purpose::Roaming);
         let least = matched.iter().map(|purpose| self.settings.least_liveness(purpose));
         let least = least.fold(0.0, f32::max);
+        let mut cited = vec![rules::RET_01];
         let result = result.and_then(|facts| {
-            if facts.liveness >= least { Ok(()) } else { Err((CaptureProblem::NotLive, 0)) }
+            let verdict = self.law.decide(&Self::compare_act(facts.liveness, least));
+            cited.extend(verdict.rules);
+            if verdict.allowed { Ok(()) } else { Err((CaptureProblem::NotLive, 0)) }
         });
         match result {
             Err((problem, index)) => {
-                let decision =
-                    work.decision(problem.as_str(), vec![rules::C_RT_10F, rules::RET_01]);
+                let decision = work.decision(problem.as_str(), cited);
                 self.work.remove(&ticket);
                 let retry = AnswerBody::Retry { problem, index };
                 vec![Command::Wipe(ticket), Command::Reply(ticket, retry), Command::Log(decision)]
@@ -90,9 +98,10 @@ impl Engine {
         if !known {
             return Vec::from_iter(self.store_command(ticket));
         }
-        let Some((_, work)) = self.work.remove(&ticket) else { return Vec::new() };
-        let decision = work.decision("already-enrolled", vec![rules::G_05_E]);
-        Self::refuse(ticket, Refusal::AlreadyEnrolled, decision)
+        let Some((_, Work::Enrolment(work))) = self.work.remove(&ticket) else { return Vec::new() };
+        let verdict = self.law.decide(&self.enrol_act(&work.facts, true, now));
+        let Shut { reason, outcome, rules } = verdict.into();
+        Self::refuse(ticket, reason, work.decision(outcome, rules))
     }
 
     fn store_command(&mut self, ticket: Ticket) -> Option<Command> {
@@ -143,7 +152,8 @@ impl Engine {
             let decision = work.decision("internal", vec![rules::G_25_2]);
             return Self::refuse(ticket, Refusal::Internal, decision);
         };
-        let rules = vec![rules::G_07_1, rules::G_09, rules::G_08, rules::E_CONS_2, rules::RET_03];
+        let mut rules = work.cited.clone();
+        rules.push(rules::RET_03);
         let mut decision = work.decision("enrolled", rules);
         decision.subject = Some((work.facts.ids.member, profile.salt));
         self.load(work.facts.ids.member, profile.clone());

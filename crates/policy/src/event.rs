@@ -55,6 +55,13 @@ pub enum Event {
     },
     /// Whether decisions can be written to the ledger from now on.
     LogWritable(bool),
+    /// A person proved who they are by a strong authentication: the counters of payments by palm
+    /// alone start anew.
+    Authenticated(MemberId),
+    /// The latest time that was seen before the restart, as `now`.
+    TimeSeen(Timestamp),
+    /// A signed time confirmed the clock after a jump.
+    TimeConfirmed,
     /// Time passed.
     Tick,
 }

@@ -12,7 +12,9 @@ mod command;
 mod engine;
 mod enrolment;
 mod event;
+mod facts;
 mod gates;
+pub mod pack;
 mod person;
 mod retention;
 mod rights;
@@ -27,6 +29,8 @@ pub use event::{
     CaptureFacts, ClaimFacts, ClaimPresented, EnrolmentFacts, Event, FreshIds, Match, RecordFacts,
     Resolved, ScanFacts, TerminalFacts, Ticket,
 };
+pub use pack::{Law, Pack};
 pub use person::{Origin, Profile};
-pub use rules::Rule;
+pub use retention::STORED;
+pub use rules::{MAX_RULE_BYTES, Rule};
 pub use settings::Settings;

@@ -1,6 +1,24 @@
 use crate::{Command, Engine, Profile, Rule, rules};
 use palmgate_protocol::{MemberId, Purpose, Timestamp};
 
+/// Every kind of data that the box stores, by the names of the packs' retention tables.
+pub const STORED: &[&str] = &[
+    "template",
+    "staff-template",
+    "pseudonym",
+    "card-token",
+    "phone",
+    "claim",
+    "authorisation",
+    "consent-record",
+    "use",
+    "erasure-receipt",
+    "tombstone",
+    "decision",
+    "letter",
+    "technical-log",
+];
+
 impl Engine {
     /// When everything about the person must be gone: after inactivity, never later than the last
     /// consent or authorisation.
@@ -26,21 +44,23 @@ impl Engine {
     /// Erases who expired, a bounded number at a time.
     pub(crate) fn sweep(&mut self, now: Timestamp) -> Vec<Command> {
         let due = |profile: &Profile| -> Option<Rule> {
-            let live = profile.hands.iter().any(|(purpose, _)| profile.basis(*purpose, now));
-            let staff = profile.hands.iter().all(|(purpose, _)| *purpose == Purpose::Staff);
-            match (live, staff) {
-                (false, true) => Some(rules::RET_04),
-                (false, false) => Some(rules::E_CONS_4),
-                (true, _) if now >= profile.expires_at => Some(rules::RET_03),
-                (true, _) => None,
+            let basis = profile.hands.iter().any(|(purpose, _)| profile.basis(*purpose, now));
+            if basis && now < profile.expires_at {
+                return None;
             }
+            let staff = profile.hands.iter().all(|(purpose, _)| *purpose == Purpose::Staff);
+            let verdict = self.law.decide(&Self::keep_act(profile, basis, staff, now));
+            let rule = verdict.rules.first().copied().unwrap_or(rules::RET_03);
+            (!verdict.allowed).then_some(rule)
         };
+        let most = self.unconfirmed.unwrap_or(usize::MAX).min(self.settings.sweep_limit);
         let expired: Vec<(MemberId, Rule)> = self
             .people
             .iter()
             .filter_map(|(member, profile)| Some((*member, due(profile)?)))
-            .take(self.settings.sweep_limit)
+            .take(most)
             .collect();
+        self.unconfirmed = self.unconfirmed.map(|left| left - expired.len());
         expired
             .into_iter()
             .flat_map(|(member, rule)| self.erase(member, rule, None, true))

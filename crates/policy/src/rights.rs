@@ -1,4 +1,4 @@
-use crate::{Command, DecisionKind, Engine, Ticket, rules, scan::ScanWork};
+use crate::{Command, DecisionKind, Engine, Rule, Ticket, gates::Shut, rules, scan::ScanWork};
 use palmgate_protocol::{
     MemberId, Purpose, PurposeSet, Timestamp,
     terminal::{AnswerBody, Intent},
@@ -18,10 +18,27 @@ impl Engine {
             let decision = scan.decision("not-recognised", vec![rules::G_22]);
             return vec![Command::Reply(ticket, AnswerBody::NotRecognised), Command::Log(decision)];
         };
+        let right = match &scan.intent {
+            Intent::History => "history",
+            Intent::Pause => "pause",
+            Intent::Resume => "resume",
+            Intent::Withdraw { .. } => "withdraw",
+            Intent::Erase => "erase",
+            Intent::Pay(_) | Intent::Loyalty | Intent::Entry | Intent::Staff { .. } => "none",
+        };
+        let verdict = self.law.decide(&Self::exercise_act(right));
+        if !verdict.allowed {
+            let Shut { reason, outcome, rules } = verdict.into();
+            return vec![
+                Command::Reply(ticket, AnswerBody::Refused { reason }),
+                Command::Log(scan.decision(outcome, rules)),
+            ];
+        }
+        let cited = verdict.rules;
         match &scan.intent {
-            Intent::History => self.show_history(ticket, scan, member, now),
-            Intent::Pause => self.set_paused(ticket, scan, member, true),
-            Intent::Resume => self.set_paused(ticket, scan, member, false),
+            Intent::History => self.show_history(ticket, scan, member, cited, now),
+            Intent::Pause => self.set_paused(ticket, scan, member, (true, cited)),
+            Intent::Resume => self.set_paused(ticket, scan, member, (false, cited)),
             Intent::Withdraw { purposes } => self.withdraw(ticket, scan, member, *purposes),
             Intent::Erase => self.erase(member, rules::G_17, Some(ticket), true),
             Intent::Pay(_) | Intent::Loyalty | Intent::Entry | Intent::Staff { .. } => Vec::new(),
@@ -33,11 +50,12 @@ impl Engine {
         ticket: Ticket,
         scan: &ScanWork,
         member: MemberId,
+        cited: Vec<Rule>,
         now: Timestamp,
     ) -> Vec<Command> {
         let person = self.people.get(&member);
         let purposes = person.map_or_else(PurposeSet::default, |person| person.purposes(now));
-        let mut decision = scan.decision("history", vec![rules::G_15]);
+        let mut decision = scan.decision("history", cited);
         decision.subject = person.map(|person| (member, person.salt));
         vec![Command::ReplyHistory(ticket, member, purposes), Command::Log(decision)]
     }
@@ -47,12 +65,13 @@ impl Engine {
         ticket: Ticket,
         scan: &ScanWork,
         member: MemberId,
-        paused: bool,
+        (paused, mut cited): (bool, Vec<Rule>),
     ) -> Vec<Command> {
         let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
         person.paused = paused;
         let outcome = if paused { "paused" } else { "resumed" };
-        let mut decision = scan.decision(outcome, vec![rules::G_18]);
+        cited.push(rules::G_18);
+        let mut decision = scan.decision(outcome, cited);
         decision.subject = Some((member, person.salt));
         vec![
             Command::Update(member, Box::new(person.clone())),

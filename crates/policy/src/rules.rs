@@ -1,30 +1,62 @@
 use std::fmt;
 
-/// The id of a rule in the rulebook; `docs/rules.md` gives its source and words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rule(&'static str);
+/// Longest id of a rule, in bytes.
+pub const MAX_RULE_BYTES: usize = 22;
+
+/// The id of a rule of the law packs; `docs/rules.md` gives its source and words. Kept inline, so
+/// that decisions can cite rules of a pack that was loaded while running.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    bytes: [u8; MAX_RULE_BYTES],
+    length: u8,
+}
 
 impl Rule {
-    /// The id as written in the rulebook.
-    pub const fn id(self) -> &'static str {
-        self.0
-    }
-
     /// The rule behind every erasure, for one that a crash cut off from its reason.
     pub const ERASURE: Self = G_17;
+
+    /// The id as written in the pack.
+    pub fn id(&self) -> &str {
+        let text = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        str::from_utf8(text).unwrap_or_default()
+    }
+
+    /// The rule with this id: 1 to [`MAX_RULE_BYTES`] of `A-Z`, `a-z`, `0-9` and `-`.
+    pub fn parse(id: &str) -> Option<Self> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        let fits = (1..=MAX_RULE_BYTES).contains(&id.len()) && id.bytes().all(allowed);
+        fits.then(|| Self::literal(id))
+    }
+
+    const fn literal(id: &str) -> Self {
+        let mut bytes = [0; MAX_RULE_BYTES];
+        let mut at = 0;
+        while at < id.len() {
+            bytes[at] = id.as_bytes()[at];
+            at += 1;
+        }
+        Self { bytes, length: id.len() as u8 }
+    }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.id())
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
     }
 }
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
-        $($(#[$doc])* pub(crate) const $name: Rule = Rule($id);)*
+        $($(#[$doc])* pub(crate) const $name: Rule = Rule::literal($id);)*
         impl Rule {
-            /// Every rule that this engine applies.
+            /// The rules that the engine cites by itself, for what it does after a decision. Every
+            /// other rule comes from the pack.
             pub const ALL: &[Self] = &[$($name),*];
         }
     };
@@ -37,22 +69,8 @@ rules! {
     RET_02 = "RET-02";
     /// An enrolled template of a shopper ends after inactivity and at a hard ceiling.
     RET_03 = "RET-03";
-    /// A template of staff ends the day the authorisation ends.
-    RET_04 = "RET-04";
-    /// Purposes are a closed set and their templates apart.
-    G_05_B = "G-05-B";
-    /// No longer than needed.
-    G_05_E = "G-05-E";
-    /// The controller can prove the consent.
-    G_07_1 = "G-07-1";
     /// Withdrawal at any time, as easily as giving.
     G_07_3 = "G-07-3";
-    /// A child's consent.
-    G_08 = "G-08";
-    /// Explicit consent per purpose.
-    G_09 = "G-09";
-    /// Access by the person.
-    G_15 = "G-15";
     /// Erasure.
     G_17 = "G-17";
     /// Restriction: stored but not used.
@@ -63,10 +81,6 @@ rules! {
     G_22 = "G-22";
     /// Safe defaults.
     G_25_2 = "G-25-2";
-    /// Employees under LIL Art. 44-4°.
-    F_44 = "F-44";
-    /// Staff: listed restricted zones only.
-    C_RT_02 = "C-RT-02";
     /// Template only on the person's medium.
     C_RT_07A = "C-RT-07a";
     /// Template unusable without the person's secret.
@@ -77,41 +91,34 @@ rules! {
     C_RT_10F = "C-RT-10f";
     /// A fallback without constraint.
     C_RT_10G = "C-RT-10g";
-    /// The person triggers the scan.
-    E_77 = "E-77";
     /// Templates made on the fly are deleted at once, match or not.
     E_79 = "E-79";
-    /// Explicit means an express act: read, then confirm.
-    E_CONS_2 = "E-CONS-2";
-    /// Consent is refreshed.
-    E_CONS_4 = "E-CONS-4";
-    /// One-to-many false matches grow with the shard.
-    I_1N = "I-1N";
-    /// Block after failed tries.
-    P_SCA_4_3B = "P-SCA-4-3b";
-    /// Amount and payee are bound to the answer.
-    P_SCA_5 = "P-SCA-5";
-    /// Contactless exemption.
-    P_SCA_11 = "P-SCA-11";
-    /// No card number anywhere.
-    P_PCI_1 = "P-PCI-1";
     /// Information when data comes from elsewhere.
     G_14 = "G-14";
     /// A shard whose revocations are stale locks itself.
     LEASE = "D-LEASE";
-    /// A request belongs to its moment.
-    FRESH = "D-FRESH";
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Rule;
+    use super::*;
 
     #[test]
     fn rule_ids_are_unique() {
-        let mut ids: Vec<_> = Rule::ALL.iter().map(|rule| rule.id()).collect();
+        let mut ids: Vec<_> = Rule::ALL.iter().map(Rule::id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), Rule::ALL.len());
+    }
+
+    #[test]
+    fn ids_are_short_plain_words() {
+        assert_eq!(
+            Rule::parse("P-SCA-4-3b").map(|rule| rule.id().to_owned()),
+            Some("P-SCA-4-3b".into())
+        );
+        for bad in ["", "G 17", "G-17/keep", "é", &"A".repeat(23)] {
+            assert_eq!(Rule::parse(bad), None, "{bad}");
+        }
     }
 }

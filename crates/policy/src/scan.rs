@@ -2,7 +2,9 @@ use crate::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, Match,
     RecordFacts, Resolved, Rule, ScanFacts, Source, Ticket,
     engine::Work,
+    facts::PersonFacts,
     gates::{Plan, Route, Shut},
+    pack::Verdict,
     rules,
 };
 use palmgate_protocol::{
@@ -17,6 +19,7 @@ pub(crate) struct ScanWork {
     pub(crate) claim: Option<ClaimFacts>,
     pub(crate) purposes: PurposeSet,
     pub(crate) route: Route,
+    cited: Vec<Rule>,
     fetched: Option<RecordFacts>,
 }
 
@@ -25,6 +28,7 @@ struct Found {
     /// `None` when the record stays with the ticket.
     member: Option<MemberId>,
     purpose: Purpose,
+    cited: Vec<Rule>,
 }
 
 impl ScanWork {
@@ -57,16 +61,19 @@ impl Engine {
         let (plan, shut) = match plan {
             Ok(plan) => (plan, None),
             Err(shut) => {
-                (Plan { purposes: PurposeSet::default(), route: Route::Nowhere }, Some(shut))
+                let purposes = PurposeSet::default();
+                (Plan { purposes, route: Route::Nowhere, rules: Vec::new() }, Some(shut))
             }
         };
-        let Plan { purposes, route } = plan;
-        let work = ScanWork { terminal, intent, claim, purposes, route, fetched: None };
+        let Plan { purposes, route, rules: cited } = plan;
+        let work = ScanWork { terminal, intent, claim, purposes, route, cited, fetched: None };
         if let Some(Shut { reason, outcome, rules }) = shut {
             return Self::refuse(ticket, reason, work.decision(outcome, rules));
         }
         if route == Route::Nowhere {
-            return Self::miss(ticket, &work, vec![rules::E_79]);
+            let mut cited = work.cited.clone();
+            cited.push(rules::E_79);
+            return Self::miss(ticket, &work, cited);
         }
         if self.work.len() >= self.settings.pending_limit {
             return vec![Command::Wipe(ticket), Command::Reply(ticket, AnswerBody::Busy)];
@@ -84,12 +91,15 @@ impl Engine {
         let strictest = |set: PurposeSet| {
             set.iter().map(|purpose| self.settings.least_liveness(purpose)).fold(0.0, f32::max)
         };
+        let mut cited = vec![rules::RET_01];
         let result = result.and_then(|facts| {
-            let live = facts.liveness >= strictest(work.purposes);
-            if live { Ok(()) } else { Err(CaptureProblem::NotLive) }
+            let act = Self::compare_act(facts.liveness, strictest(work.purposes));
+            let verdict = self.law.decide(&act);
+            cited.extend(verdict.rules);
+            if verdict.allowed { Ok(()) } else { Err(CaptureProblem::NotLive) }
         });
         if let Err(problem) = result {
-            let decision = work.decision(problem.as_str(), vec![rules::C_RT_10F, rules::RET_01]);
+            let decision = work.decision(problem.as_str(), cited);
             self.work.remove(&ticket);
             let retry = AnswerBody::Retry { problem, index: 0 };
             return vec![
@@ -122,30 +132,40 @@ impl Engine {
             Work::Scan(scan) => scan,
             Work::Enrolment(_) => return self.enrolment_identified(ticket, matches, now),
         };
-        let right = scan.intent.purpose().is_none();
-        let usable = |found: &&Match| {
-            let above = found.score >= self.settings.threshold(found.purpose);
-            above
+        let above = |found: &&Match| {
+            found.score >= self.settings.threshold(found.purpose)
                 && scan.purposes.contains(found.purpose)
-                && self.usable(&found.member, found.purpose, right, now)
         };
-        let mut found = matches.iter().filter(usable);
-        let Some(best) = found.next() else {
-            return self.failed(ticket, now, vec![rules::E_79, rules::RET_02]);
+        let found = matches.iter().filter(above).filter_map(|found| {
+            let person = self.people.get(&found.member)?;
+            Some((found, self.person_facts(person, found.purpose)))
+        });
+        let found: Vec<(&Match, PersonFacts)> = found.collect();
+        let decide = |found: &Match, person: &PersonFacts, rivals| {
+            let spent = self.spent_by(Some(found.member));
+            let act = Self::recognise_act(scan, found.purpose, person, spent, rivals, now);
+            self.law.decide(&act)
         };
-        if found.any(|other| other.member != best.member) {
-            return self.failed(ticket, now, vec![rules::I_1N, rules::RET_02]);
+        let mut verdicts = found.iter().map(|(f, person)| (*f, person, decide(f, person, 0)));
+        let first_denied = verdicts.clone().next().map(|(_, _, verdict)| verdict);
+        let Some((best, person, verdict)) = verdicts.find(|(_, _, verdict)| verdict.allowed) else {
+            return self.denied(ticket, first_denied, now, vec![rules::E_79, rules::RET_02]);
+        };
+        let rival = |(f, _, verdict): &(&Match, &PersonFacts, Verdict)| {
+            verdict.allowed && f.member != best.member
+        };
+        let rivals = verdicts.filter(rival).count();
+        let verdict = if rivals > 0 { decide(best, person, rivals) } else { verdict };
+        if !verdict.allowed {
+            return self.denied(ticket, Some(verdict), now, vec![rules::RET_02]);
         }
-        self.found(ticket, &Found { member: Some(best.member), purpose: best.purpose }, now)
+        let (member, purpose) = (Some(best.member), best.purpose);
+        self.found(ticket, Found { member, purpose, cited: verdict.rules }, now)
     }
 
-    /// A paused person can still exercise rights, above all to resume.
-    fn usable(&self, member: &MemberId, purpose: Purpose, right: bool, now: Timestamp) -> bool {
-        self.people.get(member).is_some_and(|person| {
-            let allowed =
-                if right { person.basis(purpose, now) } else { person.allows(purpose, now) };
-            allowed && self.leased(person, now)
-        })
+    fn spent_by(&self, member: Option<MemberId>) -> (u64, u64) {
+        let spent = member.and_then(|member| self.spent.get(&member)).copied().unwrap_or_default();
+        (spent.total, spent.count)
     }
 
     pub(crate) fn compared(
@@ -162,16 +182,49 @@ impl Engine {
             }
             _ => None,
         };
-        let right = scan.intent.purpose().is_none();
-        let accepted = |(purpose, score): &&(Purpose, f32)| {
-            *score >= self.settings.threshold(*purpose)
-                && scan.purposes.contains(*purpose)
-                && member.is_none_or(|member| self.usable(&member, *purpose, right, now))
+        let above = |(purpose, score): &&(Purpose, f32)| {
+            *score >= self.settings.threshold(*purpose) && scan.purposes.contains(*purpose)
         };
-        match scores.iter().find(accepted) {
-            Some(&(purpose, _)) => self.found(ticket, &Found { member, purpose }, now),
-            None => self.failed(ticket, now, vec![rules::C_RT_07B, rules::RET_02]),
+        let facts = |purpose| match (member, &scan.fetched) {
+            (Some(member), _) => Some(self.person_facts(self.people.get(&member)?, purpose)),
+            (None, Some(record)) => Some(PersonFacts::of_record(record, purpose)),
+            (None, None) => None,
+        };
+        let mut first_denied = None;
+        let mut accepted = None;
+        for (purpose, _) in scores.iter().filter(above) {
+            let Some(person) = facts(*purpose) else { continue };
+            let spent = self.spent_by(member.or(scan.fetched.as_ref().map(|f| f.member)));
+            let act = Self::recognise_act(scan, *purpose, &person, spent, 0, now);
+            let verdict = self.law.decide(&act);
+            if verdict.allowed {
+                accepted = Some(Found { member, purpose: *purpose, cited: verdict.rules });
+                break;
+            }
+            first_denied = first_denied.or(Some(verdict));
         }
+        match accepted {
+            Some(found) => self.found(ticket, found, now),
+            None => self.denied(ticket, first_denied, now, vec![rules::C_RT_07B, rules::RET_02]),
+        }
+    }
+
+    /// Nobody may be recognised. A denial is shown only where all who deny have a word for it.
+    fn denied(
+        &mut self,
+        ticket: Ticket,
+        verdict: Option<Verdict>,
+        now: Timestamp,
+        mut cited: Vec<Rule>,
+    ) -> Vec<Command> {
+        let Some(verdict) = verdict else { return self.failed(ticket, now, cited) };
+        let Some(reason) = verdict.refusal.filter(|_| verdict.speakable) else {
+            cited.extend(verdict.rules);
+            return self.failed(ticket, now, cited);
+        };
+        let Some((_, Work::Scan(scan))) = self.work.remove(&ticket) else { return Vec::new() };
+        self.note_success(&scan);
+        Self::refuse(ticket, reason, scan.decision(reason.as_str(), verdict.rules))
     }
 
     pub(crate) fn resolved(
@@ -180,7 +233,7 @@ impl Engine {
         resolved: Resolved,
         now: Timestamp,
     ) -> Vec<Command> {
-        let Some((_, Work::Scan(scan))) = self.work.get_mut(&ticket) else { return Vec::new() };
+        let Some((_, Work::Scan(scan))) = self.work.get(&ticket) else { return Vec::new() };
         let facts = match resolved {
             Resolved::NotFound => return self.missed(ticket, vec![rules::E_79]),
             Resolved::Unreachable => return self.missed(ticket, vec![rules::C_RT_10G]),
@@ -192,21 +245,21 @@ impl Engine {
         };
         let claimed = scan.claim.as_ref().is_some_and(|claim| claim.handle == facts.claim);
         let usable: PurposeSet = scan.purposes.iter().filter(|purpose| live(*purpose)).collect();
-        let covered = live(Purpose::Roaming) && !usable.is_empty();
-        if !claimed
-            || !covered
-            || now >= facts.expires_at
-            || self.erasing.contains_key(&facts.member)
-        {
-            return self.missed(ticket, vec![rules::G_09, rules::G_14]);
+        let verdict = self.law.decide(&self.adopt_act(&facts, claimed, true, now));
+        if !verdict.allowed || usable.is_empty() {
+            let mut cited = verdict.rules;
+            cited.push(rules::G_14);
+            return self.missed(ticket, cited);
         }
+        let Some((_, Work::Scan(scan))) = self.work.get_mut(&ticket) else { return Vec::new() };
+        scan.cited.extend(verdict.rules);
         scan.purposes = usable;
         scan.fetched = Some(facts);
         vec![Command::Compare(ticket, usable, Source::Fetched)]
     }
 
     /// The person was recognised: do what they came for.
-    fn found(&mut self, ticket: Ticket, found: &Found, now: Timestamp) -> Vec<Command> {
+    fn found(&mut self, ticket: Ticket, found: Found, now: Timestamp) -> Vec<Command> {
         let Some((_, Work::Scan(mut scan))) = self.work.remove(&ticket) else { return Vec::new() };
         self.note_success(&scan);
         let mut commands = Vec::new();
@@ -221,7 +274,7 @@ impl Engine {
         if scan.intent.purpose().is_none() {
             commands.extend(self.exercise(ticket, &scan, member, now));
         } else {
-            commands.extend(self.accept(ticket, &scan, member, found.purpose, now));
+            commands.extend(self.accept(ticket, &scan, Found { member, ..found }, now));
         }
         commands.push(Command::Wipe(ticket));
         commands
@@ -231,18 +284,11 @@ impl Engine {
         &mut self,
         ticket: Ticket,
         scan: &ScanWork,
-        member: Option<MemberId>,
-        purpose: Purpose,
+        found: Found,
         now: Timestamp,
     ) -> Vec<Command> {
+        let Found { member, purpose, cited: recognised } = found;
         let person = member.and_then(|member| self.people.get(&member));
-        if let (Intent::Staff { zone }, Some(person)) = (&scan.intent, person)
-            && person.authorisation.as_ref().is_none_or(|authorised| authorised.zone != *zone)
-        {
-            let reason = palmgate_protocol::terminal::Refusal::ZoneNotListed;
-            let decision = scan.decision(reason.as_str(), vec![rules::C_RT_02]);
-            return Self::refuse(ticket, reason, decision);
-        }
         let carried = || {
             let mut pseudonyms = scan.fetched.as_ref()?.pseudonyms.iter();
             pseudonyms.find(|(of, _)| *of == purpose).map(|(_, pseudonym)| *pseudonym)
@@ -256,16 +302,21 @@ impl Engine {
             Intent::Pay(payment) => Some(payment.clone()),
             _ => None,
         };
-        let mut cited =
-            vec![rules::G_09, Self::custody_rule(self.custody_of(member)), rules::RET_02];
-        if payment.is_some() {
-            cited.extend([rules::P_SCA_5, rules::P_SCA_11]);
+        let answer = self.law.decide(&Self::answer_act(purpose, payment.is_some()));
+        if !answer.allowed {
+            return Self::miss(ticket, scan, answer.rules);
         }
-        if purpose == Purpose::Staff {
-            cited[0] = rules::F_44;
-        }
+        let mut cited = scan.cited.clone();
+        cited.extend(recognised);
+        cited.extend(answer.rules);
+        cited.extend([Self::custody_rule(self.custody_of(member)), rules::RET_02]);
         let mut decision = scan.decision("accepted", cited);
         decision.subject = member.zip(salt);
+        if let (Some(payment), Some(member)) = (&payment, member) {
+            let spent = self.spent.entry(member).or_default();
+            spent.total = spent.total.saturating_add(payment.minor_units);
+            spent.count = spent.count.saturating_add(1);
+        }
         let mut commands = vec![
             Command::Accept { ticket, member, purpose, pseudonym, payment },
             Command::Log(decision),

@@ -5,12 +5,16 @@ use std::time::Duration;
 /// gateway from values that were checked already; a value here is never laxer than the pack.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whether real people enrol here; some rules bind production only.
+    pub production: bool,
     /// Who can open a reference.
     pub custody: Custody,
     /// Purposes that this store serves.
     pub purposes: PurposeSet,
     /// Whether a miss may be escalated at all (a cloud is configured and the pack allows it).
     pub escalation: bool,
+    /// Where the cloud is: `eu` or a country of the pack's regions.
+    pub region: String,
     /// Lowest fused score that is a match, by [`Purpose::MATCHED`] position.
     pub thresholds: [f32; 4],
     /// Lowest score that is no signs of a copy, by [`Purpose::MATCHED`] position.
@@ -56,9 +60,11 @@ impl Default for Settings {
     /// The safest store: `split` custody, payments only, no cloud, 180 days.
     fn default() -> Self {
         Self {
+            production: false,
             custody: Custody::Split,
             purposes: PurposeSet::default().with(Purpose::Pay),
             escalation: false,
+            region: "eu".into(),
             thresholds: [f32::INFINITY; 4],
             liveness: [0.0; 4],
             payment_limit: 5_000,

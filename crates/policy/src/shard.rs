@@ -1,4 +1,6 @@
-use crate::{Command, Decision, DecisionKind, Engine, Origin, Profile, RecordFacts, rules};
+use crate::{
+    Command, Decision, DecisionKind, Engine, Origin, Profile, RecordFacts, pack::Act, rules,
+};
 use palmgate_protocol::{MemberId, Purpose, Timestamp};
 use std::collections::BTreeSet;
 
@@ -28,7 +30,10 @@ impl Engine {
         for member in gone {
             commands.extend(self.erase(member, rules::G_19, None, false));
         }
-        let adopted = people.into_iter().filter_map(|facts| self.adopt(&facts, now)).collect();
+        // The few different answers are asked for once each, not once for each of many people.
+        let mut verdicts = Vec::new();
+        let adopted = people.into_iter();
+        let adopted = adopted.filter_map(|facts| self.adopt(&facts, &mut verdicts, now)).collect();
         self.lease_until = Some(lease_until);
         commands.push(Command::AdoptShard(version, adopted));
         let decision =
@@ -37,14 +42,21 @@ impl Engine {
         commands
     }
 
-    fn adopt(&mut self, facts: &RecordFacts, now: Timestamp) -> Option<(MemberId, Profile)> {
+    fn adopt(
+        &mut self,
+        facts: &RecordFacts,
+        verdicts: &mut Vec<(Act, bool)>,
+        now: Timestamp,
+    ) -> Option<(MemberId, Profile)> {
         let own = self.people.get(&facts.member).is_some_and(|p| p.origin == Origin::Store);
-        let live = |purpose: Purpose| {
-            let mut consents = facts.consents.iter();
-            consents.any(|consent| consent.purpose == purpose && now < consent.expires_at)
-        };
-        let usable = live(Purpose::Roaming) && now < facts.expires_at;
-        if own || !usable || self.erasing.contains_key(&facts.member) {
+        let act = self.adopt_act(facts, true, true, now);
+        let known = verdicts.iter().find(|(asked, _)| *asked == act).map(|(_, allowed)| *allowed);
+        let allowed = known.unwrap_or_else(|| {
+            let allowed = self.law.decide(&act).allowed;
+            verdicts.push((act, allowed));
+            allowed
+        });
+        if own || !allowed {
             return None;
         }
         let profile = self.profile_of(facts, now);

@@ -181,7 +181,7 @@ fn shown(commands: &[Command]) -> String {
     let name = |command: &Command| match command {
         Command::Reply(_, body) => format!("Reply({body:?})"),
         Command::Log(decision) => {
-            let rules: Vec<_> = decision.rules.iter().map(|rule| rule.id()).collect();
+            let rules: Vec<_> = decision.rules.iter().map(palmgate_policy::Rule::id).collect();
             format!("Log({}, {})", decision.outcome, rules.join(" "))
         }
         Command::Wipe(_) => "Wipe".into(),
