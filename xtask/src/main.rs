@@ -4,12 +4,22 @@
 
 use std::{
     env,
+    ffi::OsStr,
+    path::Path,
     process::{Command, ExitCode},
     time::Instant,
 };
 
-/// Programs that the tests start, and the package that brings each.
-const PROGRAMS: [(&str, &str); 2] = [("mosquitto", "mosquitto"), ("openssl", "openssl")];
+/// Programs that the tests start, headers that they are built with, and the package that brings
+/// each.
+const NEEDED: [(&str, &str); 4] = [
+    ("mosquitto", "mosquitto"),
+    ("openssl", "openssl"),
+    ("swtpm", "swtpm"),
+    ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
+];
+/// Everything is built once, with the root in a TPM, too.
+const FEATURES: [&str; 2] = ["--features", "palmgate-vault/tpm"];
 
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();
@@ -31,14 +41,19 @@ fn test() -> Result<(), String> {
     install_programs()?;
     lint()?;
     // The stories start the built programs.
-    step("build", "cargo", &["build", "--release", "--workspace"])?;
-    let everything = ["test", "--release", "--workspace", "--no-fail-fast"];
+    let workspace = |verb: &str| -> Vec<String> {
+        let arguments = [verb, "--release", "--workspace"].into_iter().chain(FEATURES);
+        arguments.map(str::to_owned).collect()
+    };
+    step("build", "cargo", &workspace("build"))?;
+    let everything = [workspace("test"), vec!["--no-fail-fast".to_owned()]].concat();
     step("tests and stories", "cargo", &everything)
 }
 
 fn lint() -> Result<(), String> {
     step("format", "cargo", &["fmt", "--all", "--", "--check"])?;
-    let clippy = ["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy = ["clippy", "--release", "--workspace", "--all-targets"].into_iter();
+    let clippy: Vec<&str> = clippy.chain(FEATURES).chain(["--", "-D", "warnings"]).collect();
     step("clippy", "cargo", &clippy)?;
     install_cargo_deny()?;
     step("cargo deny", "cargo", &["deny", "check", "bans", "licenses", "sources"])?;
@@ -49,9 +64,9 @@ fn lint() -> Result<(), String> {
 
 /// Installs missing programs with apt; says what to do where there is none.
 fn install_programs() -> Result<(), String> {
-    let missing: Vec<&str> = PROGRAMS
+    let missing: Vec<&str> = NEEDED
         .into_iter()
-        .filter(|(program, _)| !is_installed(program))
+        .filter(|(what, _)| !Path::new(what).is_file() && !is_installed(what))
         .map(|(_, package)| package)
         .collect();
     if missing.is_empty() {
@@ -94,7 +109,7 @@ fn is_root() -> bool {
     id.is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
-fn step(name: &str, program: &str, arguments: &[&str]) -> Result<(), String> {
+fn step(name: &str, program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments);
     run(name, command)

@@ -175,6 +175,24 @@ pub enum RootError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The credential that should seal the root is too short to be a random secret.
+    #[error(
+        "the credential for the root has fewer than {needed} bytes: make one with \
+         systemd-creds from 32 random bytes"
+    )]
+    Credential {
+        /// Bytes wanted.
+        needed: usize,
+    },
+    /// The keeper holds a root that it had destroyed: somebody wrote it back.
+    #[error(
+        "the {keeper} holds a root whose time is over, so somebody put an old one back: it opens \
+         only what should be forgotten; move the data directory away and let the cloud fill anew"
+    )]
+    RolledBack {
+        /// Which keeper.
+        keeper: &'static str,
+    },
     /// The hardware or service behind the keeper failed.
     #[error("{0}")]
     Device(#[source] Box<dyn Error + Send + Sync>),

@@ -54,7 +54,8 @@
 //!
 //! # What is not promised
 //!
-//! What the keeper cannot destroy is not erased; see [`FileRoot`]. Memory is wiped where this crate
+//! What the keeper cannot destroy is not erased: a TPM destroys (`TpmRoot`, feature `tpm`), a
+//! [`FileRoot`] overwrites; [`Vault::keeper`] says which [`Promise`] holds. Memory is wiped where this crate
 //! holds keys, not where an allocator, a register or swap has held them. A value that
 //! [`Vault::write`] replaced, a session that [`Vault::put_terminal_state`] replaced and flash kept,
 //! and a state or outbox entry that was removed can be opened by whoever has disk and root until
@@ -81,9 +82,13 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+#[cfg(feature = "tpm")]
+mod tpm;
 mod vault;
 
 pub use error::{RootError, VaultError};
 pub use people::{Column, ErasureRequest, NewPerson};
-pub use root::{FileRoot, MemoryRoot, Root, RootKeeper};
+pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};
+#[cfg(feature = "tpm")]
+pub use tpm::TpmRoot;
 pub use vault::{MAX_OUTBOX_ENTRIES, MAX_PEOPLE, MAX_VALUE_BYTES, OutboxEntry, Vault};

@@ -8,6 +8,7 @@ use std::{
 };
 
 use palmgate_protocol::Secret;
+use palmgate_seal::aead::Key;
 use ring::digest::{SHA256, digest};
 
 use crate::{
@@ -18,7 +19,10 @@ use crate::{
 
 const MAGIC: &[u8; 16] = b"palmgate root 1\n";
 const CHECK_BYTES: usize = 8;
-const FILE_BYTES: usize = MAGIC.len() + Root::BYTES + CHECK_BYTES;
+const SEALED_MAGIC: &[u8; 16] = b"palmgate root s\n";
+/// The most that a root file takes: sealed, it has a nonce of 12 and a tag of 16 bytes more.
+const FILE_BYTES: usize = MAGIC.len() + 12 + Root::BYTES + 16 + CHECK_BYTES;
+const CREDENTIAL_BYTES: usize = 32;
 
 /// The key of the key table, and how often it has changed. Whoever holds it, and the disk, can
 /// open all that is stored; whoever destroys it has erased everything sealed under it.
@@ -79,6 +83,42 @@ pub trait RootKeeper: Send {
 
     /// What this is, for messages: "root file", "TPM".
     fn describe(&self) -> &'static str;
+
+    /// What becomes of a root that was replaced.
+    fn promise(&self) -> Promise;
+}
+
+/// How far a [`RootKeeper`] can promise that a replaced root is beyond recovery, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Nothing survives the process: for tests.
+    Volatile,
+    /// Overwritten in a file: flash may keep a copy, and so may a backup of the file. A directory
+    /// that was put back together with its root file is not noticed here, only by a witness of the
+    /// ledger.
+    Overwritten,
+    /// As [`Overwritten`](Self::Overwritten), but a copy of the file is of no use on another
+    /// machine: it is sealed under a credential that is not on the disk in the clear.
+    OverwrittenSealed,
+    /// Destroyed in hardware made for it, with a counter that never goes back.
+    Destroyed,
+}
+
+impl Promise {
+    /// One word for metrics and for `palmgate check`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Volatile => "volatile",
+            Self::Overwritten => "overwritten",
+            Self::OverwrittenSealed => "overwritten-sealed",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
+    /// Whether erased people stay erased for somebody who takes the storage chips out.
+    pub const fn is_strong(self) -> bool {
+        matches!(self, Self::Destroyed)
+    }
 }
 
 /// Keeps the root in a small file of mode 0600, for development and for machines without a TPM.
@@ -91,17 +131,38 @@ pub trait RootKeeper: Send {
 pub struct FileRoot {
     path: PathBuf,
     disk: Disk,
+    credential: Option<Key>,
 }
 
 impl FileRoot {
     /// Keeps the root at `path`, best on another file system than the data; its directory exists.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), disk: Disk::default() }
+        Self { path: path.into(), disk: Disk::default(), credential: None }
+    }
+
+    /// Keeps the root at `path`, sealed under a secret of at least 32 random bytes that is not on
+    /// the disk in the clear: a systemd credential (`LoadCredentialEncrypted=`), which systemd
+    /// binds to the machine. The credential never changes, so it hinders a thief of the disk and
+    /// not the recovery of old roots from flash.
+    ///
+    /// # Errors
+    /// [`RootError::Credential`] where it is shorter than 32 bytes.
+    pub fn sealed(
+        path: impl Into<PathBuf>,
+        credential: &Secret<Vec<u8>>,
+    ) -> Result<Self, RootError> {
+        let path = path.into();
+        if credential.expose().len() < CREDENTIAL_BYTES {
+            return Err(RootError::Credential { needed: CREDENTIAL_BYTES });
+        }
+        let seed = Seed::from_slice(digest(&SHA256, credential.expose()).as_ref());
+        let key = seed.expect("SHA-256 gives 32 bytes").sealing();
+        Ok(Self { path, disk: Disk::default(), credential: Some(key) })
     }
 
     #[cfg(test)]
     pub(crate) fn on(path: impl Into<PathBuf>, disk: Disk) -> Self {
-        Self { path: path.into(), disk }
+        Self { path: path.into(), disk, credential: None }
     }
 
     /// Destroys what an interrupted `replace` left: a root that came too late or stayed too long.
@@ -121,6 +182,20 @@ impl FileRoot {
         self.disk.destroy(&old)
     }
 
+    fn unwrap(&self, body: &[u8]) -> Result<Root, RootError> {
+        let unknown = || self.damaged("its first line is not known");
+        let bytes = match &self.credential {
+            None => Secret::new(body.strip_prefix(MAGIC).ok_or_else(unknown)?.to_vec()),
+            Some(key) => {
+                let sealed = body.strip_prefix(SEALED_MAGIC).ok_or_else(unknown)?;
+                key.open(SEALED_MAGIC, sealed)
+                    .map_err(|_| self.damaged("it does not open under this credential"))?
+            }
+        };
+        let bytes = bytes.expose().as_slice().try_into();
+        Ok(Root::from_bytes(bytes.map_err(|_| self.damaged("wrong length"))?))
+    }
+
     fn damaged(&self, what: &'static str) -> RootError {
         RootError::Damaged { path: self.path.clone(), what }
     }
@@ -135,22 +210,31 @@ impl RootKeeper for FileRoot {
         if mode & 0o077 != 0 {
             return Err(RootError::Exposed { path: self.path.clone(), mode });
         }
-        let bytes: &[u8; FILE_BYTES] =
-            bytes.expose().as_slice().try_into().map_err(|_| self.damaged("wrong length"))?;
-        let (body, check) = bytes.split_at(FILE_BYTES - CHECK_BYTES);
+        let (body, check) = bytes
+            .expose()
+            .split_last_chunk::<CHECK_BYTES>()
+            .ok_or_else(|| self.damaged("wrong length"))?;
         if digest(&SHA256, body).as_ref()[..CHECK_BYTES] != *check {
             return Err(self.damaged("its check sum does not fit"));
         }
-        let root = body.strip_prefix(MAGIC).and_then(|root| root.try_into().ok());
-        let root = root.ok_or_else(|| self.damaged("its first line is not known"))?;
+        let root = self.unwrap(body)?;
         self.tidy().map_err(Box::new)?;
-        Ok(Some(Root::from_bytes(root)))
+        Ok(Some(root))
     }
 
     fn replace(&mut self, new: &Root) -> Result<(), RootError> {
         let mut bytes = Secret::new(Vec::with_capacity(FILE_BYTES));
-        bytes.expose_mut().extend_from_slice(MAGIC);
-        bytes.expose_mut().extend_from_slice(new.to_bytes().expose());
+        match &self.credential {
+            None => {
+                bytes.expose_mut().extend_from_slice(MAGIC);
+                bytes.expose_mut().extend_from_slice(new.to_bytes().expose());
+            }
+            Some(key) => {
+                bytes.expose_mut().extend_from_slice(SEALED_MAGIC);
+                let sealed = key.seal(SEALED_MAGIC, new.to_bytes().expose());
+                bytes.expose_mut().extend_from_slice(&sealed);
+            }
+        }
         let check = digest(&SHA256, bytes.expose());
         bytes.expose_mut().extend_from_slice(&check.as_ref()[..CHECK_BYTES]);
         Ok(self.exchange(bytes.expose()).map_err(Box::new)?)
@@ -158,6 +242,13 @@ impl RootKeeper for FileRoot {
 
     fn describe(&self) -> &'static str {
         "root file"
+    }
+
+    fn promise(&self) -> Promise {
+        match self.credential {
+            None => Promise::Overwritten,
+            Some(_) => Promise::OverwrittenSealed,
+        }
     }
 }
 
@@ -185,6 +276,10 @@ impl RootKeeper for MemoryRoot {
 
     fn describe(&self) -> &'static str {
         "memory"
+    }
+
+    fn promise(&self) -> Promise {
+        Promise::Volatile
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     error::VaultError,
     inner::Inner,
     people::{Column, ErasureRequest, NewPerson},
-    root::RootKeeper,
+    root::{Promise, RootKeeper},
     store,
 };
 
@@ -137,6 +137,12 @@ impl Vault {
     /// The disk or the keeper failed.
     pub fn renew(&self) -> Result<(), VaultError> {
         self.lock()?.renew()
+    }
+
+    /// Who keeps the root, for messages, and what that keeper promises of roots that were replaced.
+    pub fn keeper(&self) -> (&'static str, Promise) {
+        let inner = self.look();
+        (inner.keeper.describe(), inner.keeper.promise())
     }
 
     /// How often the root has changed: what a receipt names as the root that opens nothing of the

@@ -301,6 +301,9 @@ fn a_keeper_that_fails_stops_the_vault_until_the_next_start() {
         fn describe(&self) -> &'static str {
             "unsure device"
         }
+        fn promise(&self) -> crate::Promise {
+            self.0.promise()
+        }
     }
     for took_it in [false, true] {
         let (machine, keeper) = (Machine::new(), crate::MemoryRoot::new());

@@ -75,6 +75,31 @@ fn a_root_that_others_may_read_is_refused() {
     assert!(refusal(&machine).contains("set its mode to 600"));
 }
 
+#[test]
+fn a_root_under_a_credential_opens_with_that_credential_only() {
+    use crate::{Promise, RootError};
+    let machine = Machine::new();
+    let credential = |byte| Secret::new(vec![byte; 32]);
+    let sealed = |byte| FileRoot::sealed(machine.root(), &credential(byte)).unwrap();
+    let vault = machine.open_with(sealed(1)).unwrap();
+    assert_eq!(vault.keeper(), ("root file", Promise::OverwrittenSealed));
+    assert!(!vault.keeper().1.is_strong());
+    vault.insert(vec![person(1), person(2)]).unwrap();
+    vault.erase(&[request(1)]).unwrap();
+    let root = vault.inspect(|inner| *inner.root.seed.expose());
+    drop(vault);
+    let file = fs::read(machine.root()).unwrap();
+    assert!(!file.windows(32).any(|window| window == root), "the root is on the disk");
+    let vault = machine.open_with(sealed(1)).unwrap();
+    assert!(is_gone(&vault, 1) && is_whole(&vault, 2));
+    drop(vault);
+    let other = machine.open_with(sealed(2)).err().unwrap();
+    assert!(other.to_string().contains("does not open under this credential"), "{other}");
+    assert!(machine.try_open().is_err(), "nor without one");
+    let short = FileRoot::sealed(machine.root(), &Secret::new(vec![1; 31])).err();
+    assert!(matches!(short, Some(RootError::Credential { needed: 32 })));
+}
+
 /// Opens copies with one file changed; each must be refused with the file's name.
 fn every_change_is_noticed(file: &str, changes: impl Fn(&[u8]) -> Vec<Vec<u8>>) {
     let machine = furnished();
