@@ -19,7 +19,7 @@ const NEEDED: [(&str, &str); 4] = [
     ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
 ];
 /// Everything is built once, with the root in a TPM, too.
-const FEATURES: [&str; 2] = ["--features", "palmgate-vault/tpm"];
+const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
 
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();

@@ -33,6 +33,8 @@ impl Process {
         let file = file.with_context(|| log.display().to_string())?;
         let child = Command::new(program()?)
             .args(arguments)
+            // Where systemd would put the unit's credentials.
+            .env("CREDENTIALS_DIRECTORY", log.parent().unwrap_or(Path::new(".")))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -148,12 +150,22 @@ pub struct Shape<'a> {
     pub strangers: usize,
     /// An external broker's port on loopback, in place of the embedded one.
     pub broker: Option<u16>,
+    /// A TPM that keeps the root, as tpm2-tss spells it; otherwise a file.
+    pub tpm: Option<&'a str>,
 }
 
 impl<'a> Shape<'a> {
     /// A store in `operator` custody by itself.
     pub const fn new(tenant: &'a Name, store: &'a Name) -> Self {
-        Self { tenant, store, custody: Custody::Operator, cloud: None, strangers: 0, broker: None }
+        Self {
+            tenant,
+            store,
+            custody: Custody::Operator,
+            cloud: None,
+            strangers: 0,
+            broker: None,
+            tpm: None,
+        }
     }
 }
 
@@ -181,6 +193,10 @@ impl Gateway {
         let mut text = configuration(shape, &state, https, broker);
         if let Some(port) = shape.broker {
             write!(text, "\n[broker]\nkind = \"external\"\nhost = \"127.0.0.1\"\nport = {port}\n")?;
+        }
+        if let Some(tpm) = shape.tpm {
+            write!(text, "\n[root]\nkeeper = \"tpm\"\ntpm = {tpm:?}\n")?;
+            fs::write(directory.join("palmgate-root"), "what systemd unseals for the unit")?;
         }
         if let Some(cloud) = shape.cloud {
             let bundle = directory.join(format!("{}-bundle", shape.store));

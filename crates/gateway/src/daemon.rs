@@ -3,7 +3,7 @@
 #![allow(clippy::print_stderr, reason = "before logging is set up, standard error is all there is")]
 
 use crate::{
-    clock,
+    RootKeeping, clock,
     config::{Config, Log, LogTarget},
     run::{self, Gateway},
 };
@@ -78,10 +78,10 @@ async fn serve(config: Config) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
-    if !config.development.root_in_file {
+    if config.options.root == RootKeeping::File && !config.development.root_in_file {
         tracing::warn!(
-            "the root key lies in a file: a copy of the disk opens everything; \
-             development.root_in_file = true acknowledges it"
+            "the root key lies in a file: a copy of the disk opens everything; choose another \
+             [root] keeper, or acknowledge it with development.root_in_file = true"
         );
     }
     let gateway = match run::run(config.options).await {

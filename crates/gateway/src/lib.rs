@@ -16,7 +16,9 @@ mod extraction;
 mod fabric;
 mod forgotten;
 mod http;
+mod keeper;
 mod metrics;
+mod opened;
 mod receipts;
 mod records;
 mod references;
@@ -27,6 +29,7 @@ pub mod synthetic;
 mod terminals;
 mod work;
 
+pub use keeper::RootKeeping;
 pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 
 /// The notice that people must have been shown before they consent.

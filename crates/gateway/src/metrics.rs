@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     decisions: IntCounterVec,
     steps: HistogramVec,
     people: IntGaugeVec,
+    root: IntGaugeVec,
     gauges: Gauges,
     shed: IntCounterVec,
     faults: IntCounterVec,
@@ -72,6 +73,11 @@ impl Metrics {
             &["custody"],
         )?;
         registry.register(Box::new(people.clone()))?;
+        let root = IntGaugeVec::new(
+            Opts::new("palmgate_root_promise", "What becomes of a root that was replaced."),
+            &["promise"],
+        )?;
+        registry.register(Box::new(root.clone()))?;
         let metrics = Self {
             decisions: counter(
                 "palmgate_decisions_total",
@@ -80,6 +86,7 @@ impl Metrics {
             )?,
             steps,
             people,
+            root,
             gauges: Gauges {
                 from_cloud: gauge("palmgate_people_from_cloud", "People given by the cloud.")?,
                 oldest: gauge(
@@ -127,6 +134,10 @@ impl Metrics {
     /// Shows the embedded broker's counters, too.
     pub(crate) fn add_broker(&self, counters: Arc<Counters>) -> Result<(), prometheus::Error> {
         self.registry.register(Box::new(BrokerCollector::new(counters)?))
+    }
+
+    pub(crate) fn root_promise(&self, promise: &str) {
+        self.root.with_label_values(&[promise]).set(1);
     }
 
     pub(crate) fn log_writable(&self, writable: bool) {

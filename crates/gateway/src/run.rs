@@ -2,35 +2,29 @@
 
 use crate::{
     broker,
-    bundle::{Bundle, BundleError},
+    bundle::BundleError,
     clock,
-    cloud::{CloudHandle, CloudOptions, ShardHeld},
+    cloud::{CloudHandle, CloudOptions},
     control,
-    decision_log::DecisionLog,
     extraction::Workers,
     fabric::{Fabric, FabricOptions},
-    forgotten::Forgotten,
     http::{self, Served},
+    keeper::RootKeeping,
     metrics::Metrics,
-    receipts::{self, Receipts},
-    references::References,
+    opened::Opened,
     scribe::Scribe,
     store::{Input, Store, Surroundings},
     terminals::{Terminals, TerminalsOptions},
 };
-use palmgate_gallery::Fusion;
-use palmgate_ledger::{Ledger, LedgerError};
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Profile, Settings};
-use palmgate_protocol::{Custody, MemberId, Name, Secret, decode, topic};
+use palmgate_policy::{Engine, Event, Settings};
+use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
-    pki::{self, Authority, ClientAuth, Identity, PendingIdentity, Role},
-    random,
-    sign::{SigningKey, VerifyingKey},
+    pki::{self, ClientAuth, Identity},
+    sign::VerifyingKey,
 };
-use palmgate_vault::{Column, FileRoot, Vault};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     io,
@@ -43,8 +37,6 @@ use tokio::sync::{mpsc, watch};
 
 /// Requests that wait for the event loop.
 const REQUEST_QUEUE: usize = 256;
-/// How long the gateway's own certificate lasts.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(397 * 24);
 
 /// Everything that a gateway is started with; built from a checked configuration.
 #[derive(Clone, Debug)]
@@ -55,6 +47,8 @@ pub struct Options {
     pub store: Name,
     /// Where state lies.
     pub state_directory: PathBuf,
+    /// Who keeps the vault's root.
+    pub root: RootKeeping,
     /// What the policy goes by. Thresholds and liveness are set from the models' calibration.
     pub settings: Settings,
     /// False match rate that the threshold of each purpose is chosen for, by
@@ -138,6 +132,16 @@ pub enum StartError {
         /// In the configuration.
         wanted: String,
     },
+    /// The systemd credential that the root needs is not there.
+    #[error(
+        "the credential palmgate-root is not there: give it to the unit with LoadCredentialEncrypted=, or choose another [root] keeper"
+    )]
+    Credential,
+    /// The program cannot talk to a TPM.
+    #[error(
+        "this program was built without a TPM: build it with --features tpm, or choose another [root] keeper"
+    )]
+    WithoutTpm,
     /// Something below failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -146,7 +150,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the configuration is at fault, so that starting again cannot help.
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::OtherStore { .. })
+        matches!(self, Self::OtherStore { .. } | Self::Credential | Self::WithoutTpm)
     }
 }
 
@@ -216,99 +220,13 @@ pub async fn run(options: Options) -> Result<Gateway, StartError> {
     start(options, opened)
 }
 
-/// What is on disk, opened.
-struct Opened {
-    vault: Arc<Vault>,
-    authority: Authority,
-    identity_pem: (String, Secret<String>),
-    opening_key: OpeningKey,
-    bundle: Option<Bundle>,
-    transform_key: Secret<[u8; 32]>,
-    log: DecisionLog,
-    forgotten: Arc<Forgotten>,
-    receipts: Receipts,
-    people: Vec<(MemberId, Profile)>,
-    references: Arc<References>,
-    extractor: Extractor,
-    shard: Option<ShardHeld>,
-}
-
-impl Opened {
-    fn open(options: &Options) -> Result<Self, StartError> {
-        let directory = &options.state_directory;
-        private_directory(directory)?;
-        let keeper = Box::new(FileRoot::new(directory.join("root")));
-        let vault = Vault::open(&directory.join("vault"), &options.tenant, keeper)
-            .map_err(anyhow::Error::from)?;
-        let vault = Arc::new(vault);
-        let authority = authority(&vault, &options.store)?;
-        let identity = identity(&vault, &authority, &options.public_host)?;
-        let bundle = match &options.cloud {
-            Some(cloud) => Some(own_bundle(options, Bundle::load(&cloud.bundle, &vault)?)?),
-            None => None,
-        };
-        let transform_key = match &bundle {
-            Some(bundle) => Secret::new(*bundle.transform_key.expose()),
-            None => Secret::new(state_key(&vault, "transform-key")?),
-        };
-        let signing_key = identity.signing_key();
-        let origin = palmgate_ledger::origin(&options.tenant, &options.store);
-        let log = decision_log(&directory.join("ledger"), origin, &identity)?;
-        let forgotten = Arc::new(Forgotten::load(Arc::clone(&vault))?);
-        receipts::publish_key(&directory.join("ledger.pub"), signing_key.public())
-            .and_then(|()| match &bundle {
-                Some(bundle) => {
-                    receipts::publish_key(&directory.join("cloud.pub"), bundle.publisher)
-                }
-                None => Ok(()),
-            })
-            .and_then(|()| {
-                let path = directory.join("authority.pem");
-                receipts::replace(&path, authority.certificate_pem().as_bytes())
-            })
-            .map_err(|cause| StartError::File { path: directory.clone(), cause })?;
-        let (tenant, store) = (options.tenant.clone(), options.store.clone());
-        let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
-            .map_err(anyhow::Error::from)?;
-        let references = Arc::new(References::new(fusion()));
-        let people = people(&vault, &references)?;
-        let shard = vault.state("shard").map_err(anyhow::Error::from)?;
-        let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
-        Ok(Self {
-            opening_key: OpeningKey::from_bytes(&state_key(&vault, "opening-key")?)
-                .map_err(anyhow::Error::from)?,
-            identity_pem: (identity.chain_pem(), identity.key_pem()),
-            extractor: Extractor::load().map_err(anyhow::Error::from)?,
-            vault,
-            authority,
-            bundle,
-            transform_key,
-            log,
-            forgotten,
-            receipts,
-            people,
-            references,
-            shard,
-        })
-    }
-
-    /// Each user of the gateway's identity holds its own copy: keys are not cloned.
-    fn identity(&self) -> Result<Identity, StartError> {
-        let (chain, key) = &self.identity_pem;
-        Ok(Identity::from_pem(chain, key.expose()).map_err(anyhow::Error::from)?)
-    }
-}
-
 fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
-    let metrics = Arc::new(Metrics::new().map_err(anyhow::Error::from)?);
     let authority_der = opened.authority.certificate_der().clone();
     let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
     let (tls, tls_now) = watch::channel(Arc::new(first));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
-    if let Some(broker) = &broker {
-        metrics.add_broker(broker.counters()).map_err(anyhow::Error::from)?;
-    }
+    let metrics = metrics(&opened, broker.as_ref()).map_err(anyhow::Error::from)?;
     let https = listen(options.https)?;
     let https_at =
         https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;
@@ -400,150 +318,24 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
     Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
 }
 
-pub(crate) fn private_directory(path: &Path) -> Result<(), StartError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    created.map_err(|cause| StartError::File { path: path.to_owned(), cause })
-}
-
-/// A 32-byte key of the store, made at first use.
-fn state_key(vault: &Vault, name: &str) -> Result<[u8; 32], anyhow::Error> {
-    if let Some(key) = vault.state(name)? {
-        return Ok(key.expose().as_slice().try_into()?);
+/// Metrics that show what was opened, too.
+fn metrics(
+    opened: &Opened,
+    broker: Option<&broker::Broker>,
+) -> Result<Arc<Metrics>, prometheus::Error> {
+    let metrics = Metrics::new()?;
+    let (_, promise) = opened.vault.keeper();
+    metrics.root_promise(promise.as_str());
+    if !promise.is_strong() {
+        tracing::warn!(
+            promise = promise.as_str(),
+            "erasure is as good as the disk's: a TPM destroys what a disk overwrites"
+        );
     }
-    let key = random::bytes();
-    vault.put_state(name, &key)?;
-    Ok(key)
-}
-
-/// The store's device authority, made at first start.
-fn authority(vault: &Vault, store: &Name) -> Result<Authority, anyhow::Error> {
-    let (certificate, key) = (vault.state("authority-certificate")?, vault.state("authority-key")?);
-    if let (Some(certificate), Some(key)) = (certificate, key) {
-        return Ok(Authority::from_parts(
-            std::str::from_utf8(certificate.expose())?,
-            key.expose(),
-        )?);
+    if let Some(broker) = broker {
+        metrics.add_broker(broker.counters())?;
     }
-    let authority = Authority::generate(&format!("Palmgate store {store}"), clock::now())?;
-    vault.put_state("authority-key", authority.key_pkcs8().expose())?;
-    vault.put_state("authority-certificate", authority.certificate_pem().as_bytes())?;
-    Ok(authority)
-}
-
-/// The gateway's own identity. Its certificate is renewed when a third of its life is left, or when
-/// terminals dial another host.
-fn identity(
-    vault: &Vault,
-    authority: &Authority,
-    public_host: &str,
-) -> Result<Identity, anyhow::Error> {
-    if let Some(kept) = vault.state("identity")? {
-        let kept: KeptIdentity = decode(kept.expose())?;
-        let identity = Identity::from_pem(&kept.chain, std::str::from_utf8(kept.key.expose())?)?;
-        if kept.host == public_host && clock::now() < kept.renew_at {
-            return Ok(identity);
-        }
-        return issue_identity(vault, authority, public_host, identity.signing_key());
-    }
-    issue_identity(vault, authority, public_host, SigningKey::generate())
-}
-
-/// The identity as the vault keeps it.
-#[derive(minicbor::Encode, minicbor::Decode)]
-struct KeptIdentity {
-    #[n(0)]
-    chain: String,
-    #[n(1)]
-    key: palmgate_protocol::Biometric<Vec<u8>>,
-    #[n(2)]
-    host: String,
-    #[n(3)]
-    renew_at: palmgate_protocol::Timestamp,
-}
-
-fn issue_identity(
-    vault: &Vault,
-    authority: &Authority,
-    public_host: &str,
-    key: SigningKey,
-) -> Result<Identity, anyhow::Error> {
-    let name: Name = topic::GATEWAY.parse()?;
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !hosts.iter().any(|host| host == public_host) {
-        hosts.push(public_host.to_owned());
-    }
-    let pending = PendingIdentity { key };
-    let (role, now) = (Role::Both { hosts }, clock::now());
-    let issued = authority.issue(&pending.csr_der(), &name, role, now, CERTIFICATE_LIFETIME)?;
-    let identity = pending.certified(vec![issued.der, authority.certificate_der().clone()])?;
-    let kept = KeptIdentity {
-        chain: identity.chain_pem(),
-        key: palmgate_protocol::Biometric::new(identity.key_pem().expose().clone().into_bytes()),
-        host: public_host.to_owned(),
-        renew_at: now.after(CERTIFICATE_LIFETIME * 2 / 3),
-    };
-    vault.put_state("identity", palmgate_protocol::encode_for_sealing(&kept).expose())?;
-    Ok(identity)
-}
-
-fn decision_log(
-    directory: &Path,
-    origin: String,
-    identity: &Identity,
-) -> Result<DecisionLog, anyhow::Error> {
-    let (directory, key) = (directory.to_owned(), identity.signing_key().pkcs8());
-    let ledger = Ledger::open(&directory, &origin, identity.signing_key())?;
-    let reopen = move || {
-        // A ledger that is gone is not begun anew: it may be back in a moment.
-        if !directory.exists() {
-            return Err(LedgerError::NoCheckpoint { path: directory.clone() });
-        }
-        let key = SigningKey::from_pkcs8(key.expose()).expect("the identity's own key");
-        Ledger::open(&directory, &origin, key)
-    };
-    Ok(DecisionLog::new(ledger, Box::new(reopen)))
-}
-
-fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
-    if bundle.tenant == options.tenant && bundle.store == options.store {
-        return Ok(bundle);
-    }
-    Err(StartError::OtherStore {
-        found: format!("{}/{}", bundle.tenant, bundle.store),
-        wanted: format!("{}/{}", options.tenant, options.store),
-    })
-}
-
-/// Everybody on disk; references that the box may hold open go into memory.
-fn people(
-    vault: &Vault,
-    references: &References,
-) -> Result<Vec<(MemberId, Profile)>, anyhow::Error> {
-    let mut people = Vec::new();
-    for member in vault.members() {
-        let Some(profile) = vault.read(&member, Column::Profile)? else { continue };
-        let profile: Profile = decode(profile.expose())?;
-        if profile.custody == Custody::Operator {
-            for (purpose, hand) in &profile.hands {
-                if let Some(bytes) = vault.read(&member, Column::Template(*purpose, *hand))? {
-                    let template = palmgate_protocol::Template::from_bytes(bytes.expose())?;
-                    references.put(member, *purpose, *hand, &template)?;
-                }
-            }
-        }
-        people.push((member, profile));
-    }
-    Ok(people)
-}
-
-fn fusion() -> Fusion {
-    let calibration = palmgate_palm::calibration();
-    Fusion {
-        embedding_weight: calibration.embedding_weight,
-        code_weight: calibration.code_weight,
-        shortlist: calibration.shortlist,
-    }
+    Ok(Arc::new(metrics))
 }
 
 /// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody.

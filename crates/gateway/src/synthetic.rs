@@ -20,7 +20,7 @@ const BATCH: usize = 2_000;
 /// # Errors
 /// The directory cannot be used, or belongs to another tenant.
 pub fn fill(state_directory: &Path, tenant: &Name, count: usize) -> Result<(), anyhow::Error> {
-    crate::run::private_directory(state_directory)?;
+    crate::opened::private_directory(state_directory)?;
     let keeper = Box::new(FileRoot::new(state_directory.join("root")));
     let vault = Vault::open(&state_directory.join("vault"), tenant, keeper)?;
     let mut left = count;

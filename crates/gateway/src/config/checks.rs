@@ -58,6 +58,10 @@ pub(super) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Checked
     })
 }
 
+pub(super) fn keeper(value: &DeValue<'_>) -> Checked<&'static str> {
+    word(value, &[("file", "file"), ("credential", "credential"), ("tpm", "tpm")])
+}
+
 pub(super) fn custody(value: &DeValue<'_>) -> Checked<Custody> {
     word(value, &[Custody::Split, Custody::Subject, Custody::Operator].map(|c| (c.as_str(), c)))
 }

@@ -6,7 +6,7 @@ use super::{
     reader::{Reader, Wanted},
 };
 use crate::{
-    broker,
+    RootKeeping, broker,
     run::{Broker, Cloud, Options},
 };
 use palmgate_policy::Settings;
@@ -88,6 +88,7 @@ fn read_options(reader: &mut Reader<'_>, settings: Settings, cloud: Option<Cloud
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
         store: reader.read("store", "name", store, checks::name),
         state_directory: reader.read("store", "state_directory", path, checks::path),
+        root: read_root(reader),
         settings,
         false_match_rates: FALSE_MATCH_RATES,
         pack: crate::pack_hash(),
@@ -127,6 +128,15 @@ fn read_settings(reader: &mut Reader<'_>, custody: Custody, cloud: bool) -> Sett
         zones,
         notice: crate::NOTICE.into(),
         ..Settings::default()
+    }
+}
+
+fn read_root(reader: &mut Reader<'_>) -> RootKeeping {
+    let tcti = reader.read("root", "tpm", "device:/dev/tpmrm0".into(), checks::text);
+    match reader.read("root", "keeper", "file", checks::keeper) {
+        "tpm" => RootKeeping::Tpm { tcti },
+        "credential" => RootKeeping::Credential,
+        _ => RootKeeping::File,
     }
 }
 

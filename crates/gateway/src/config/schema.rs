@@ -27,6 +27,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("staff", &["zones"]),
     ("fallback", &["description"]),
     ("log", &["target", "format", "level"]),
+    ("root", &["keeper", "tpm"]),
     ("development", &["root_in_file"]),
 ];
 
