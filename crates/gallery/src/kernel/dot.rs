@@ -29,7 +29,7 @@ pub(crate) fn rows<const D: usize>(
 }
 
 /// The inner product of two vectors.
-pub(crate) fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
+fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
     probe
         .iter()
         .zip(row)
@@ -37,9 +37,10 @@ pub(crate) fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
 }
 
 /// One over the Euclidean length; 0 for the zero vector, which then is like nothing.
-pub(crate) fn inverse_norm<const D: usize>(vector: &[i8; D]) -> f32 {
-    let squared = one(vector, vector);
-    if squared == 0 { 0.0 } else { (squared as f32).sqrt().recip() }
+pub(crate) fn inverse_norm<const D: usize>(level: Level, vector: &[i8; D]) -> f32 {
+    let mut squared = [0];
+    rows(level, vector, std::slice::from_ref(vector), &mut squared);
+    if squared == [0] { 0.0 } else { (squared[0] as f32).sqrt().recip() }
 }
 
 #[cfg(test)]

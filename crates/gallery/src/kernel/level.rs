@@ -61,9 +61,14 @@ fn detected(instructions: Instructions) -> bool {
                 && std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512vnni")
                 && std::arch::is_x86_feature_detected!("avx512vpopcntdq")
+                && std::arch::is_x86_feature_detected!("popcnt")
         }
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => !cfg!(miri) && std::arch::is_x86_feature_detected!("avx2"),
+        Instructions::Avx2 => {
+            !cfg!(miri)
+                && std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("popcnt")
+        }
         #[cfg(target_arch = "aarch64")]
         Instructions::Dotprod => {
             !cfg!(miri)

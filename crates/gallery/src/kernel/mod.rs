@@ -7,7 +7,17 @@ mod aarch64;
 pub(crate) mod dot;
 pub(crate) mod equal;
 mod level;
+pub(crate) mod pages;
+pub(crate) mod signs;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub(crate) use level::Level;
+
+/// Asks for the line of memory that `value` begins in, where that is a plain instruction.
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    x86_64::prefetch(value);
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = value;
+}
