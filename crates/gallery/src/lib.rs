@@ -14,6 +14,8 @@ mod shard;
 mod sync;
 mod vector;
 
+#[doc(hidden)]
+pub use kernel::without_avx512;
 pub use plan::{Plan, PlanError};
 pub use rank::Hit;
 pub use search::SearchError;

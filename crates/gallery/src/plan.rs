@@ -33,9 +33,9 @@ pub enum PlanError {
     Budget(f64),
 }
 
-/// How far rounding to 8 bits moves a cosine at most, with room to spare: vectors of a random
-/// direction are moved by a tenth of it.
-const ROUNDING: f64 = 0.005;
+/// How far rounding to 8 bits moves a cosine at most: four standard deviations for vectors of a
+/// random direction.
+const ROUNDING: f64 = 0.002;
 /// What a look at a scattered row costs beside its bytes, in bytes streamed.
 const SCATTERED: f64 = 128.0;
 
@@ -53,8 +53,9 @@ impl Plan {
             return Err(PlanError::Budget(budget));
         }
         let differ = (f64::from(threshold) - ROUNDING).acos() / std::f64::consts::PI;
-        let first = Binomial::new(dimension / 2, differ).cut(budget / 2.0);
-        let both = Binomial::new(dimension, differ).cut(budget / 2.0);
+        // The second cut keeps strangers out even when it is wide, so the first gets the budget.
+        let first = Binomial::new(dimension / 2, differ).cut(budget * 0.9);
+        let both = Binomial::new(dimension, differ).cut(budget * 0.1);
         let strangers = Binomial::new(dimension / 2, 0.5).at_most(first.0);
         let rescored = Binomial::new(dimension, 0.5).at_most(both.0);
         let components = dimension as f64;

@@ -13,6 +13,8 @@ use bytemuck::Pod;
 /// Rows that are worked on under one hold of a lock, for all probes: little enough to stay in the
 /// second cache meanwhile.
 const TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 512 };
+/// The same for signs.
+const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 2048 };
 /// Rows that are compared in full at a time. Every search fills its last group up, so that its
 /// time does not tell how many came through the cuts.
 const RESCORED: usize = 32;
@@ -122,42 +124,39 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
     let level = Level::best();
     let mut survivors: Vec<Survivors> = probes.iter().map(|_| Survivors::default()).collect();
     for (number, chunk) in chunks.iter().enumerate() {
-        for start in (0..chunk::ROWS).step_by(TILE) {
+        for start in (0..chunk::ROWS).step_by(SIGNS_TILE) {
             let chunk = read(chunk);
-            let rows = start..chunk.used().min(start + TILE);
+            let rows = start..chunk.used().min(start + SIGNS_TILE);
             if rows.is_empty() {
                 break;
             }
             let firsts = chunk.firsts(rows);
+            let (seconds, _) = chunk.seconds().as_chunks::<W>();
             for (probe, survivors) in probes.iter().zip(&mut survivors) {
-                let probe: &[u64; W] = half(probe, 0);
-                kernel::signs::near(
+                let near = &mut survivors.near;
+                near.clear();
+                kernel::signs::near::<W>(
                     level,
-                    probe,
+                    half(probe, 0),
                     firsts,
                     cuts.first,
                     start as u32,
-                    &mut survivors.near,
+                    near,
                 );
+                survivors.examined += near.len();
+                if survivors.examined <= cuts.limit {
+                    kernel::signs::keep(level, half(probe, 1), seconds, cuts.both, near);
+                    let position = |near: &Near| (number * chunk::ROWS + near.row()) as u32;
+                    survivors.rows.extend(near.iter().map(position));
+                }
             }
-        }
-        let chunk = read(chunk);
-        let (seconds, _) = chunk.seconds().as_chunks::<W>();
-        for (probe, survivors) in probes.iter().zip(&mut survivors) {
-            survivors.examined += survivors.near.len();
-            if survivors.examined <= cuts.limit {
-                kernel::signs::keep(level, half(probe, 1), seconds, cuts.both, &mut survivors.near);
-                let rows =
-                    survivors.near.iter().map(|near| (number * chunk::ROWS + near.row()) as u32);
-                survivors.rows.extend(rows);
-            }
-            survivors.near.clear();
         }
     }
     for (probe, survivors) in probes.iter().zip(&mut survivors) {
         let missing = cuts.quota.saturating_sub(survivors.examined);
         let chunk = read(&chunks[0]);
         let (seconds, _) = chunk.seconds().as_chunks::<W>();
+        survivors.near.clear();
         survivors.near.extend((0..missing).map(|i| Near::filler(i % chunk.used())));
         kernel::signs::keep(level, half(probe, 1), seconds, cuts.both, &mut survivors.near);
     }

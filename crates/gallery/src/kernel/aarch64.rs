@@ -43,6 +43,7 @@ fn least_unequal_neon(groups: &[Group], row: &Row) -> u32 {
 }
 
 /// A quarter of a group's word: two codes.
+#[inline]
 #[target_feature(enable = "neon")]
 fn load(words: &[u64; LANES], quarter: usize) -> uint64x2_t {
     let words: &[[u64; 2]] = words.as_chunks().0;
@@ -74,6 +75,7 @@ fn dot_rows_dotprod<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products:
 }
 
 /// `vdotq_s32`, which is not stable yet.
+#[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction only reads and writes the three registers, and the machine has it.
@@ -115,6 +117,7 @@ fn dot_rows_neon<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &m
     }
 }
 
+#[inline]
 #[target_feature(enable = "neon")]
 fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
     // SAFETY: the reference is to 16 readable bytes.

@@ -13,9 +13,9 @@ pub(crate) fn rows<const D: usize>(
     const { assert!(D.is_multiple_of(64) && D < 1 << 16, "whole registers, no overflow") };
     match level.instructions() {
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => super::x86_64::dot_avx512(level, probe, rows, products),
+        Instructions::Avx512 => super::avx512::dot_avx512(level, probe, rows, products),
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => super::x86_64::dot_avx2(level, probe, rows, products),
+        Instructions::Avx2 => super::avx2::dot_avx2(level, probe, rows, products),
         #[cfg(target_arch = "aarch64")]
         Instructions::Dotprod => super::aarch64::dot_dotprod(level, probe, rows, products),
         #[cfg(target_arch = "aarch64")]

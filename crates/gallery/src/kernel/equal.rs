@@ -52,9 +52,9 @@ impl ProbeCodes {
         let row = Zeroizing::new(row.each_ref().map(planes));
         let least = match level.instructions() {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => super::x86_64::least_unequal_avx512(level, &self.0, &row),
+            Instructions::Avx512 => super::avx512::least_unequal_avx512(level, &self.0, &row),
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => super::x86_64::least_unequal_avx2(level, &self.0, &row),
+            Instructions::Avx2 => super::avx2::least_unequal_avx2(level, &self.0, &row),
             #[cfg(target_arch = "aarch64")]
             Instructions::Dotprod | Instructions::Neon => {
                 super::aarch64::least_unequal(level, &self.0, &row)
