@@ -128,6 +128,7 @@ fn compare(folder: &Path, n: usize) -> Result<(Vec<Value>, Value)> {
         "plan": { "cuts": plan.cuts(), "miss_bound": plan.miss_bound() },
         "above_threshold": checked.above,
         "differing_from_float_search": checked.differing,
+        "swapped_within_rounding": checked.swapped,
         "int8_share_of_bandwidth": median(&bandwidth) / int8,
         "bandwidth_gb_s": (n * DIMENSIONS) as f64 / median(&bandwidth) / 1e6,
         "avx2_over_avx512": median(&narrow) / median(&of("palmgate").hot),

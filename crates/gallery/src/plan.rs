@@ -3,7 +3,7 @@
 pub(crate) struct Cuts {
     pub(crate) first: u32,
     pub(crate) both: u32,
-    /// Rows whose second half is looked at in every search, by expectation.
+    /// Rows whose second half is looked at in every search: seldom do more come through.
     pub(crate) quota: usize,
     /// Rows that may get that far before the exhaustive scan is the cheaper way.
     pub(crate) limit: usize,
@@ -67,7 +67,7 @@ impl Plan {
         let cuts = Cuts {
             first: first.0,
             both: both.0,
-            quota: (expected + 6.0 * expected.sqrt()) as usize + 16,
+            quota: (expected + 3.0 * expected.sqrt()) as usize + 16,
             limit: (2.0 * expected) as usize + 1024,
         };
         Ok(Self { threshold, cuts: Some(cuts), miss_bound: first.1 + both.1 })

@@ -14,7 +14,7 @@ use bytemuck::Pod;
 /// second cache meanwhile.
 const TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 512 };
 /// The same for signs.
-const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 2048 };
+const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 1024 };
 /// Rows that are compared in full at a time. Every search fills its last group up, so that its
 /// time does not tell how many came through the cuts.
 const RESCORED: usize = 32;
@@ -134,7 +134,6 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
             let (seconds, _) = chunk.seconds().as_chunks::<W>();
             for (probe, survivors) in probes.iter().zip(&mut survivors) {
                 let near = &mut survivors.near;
-                near.clear();
                 kernel::signs::near::<W>(
                     level,
                     half(probe, 0),
@@ -143,22 +142,24 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
                     start as u32,
                     near,
                 );
-                survivors.examined += near.len();
-                if survivors.examined <= cuts.limit {
-                    kernel::signs::keep(level, half(probe, 1), seconds, cuts.both, near);
-                    let position = |near: &Near| (number * chunk::ROWS + near.row()) as u32;
-                    survivors.rows.extend(near.iter().map(position));
-                }
+                kernel::signs::fetch(seconds, near);
+                survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, number);
+                std::mem::swap(&mut survivors.near, &mut survivors.fetched);
             }
         }
+        let chunk = read(chunk);
+        let (seconds, _) = chunk.seconds().as_chunks::<W>();
+        for (probe, survivors) in probes.iter().zip(&mut survivors) {
+            survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, number);
+        }
     }
+    let chunk = read(&chunks[0]);
+    let (seconds, _) = chunk.seconds().as_chunks::<W>();
     for (probe, survivors) in probes.iter().zip(&mut survivors) {
         let missing = cuts.quota.saturating_sub(survivors.examined);
-        let chunk = read(&chunks[0]);
-        let (seconds, _) = chunk.seconds().as_chunks::<W>();
-        survivors.near.clear();
-        survivors.near.extend((0..missing).map(|i| Near::filler(i % chunk.used())));
-        kernel::signs::keep(level, half(probe, 1), seconds, cuts.both, &mut survivors.near);
+        let fillers = (0..chunk.used()).cycle().take(missing).map(Near::filler);
+        survivors.fetched.extend(fillers);
+        survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, 0);
     }
     let few = |each: Survivors| (each.examined <= cuts.limit).then_some(each.rows);
     survivors.into_iter().map(few).collect()
@@ -167,9 +168,31 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
 #[derive(Default)]
 struct Survivors {
     near: Vec<Near>,
+    /// What was near in the tile before: its second halves come from memory while this one is
+    /// scanned.
+    fetched: Vec<Near>,
     rows: Vec<u32>,
     /// Rows whose second half was looked at.
     examined: usize,
+}
+
+impl Survivors {
+    fn keep_fetched<const W: usize>(
+        &mut self,
+        level: Level,
+        probe: &[u64; W],
+        seconds: &[[u64; W]],
+        cuts: &Cuts,
+        chunk: usize,
+    ) {
+        self.examined += self.fetched.len();
+        if self.examined <= cuts.limit {
+            kernel::signs::keep(level, probe, seconds, cuts.both, &mut self.fetched);
+            let position = |near: &Near| (chunk * chunk::ROWS + near.row()) as u32;
+            self.rows.extend(self.fetched.iter().map(position));
+        }
+        self.fetched.clear();
+    }
 }
 
 fn half<const D: usize, const W: usize>(vector: &Vector<D>, half: usize) -> &[u64; W] {

@@ -32,12 +32,18 @@ pub(crate) struct Ours {
     memory: MmapMut,
 }
 
+/// The probes, enrolled or not, beside a search of floats.
 pub(crate) struct Checked {
-    /// Probes of which the best row of a float search is at or above the threshold.
+    /// Those of which the best row is at or above the threshold.
     pub(crate) above: usize,
-    /// Those for which the cascade answers another row first, or none.
+    /// Those answered by another row, or by one where there is none, or by none.
     pub(crate) differing: usize,
+    /// Those of which the two best rows changed places, no further apart than rounding moves them.
+    pub(crate) swapped: usize,
 }
+
+/// Rounding to 8 bits moves a cosine by less than this.
+const ROUNDING: f32 = 0.002;
 
 #[derive(Deserialize)]
 struct Truth {
@@ -101,17 +107,20 @@ impl Ours {
         let truth: Truth = serde_json::from_reader(File::open(folder.join("truth.json"))?)?;
         let plan = self.shard.plan(threshold, budget)?;
         let found = self.shard.above(&self.probes.iter().collect::<Vec<_>>(), &plan, 1)?;
-        let (mut above, mut differing) = (0, 0);
+        let mut checked = Checked { above: 0, differing: 0, swapped: 0 };
         for ((hits, row), cosine) in found.iter().zip(truth.rows).zip(truth.cosines) {
-            // Rounding to 8 bits moves a cosine by less than this.
-            if cosine >= threshold + 0.003 {
-                above += 1;
-                differing += usize::from(hits.first().is_none_or(|hit| hit.row != RowId(row)));
-            } else if cosine < threshold - 0.003 {
-                differing += usize::from(!hits.is_empty());
+            let best = hits.first();
+            if cosine >= threshold + ROUNDING {
+                checked.above += 1;
+                let near = best.is_some_and(|hit| (hit.cosine - cosine).abs() < 2.0 * ROUNDING);
+                let same = best.is_some_and(|hit| hit.row == RowId(row));
+                checked.swapped += usize::from(near && !same);
+                checked.differing += usize::from(!near);
+            } else if cosine < threshold - ROUNDING {
+                checked.differing += usize::from(best.is_some());
             }
         }
-        Ok(Checked { above, differing })
+        Ok(checked)
     }
 
     /// Searches a second of two threads over those of one, both by the clock on the wall.

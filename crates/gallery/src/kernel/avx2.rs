@@ -95,6 +95,7 @@ pub(super) fn dot_avx2<const D: usize>(
 fn dot_256<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
     let (probe, _) = probe.as_chunks::<32>();
     for (row, product) in rows.iter().zip(products) {
+        fetch_ahead(row);
         let mut sums = [_mm256_setzero_si256(); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<32>().0) {
             let halves = probe.as_chunks::<16>().0.iter().zip(row.as_chunks::<16>().0);
@@ -150,6 +151,7 @@ fn near_256<const W: usize>(
     let spare = found.spare_capacity_mut();
     let mut len = 0;
     for block in blocks {
+        fetch_ahead(block);
         let (even, odd) = (distances_256(&probe, block, 0), distances_256(&probe, block, 1));
         let distances = _mm256_or_si256(even, _mm256_slli_epi64::<32>(odd));
         let near = _mm256_castsi256_ps(_mm256_cmpgt_epi32(beyond, distances));
@@ -238,4 +240,15 @@ pub(super) fn keep_popcnt<const W: usize>(
 pub(super) fn prefetch<T>(value: &T) {
     // SAFETY: the address is that of a reference, and the instruction changes no memory.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
+}
+
+/// Asks for the bytes one page behind `value`, as many as it has. A scan does this because the
+/// machine looks ahead on its own only as far as the page's end.
+#[inline]
+pub(super) fn fetch_ahead<T>(value: &T) {
+    let ahead = std::ptr::from_ref(value).cast::<i8>().wrapping_add(4096);
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: the instruction reads and changes nothing, whatever the address is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+    }
 }

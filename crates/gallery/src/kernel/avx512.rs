@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "vector instructions that not every machine has, and their loads")]
 
 use super::{
+    avx2::fetch_ahead,
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
     signs::{BLOCK, BlockWord, Near},
@@ -79,6 +80,7 @@ fn dot_512<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i3
     }
     let moved = 128 * _mm512_reduce_add_epi32(moved);
     for (row, product) in rows.iter().zip(products) {
+        fetch_ahead(row);
         let mut sums = [_mm512_setzero_si512(); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<128>().0) {
             let halves = probe.as_chunks::<64>().0.iter().zip(row.as_chunks::<64>().0);
@@ -133,6 +135,7 @@ fn near_512<const W: usize>(
     let spare = found.spare_capacity_mut();
     let mut len = 0;
     for pair in pairs {
+        fetch_ahead(pair);
         let (even, odd) = (distances_512(&probe, &pair[0]), distances_512(&probe, &pair[1]));
         let distances = _mm512_or_si512(even, _mm512_slli_epi64::<32>(odd));
         len += store_near_512(

@@ -74,6 +74,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
+
         #[test]
         fn every_kernel_gives_the_exact_products(
             bytes in proptest::collection::vec(any::<i8>(), 512..8000),

@@ -103,8 +103,12 @@ pub(crate) fn keep<const W: usize>(
     }
 }
 
-/// Rows ahead whose second half is asked for: about the time that memory takes to answer.
-const AHEAD: usize = 24;
+/// Asks for the second halves that [`keep`] will look at, well before it does.
+pub(crate) fn fetch<const W: usize>(seconds: &[[u64; W]], candidates: &[Near]) {
+    for candidate in candidates {
+        super::prefetch(&seconds[candidate.row()]);
+    }
+}
 
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "to be compiled with its caller's instructions")]
@@ -116,9 +120,6 @@ pub(super) fn keep_portable<const W: usize>(
 ) {
     let mut kept = 0;
     for at in 0..candidates.len() {
-        if let Some(ahead) = candidates.get(at + AHEAD) {
-            super::prefetch(&seconds[ahead.row()]);
-        }
         let candidate = candidates[at];
         let mut distance = candidate.distance();
         for (word, second) in probe.iter().zip(&seconds[candidate.row()]) {
@@ -172,6 +173,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
+
         /// Cuts around the half that chance gives.
         #[test]
         fn every_kernel_finds_the_rows_that_a_look_at_each_finds(
