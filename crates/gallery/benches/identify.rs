@@ -30,7 +30,7 @@ fn probe(seed: u64, codes: usize) -> Probe {
 }
 
 fn identify(criterion: &mut Criterion) {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     for row in 0..10_000 {
         gallery.insert(RowId(row), Purpose::Pay, &template(row)).expect("room for ten thousand");
     }

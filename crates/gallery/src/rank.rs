@@ -1,39 +1,44 @@
 use crate::RowId;
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-/// A row with a score so far. Ordered from best to worst: larger scores first, then row numbers.
+/// A row that a search found. Not printable: scores belong in no log. Ordered from best to worst:
+/// larger cosines first, then row numbers.
 #[derive(Clone, Copy)]
-pub(crate) struct Ranked {
-    pub(crate) score: f32,
-    pub(crate) row: RowId,
-    /// Where the row stands in its compartment.
-    pub(crate) position: usize,
+pub struct Hit {
+    /// The row.
+    pub row: RowId,
+    /// The cosine of the row and the probe.
+    pub cosine: f32,
+    /// Where the row stands in its shard.
+    pub(crate) position: u32,
+    /// Which of the rows that stood there it is.
+    pub(crate) generation: u32,
 }
 
-impl Ord for Ranked {
+impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.row.cmp(&other.row))
+        other.cosine.total_cmp(&self.cosine).then(self.row.cmp(&other.row))
     }
 }
 
-impl PartialOrd for Ranked {
+impl PartialOrd for Hit {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Ranked {
+impl PartialEq for Hit {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Ranked {}
+impl Eq for Hit {}
 
 /// The best few of many.
 pub(crate) struct Best {
     limit: usize,
-    worst_first: BinaryHeap<Ranked>,
+    worst_first: BinaryHeap<Hit>,
 }
 
 impl Best {
@@ -46,20 +51,20 @@ impl Best {
         if self.worst_first.len() < self.limit {
             return f32::NEG_INFINITY;
         }
-        self.worst_first.peek().map_or(f32::INFINITY, |worst| worst.score)
+        self.worst_first.peek().map_or(f32::INFINITY, |worst| worst.cosine)
     }
 
-    pub(crate) fn offer(&mut self, ranked: Ranked) {
+    pub(crate) fn offer(&mut self, hit: Hit) {
         if self.worst_first.len() < self.limit {
-            self.worst_first.push(ranked);
+            self.worst_first.push(hit);
         } else if let Some(mut worst) = self.worst_first.peek_mut()
-            && ranked < *worst
+            && hit < *worst
         {
-            *worst = ranked;
+            *worst = hit;
         }
     }
 
-    pub(crate) fn into_sorted(self) -> impl Iterator<Item = Ranked> {
-        self.worst_first.into_sorted_vec().into_iter()
+    pub(crate) fn into_sorted(self) -> Vec<Hit> {
+        self.worst_first.into_sorted_vec()
     }
 }

@@ -1,7 +1,7 @@
 //! The gallery against a naive search.
 
 use palmgate_gallery::{
-    Candidate, Fusion, Gallery, GalleryError, MAX_CANDIDATES, MAX_ROWS, RowId, verify,
+    Candidate, Fusion, Gallery, GalleryError, MAX_CANDIDATES, MAX_ROWS, RowId, VectorError, verify,
 };
 use palmgate_protocol::{
     CODE_BYTES, CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Embedding, Probe, Purpose, Template,
@@ -68,7 +68,7 @@ fn rows(candidates: &[Candidate]) -> Vec<u64> {
 
 #[test]
 fn a_palm_is_found_among_thousands_under_its_purpose_only() {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     for seed in 0..3000 {
         gallery.insert(RowId(seed), Purpose::Pay, &template(seed)).unwrap();
     }
@@ -85,7 +85,7 @@ fn a_palm_is_found_among_thousands_under_its_purpose_only() {
 
 #[test]
 fn a_removed_person_is_gone_from_every_compartment() {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     for purpose in Purpose::MATCHED {
         gallery.insert(RowId(1), purpose, &template(1)).unwrap();
         gallery.insert(RowId(2), purpose, &template(2)).unwrap();
@@ -100,7 +100,7 @@ fn a_removed_person_is_gone_from_every_compartment() {
 
 #[test]
 fn a_row_is_refused_with_its_reason() {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     gallery.insert(RowId(1), Purpose::Pay, &template(1)).unwrap();
     let again = gallery.insert(RowId(1), Purpose::Pay, &template(2));
     assert_eq!(again, Err(GalleryError::DuplicateRow { row: RowId(1), purpose: Purpose::Pay }));
@@ -112,7 +112,7 @@ fn a_row_is_refused_with_its_reason() {
 
 #[test]
 fn equal_scores_come_in_the_order_of_their_rows() {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     for row in (0..20).rev() {
         gallery.insert(RowId(row), Purpose::Pay, &template(9)).unwrap();
     }
@@ -124,15 +124,21 @@ fn equal_scores_come_in_the_order_of_their_rows() {
 
 #[test]
 fn degenerate_input_scores_nothing_instead_of_breaking() {
-    let zero = Template {
-        embedding: [0; EMBEDDING_DIMENSIONS],
+    let flat = |fill| Template {
+        embedding: [fill; EMBEDDING_DIMENSIONS],
         codes: [[0; CODE_BYTES]; CODES_PER_TEMPLATE],
     };
-    let mut gallery = Gallery::new();
-    gallery.insert(RowId(1), Purpose::Pay, &zero).unwrap();
+    let gallery = Gallery::new();
+    let refused = gallery.insert(RowId(1), Purpose::Pay, &flat(0));
+    assert_eq!(refused, Err(GalleryError::Embedding(VectorError::ZeroLength)));
+    gallery.insert(RowId(1), Purpose::Pay, &flat(1)).unwrap();
+    let refused = gallery.replace(RowId(1), Purpose::Pay, &flat(0));
+    assert_eq!(refused, Err(GalleryError::Embedding(VectorError::ZeroLength)));
+    let nowhere = Probe { embedding: [0; EMBEDDING_DIMENSIONS], codes: Vec::new() };
+    assert!(gallery.identify(Purpose::Pay, &nowhere, &FUSION).is_empty());
     let extreme = Probe { embedding: [-128; EMBEDDING_DIMENSIONS], codes: Vec::new() };
     let found = gallery.identify(Purpose::Pay, &extreme, &FUSION);
-    assert!(found[0].score.abs() < f32::EPSILON);
+    assert!((found[0].score + FUSION.embedding_weight).abs() < 1e-6, "opposite ways");
     let nobody = Fusion { shortlist: 0, ..FUSION };
     assert!(gallery.identify(Purpose::Pay, &extreme, &nobody).is_empty());
     let unmeasured = Fusion { code_weight: f32::NAN, ..FUSION };
@@ -142,7 +148,7 @@ fn degenerate_input_scores_nothing_instead_of_breaking() {
 #[test]
 #[ignore = "takes 1 GiB of memory"]
 fn a_full_compartment_refuses_the_next_row_and_still_searches() {
-    let mut gallery = Gallery::new();
+    let gallery = Gallery::new();
     for row in 0..MAX_ROWS as u64 {
         gallery.insert(RowId(row), Purpose::Pay, &template(row)).unwrap();
     }
@@ -160,16 +166,24 @@ proptest! {
     /// Few seeds for many rows, so that equal templates and equal scores occur.
     #[test]
     fn answers_are_those_of_a_naive_search(
-        acts in proptest::collection::vec((0..60_u64, 0..40_u64, 0..4_usize, any::<bool>()), 0..120),
+        acts in proptest::collection::vec((0..60_u64, 0..40_u64, 0..4_usize, 0..4_u8), 0..120),
         wanted in 0..40_u64,
         codes in 0..4_usize,
         shortlist in 0..40_usize,
     ) {
-        let mut gallery = Gallery::new();
+        let gallery = Gallery::new();
         let mut model: BTreeMap<(Purpose, u64), Template> = BTreeMap::new();
-        for (row, seed, purpose, remove) in acts {
+        for (row, seed, purpose, act) in acts {
             let purpose = Purpose::MATCHED[purpose];
-            if remove {
+            if act == 0 {
+                let replaced = gallery.replace(RowId(row), purpose, &template(seed));
+                if let Some(known) = model.get_mut(&(purpose, row)) {
+                    *known = template(seed);
+                } else {
+                    let unknown = GalleryError::UnknownRow { row: RowId(row), purpose };
+                    prop_assert_eq!(replaced, Err(unknown));
+                }
+            } else if act == 1 {
                 let before = model.len();
                 model.retain(|(_, other), _| *other != row);
                 prop_assert_eq!(gallery.remove(RowId(row)), model.len() < before);
@@ -180,8 +194,12 @@ proptest! {
             }
         }
         let fusion = Fusion { shortlist, ..FUSION };
+        let other = probe(wanted + 1, codes);
         let probe = probe(wanted, codes);
         for purpose in Purpose::MATCHED {
+            let together = gallery.identify_all(purpose, &[&other, &probe], &fusion);
+            prop_assert!(together[0] == gallery.identify(purpose, &other, &fusion));
+            prop_assert!(together[1] == gallery.identify(purpose, &probe, &fusion));
             let mut near: Vec<(f64, u64, f64)> = model
                 .iter()
                 .filter(|((other, _), _)| *other == purpose)

@@ -4,6 +4,7 @@
 use super::{
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
+    signs::{BLOCK, BlockWord, Near, push_near},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
@@ -42,6 +43,7 @@ fn least_unequal_neon(groups: &[Group], row: &Row) -> u32 {
 }
 
 /// A quarter of a group's word: two codes.
+#[inline]
 #[target_feature(enable = "neon")]
 fn load(words: &[u64; LANES], quarter: usize) -> uint64x2_t {
     let words: &[[u64; 2]] = words.as_chunks().0;
@@ -73,6 +75,7 @@ fn dot_rows_dotprod<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products:
 }
 
 /// `vdotq_s32`, which is not stable yet.
+#[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction only reads and writes the three registers, and the machine has it.
@@ -114,8 +117,48 @@ fn dot_rows_neon<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &m
     }
 }
 
+#[inline]
 #[target_feature(enable = "neon")]
 fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
     // SAFETY: the reference is to 16 readable bytes.
     unsafe { vld1q_s8(bytes.as_ptr()) }
+}
+
+pub(super) fn near<const W: usize>(
+    level: Level,
+    probe: &[u64; W],
+    blocks: &[[BlockWord; W]],
+    cut: u32,
+    first_row: u32,
+    found: &mut Vec<Near>,
+) {
+    assert_ne!(level.instructions(), Instructions::Portable);
+    // SAFETY: a level of any other kind exists only where the machine has NEON.
+    unsafe { near_neon(probe, blocks, cut, first_row, found) }
+}
+
+/// Counts stay in bytes over the words of a half, at most 16, of which each adds at most 8.
+#[target_feature(enable = "neon")]
+fn near_neon<const W: usize>(
+    probe: &[u64; W],
+    blocks: &[[BlockWord; W]],
+    cut: u32,
+    first_row: u32,
+    found: &mut Vec<Near>,
+) {
+    const { assert!(W <= 16, "counts fit in bytes") };
+    let probe = probe.map(|word| vdupq_n_u64(word));
+    for (block, row) in blocks.iter().zip((first_row..).step_by(BLOCK)) {
+        let mut counts = [0_u32; BLOCK];
+        for (quarter, counts) in counts.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let mut bytes = vdupq_n_u8(0);
+            for (probe, rows) in probe.iter().zip(block) {
+                let differ = veorq_u64(load(rows, quarter), *probe);
+                bytes = vaddq_u8(bytes, vcntq_u8(vreinterpretq_u8_u64(differ)));
+            }
+            let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bytes)));
+            *counts = [vgetq_lane_u64::<0>(sums) as u32, vgetq_lane_u64::<1>(sums) as u32];
+        }
+        push_near(&counts, cut, row, found);
+    }
 }

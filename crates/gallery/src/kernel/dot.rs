@@ -13,9 +13,9 @@ pub(crate) fn rows<const D: usize>(
     const { assert!(D.is_multiple_of(64) && D < 1 << 16, "whole registers, no overflow") };
     match level.instructions() {
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => super::x86_64::dot_avx512(level, probe, rows, products),
+        Instructions::Avx512 => super::avx512::dot_avx512(level, probe, rows, products),
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => super::x86_64::dot_avx2(level, probe, rows, products),
+        Instructions::Avx2 => super::avx2::dot_avx2(level, probe, rows, products),
         #[cfg(target_arch = "aarch64")]
         Instructions::Dotprod => super::aarch64::dot_dotprod(level, probe, rows, products),
         #[cfg(target_arch = "aarch64")]
@@ -29,7 +29,7 @@ pub(crate) fn rows<const D: usize>(
 }
 
 /// The inner product of two vectors.
-pub(crate) fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
+fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
     probe
         .iter()
         .zip(row)
@@ -37,9 +37,10 @@ pub(crate) fn one<const D: usize>(probe: &[i8; D], row: &[i8; D]) -> i32 {
 }
 
 /// One over the Euclidean length; 0 for the zero vector, which then is like nothing.
-pub(crate) fn inverse_norm<const D: usize>(vector: &[i8; D]) -> f32 {
-    let squared = one(vector, vector);
-    if squared == 0 { 0.0 } else { (squared as f32).sqrt().recip() }
+pub(crate) fn inverse_norm<const D: usize>(level: Level, vector: &[i8; D]) -> f32 {
+    let mut squared = [0];
+    rows(level, vector, std::slice::from_ref(vector), &mut squared);
+    if squared == [0] { 0.0 } else { (squared[0] as f32).sqrt().recip() }
 }
 
 #[cfg(test)]
@@ -73,6 +74,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
+
         #[test]
         fn every_kernel_gives_the_exact_products(
             bytes in proptest::collection::vec(any::<i8>(), 512..8000),

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// Which instructions this machine has, from best to worst. A value other than
 /// [`Instructions::Portable`] exists only where the machine has them, which is what the safety of
 /// the kernels rests on: that is why the field of [`Level`] is private to this file.
@@ -26,7 +28,8 @@ pub(crate) struct Level(Instructions);
 impl Level {
     /// The fastest kernels that this machine can run.
     pub(crate) fn best() -> Self {
-        Self::available().next().expect("the portable kernels run everywhere")
+        let skipped = usize::from(NARROW.load(Ordering::Relaxed));
+        Self::available().nth(skipped).expect("the portable kernels run everywhere")
     }
 
     /// The kernels that this machine can run, fastest first.
@@ -37,6 +40,18 @@ impl Level {
     pub(super) const fn instructions(self) -> Instructions {
         self.0
     }
+}
+
+/// Whether AVX-512 is passed over.
+static NARROW: AtomicBool = AtomicBool::new(false);
+
+/// Has searches do without AVX-512 where the machine has it, to measure what it is worth.
+#[doc(hidden)]
+pub fn without_avx512(narrow: bool) {
+    #[cfg(target_arch = "x86_64")]
+    NARROW.store(narrow && detected(Instructions::Avx512), Ordering::Relaxed);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = narrow;
 }
 
 const ALL: &[Instructions] = &[
@@ -61,9 +76,14 @@ fn detected(instructions: Instructions) -> bool {
                 && std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512vnni")
                 && std::arch::is_x86_feature_detected!("avx512vpopcntdq")
+                && std::arch::is_x86_feature_detected!("popcnt")
         }
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => !cfg!(miri) && std::arch::is_x86_feature_detected!("avx2"),
+        Instructions::Avx2 => {
+            !cfg!(miri)
+                && std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("popcnt")
+        }
         #[cfg(target_arch = "aarch64")]
         Instructions::Dotprod => {
             !cfg!(miri)

@@ -4,10 +4,23 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod dot;
 pub(crate) mod equal;
 mod level;
-#[cfg(target_arch = "x86_64")]
-mod x86_64;
+pub(crate) mod pages;
+pub(crate) mod signs;
 
 pub(crate) use level::Level;
+pub use level::without_avx512;
+
+/// Asks for the line of memory that `value` begins in, where that is a plain instruction.
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    avx2::prefetch(value);
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = value;
+}
