@@ -4,7 +4,7 @@ use crate::format::say;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use data_encoding::HEXLOWER;
-use palmgate_ledger::{receipt, verify};
+use palmgate_ledger::{Evidence, receipt, verify};
 use palmgate_seal::sign::VerifyingKey;
 use std::{
     fs,
@@ -34,6 +34,41 @@ pub(crate) enum Verb {
         /// The store's public key.
         #[arg(long)]
         key: PathBuf,
+        /// A checkpoint seen before, which the ledger must continue.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
+    /// Print the evidence for one entry of an exported ledger, for who has nothing but the key.
+    Prove {
+        /// The ledger's directory.
+        directory: PathBuf,
+        /// The entry, counted from 0.
+        #[arg(long)]
+        entry: u64,
+        /// The store's public key.
+        #[arg(long)]
+        key: PathBuf,
+    },
+    /// Check that a ledger grew from one signed checkpoint to another.
+    Consistency {
+        /// The earlier checkpoint.
+        earlier: PathBuf,
+        /// The later checkpoint.
+        later: PathBuf,
+        /// The consistency proof (JSON) between them, or the ledger's directory to make it from.
+        #[arg(long)]
+        proof: PathBuf,
+        /// The store's public key.
+        #[arg(long)]
+        key: PathBuf,
+    },
+    /// Check the evidence for one entry.
+    Entry {
+        /// What `palmgate audit prove` printed.
+        file: PathBuf,
+        /// The store's public key.
+        #[arg(long)]
+        key: PathBuf,
     },
 }
 
@@ -42,7 +77,15 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Receipt { file, key, cloud_key } => {
             check_receipt(&file, key.as_deref(), cloud_key.as_deref())
         }
-        Verb::Verify { directory, key } => check_ledger(&directory, &key),
+        Verb::Verify { directory, key, since } => check_ledger(&directory, &key, since.as_deref()),
+        Verb::Prove { directory, entry, key } => {
+            say(&verify::prove(&directory, &read_key(&key)?, entry)?.to_json());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Consistency { earlier, later, proof, key } => {
+            check_growth(&earlier, &later, &proof, &read_key(&key)?)
+        }
+        Verb::Entry { file, key } => check_entry(&file, &read_key(&key)?),
     }
 }
 
@@ -70,10 +113,47 @@ fn check_receipt(file: &Path, key: Option<&Path>, cloud_key: Option<&Path>) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_ledger(directory: &Path, key: &Path) -> Result<ExitCode> {
-    let verified = verify::directory(directory, &read_key(key)?)?;
-    say(&format!("ledger     holds: {verified:?}"));
+fn check_ledger(directory: &Path, key: &Path, since: Option<&Path>) -> Result<ExitCode> {
+    let key = read_key(key)?;
+    let verified = match since {
+        None => verify::directory(directory, &key)?,
+        Some(earlier) => verify::directory_since(directory, &key, &read(earlier)?)?,
+    };
+    say(&format!("ledger     {} holds", verified.origin));
+    say(&format!("entries    {} signed, {} not signed yet", verified.size, verified.unsigned));
+    say(&format!("root       {}", HEXLOWER.encode(&verified.root)));
+    if since.is_none() {
+        say("history    not compared: pass --since with a checkpoint seen before");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_growth(
+    earlier: &Path,
+    later: &Path,
+    proof: &Path,
+    key: &VerifyingKey,
+) -> Result<ExitCode> {
+    let (earlier, later) = (read(earlier)?, read(later)?);
+    let proof = if proof.is_dir() {
+        verify::continuation(proof, key, &earlier)?
+    } else {
+        serde_json::from_str(&read(proof)?).with_context(|| proof.display().to_string())?
+    };
+    let (from, to) = verify::grew(&earlier, &later, &proof, key)?;
+    say(&format!("ledger     {} grew from {} to {} entries", to.origin, from.size, to.size));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_entry(file: &Path, key: &VerifyingKey) -> Result<ExitCode> {
+    let (entry, checkpoint) = Evidence::parse(&read(file)?)?.verify(key)?;
+    say(&format!("entry      stands in {}, {} entries", checkpoint.origin, checkpoint.size));
+    say(&entry.to_line()?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| file.display().to_string())
 }
 
 pub(crate) fn read_key(file: &Path) -> Result<VerifyingKey> {

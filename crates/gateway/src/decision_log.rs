@@ -4,17 +4,15 @@
 use palmgate_ledger::{Entry, EntryKind, Ledger, LedgerError};
 use std::collections::VecDeque;
 
-/// Opens the ledger again after a failure left it in an unknown state.
-pub(crate) type Reopen = Box<dyn Fn() -> Result<Ledger, LedgerError> + Send>;
-
 /// Entries that wait at once. The policy refuses scans while the log cannot be written, so only
 /// rights, which are never refused, can add to them; beyond this the oldest is given up.
 const MAX_WAITING: usize = 65_536;
 
 /// The ledger and the entries that are not under its durable checkpoint yet.
 pub(crate) struct DecisionLog {
-    ledger: Option<Ledger>,
-    reopen: Reopen,
+    ledger: Ledger,
+    /// Whether a write failed, so that the ledger has to recover first.
+    failed: bool,
     /// Entries behind the checkpoint: the first `appended` of them are in the ledger's files.
     unsigned: VecDeque<Entry>,
     appended: usize,
@@ -23,7 +21,7 @@ pub(crate) struct DecisionLog {
 }
 
 impl DecisionLog {
-    pub(crate) fn new(ledger: Ledger, reopen: Reopen) -> Self {
+    pub(crate) fn new(ledger: Ledger) -> Self {
         let signed = ledger.len();
         if ledger.recovered() > 0 {
             tracing::info!(
@@ -31,7 +29,7 @@ impl DecisionLog {
                 "entries behind the checkpoint were taken over"
             );
         }
-        Self { ledger: Some(ledger), reopen, unsigned: VecDeque::new(), appended: 0, signed }
+        Self { ledger, failed: false, unsigned: VecDeque::new(), appended: 0, signed }
     }
 
     /// Entries written or waiting.
@@ -41,12 +39,12 @@ impl DecisionLog {
 
     /// Whether everything given so far is in the ledger's files.
     pub(crate) fn is_writable(&self) -> bool {
-        self.ledger.is_some() && self.appended == self.unsigned.len()
+        !self.failed && self.appended == self.unsigned.len()
     }
 
     /// The ledger, for proofs over what is durable.
-    pub(crate) fn ledger(&self) -> Option<&Ledger> {
-        self.ledger.as_ref()
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Takes an entry. After an error it waits for the next [`DecisionLog::flush`].
@@ -60,18 +58,14 @@ impl DecisionLog {
         self.append_waiting()
     }
 
-    /// Makes everything taken durable. Opens the ledger anew if an earlier failure closed it.
+    /// Makes everything taken durable. Recovers the ledger first if an earlier write failed.
     pub(crate) fn flush(&mut self) -> Result<(), LedgerError> {
-        if self.ledger.is_none() {
+        if self.failed {
             self.recover()?;
         }
         self.append_waiting()?;
-        let Some(ledger) = &mut self.ledger else { return Ok(()) };
-        if let Err(error) = ledger.flush() {
-            self.ledger = None;
-            return Err(error);
-        }
-        self.signed = ledger.signed_len();
+        self.ledger.flush().inspect_err(|_| self.failed = true)?;
+        self.signed = self.ledger.signed_len();
         self.unsigned.clear();
         self.appended = 0;
         Ok(())
@@ -86,8 +80,12 @@ impl DecisionLog {
             let index = self.signed + position as u64;
             return self.flush().map(|()| index);
         }
-        if again && let Some(index) = self.find_erasure(&entry.commitment)? {
-            return Ok(index);
+        if again {
+            self.flush()?;
+            let logged = self.ledger.find(EntryKind::Erasure, &entry.commitment)?;
+            if let Some((index, _)) = logged {
+                return Ok(index);
+            }
         }
         let index = self.len();
         self.log(entry.clone())?;
@@ -95,22 +93,11 @@ impl DecisionLog {
         Ok(index)
     }
 
-    fn find_erasure(&mut self, commitment: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
-        self.flush()?;
-        let Some(ledger) = &self.ledger else { return Ok(None) };
-        for entry in ledger.entries(0..ledger.len())? {
-            let (index, entry) = entry?;
-            if entry.commitment == *commitment && is_erasure(&entry) {
-                return Ok(Some(index));
-            }
-        }
-        Ok(None)
-    }
-
     fn append_waiting(&mut self) -> Result<(), LedgerError> {
-        let Some(ledger) = &mut self.ledger else { return Ok(()) };
-        while let Some(entry) = self.unsigned.get(self.appended) {
-            match ledger.append(entry) {
+        while !self.failed
+            && let Some(entry) = self.unsigned.get(self.appended)
+        {
+            match self.ledger.append(entry) {
                 Ok(_) => self.appended += 1,
                 // Our own mistake: it would fail again for ever.
                 Err(error @ LedgerError::Entry(_)) => {
@@ -118,7 +105,7 @@ impl DecisionLog {
                     return Err(error);
                 }
                 Err(error) => {
-                    self.ledger = None;
+                    self.failed = true;
                     return Err(error);
                 }
             }
@@ -128,15 +115,12 @@ impl DecisionLog {
 
     /// What a failed flush left in the files is counted, not written twice.
     fn recover(&mut self) -> Result<(), LedgerError> {
-        let ledger = (self.reopen)()?;
-        if ledger.len() < self.signed {
-            return Err(LedgerError::OutOfRange { index: self.signed - 1, size: ledger.len() });
-        }
-        let kept = usize::try_from(ledger.len().saturating_sub(self.signed)).unwrap_or(usize::MAX);
-        self.unsigned.drain(..kept.min(self.unsigned.len()));
+        self.ledger.recover()?;
+        let kept = usize::try_from(self.ledger.len().saturating_sub(self.signed));
+        self.unsigned.drain(..kept.unwrap_or(usize::MAX).min(self.unsigned.len()));
         self.appended = 0;
-        self.signed = ledger.len();
-        self.ledger = Some(ledger);
+        self.signed = self.ledger.len();
+        self.failed = false;
         tracing::info!(entries = self.len(), "the ledger can be written again");
         Ok(())
     }
@@ -168,17 +152,12 @@ mod tests {
     }
 
     fn open(directory: &Path) -> DecisionLog {
-        let key = SigningKey::generate().pkcs8();
-        let directory = directory.to_owned();
-        let reopen = move || {
-            let key = SigningKey::from_pkcs8(key.expose()).expect("a key just made");
-            Ledger::open(&directory, "palmgate.test/store", key)
-        };
-        DecisionLog::new(reopen().unwrap(), Box::new(reopen))
+        let key = SigningKey::generate();
+        DecisionLog::new(Ledger::open(directory, "palmgate.test/store", key).unwrap())
     }
 
     fn outcome(log: &DecisionLog) -> Vec<i64> {
-        let ledger = log.ledger().unwrap();
+        let ledger = log.ledger();
         let entries = ledger.entries(0..ledger.signed_len()).unwrap();
         entries.map(|entry| entry.unwrap().1.at.as_millis() - 1_700_000_000_000).collect()
     }
@@ -195,9 +174,7 @@ mod tests {
         fs::rename(&directory, &away).unwrap();
         assert!(log.flush().is_err() && !log.is_writable());
         let _ = log.log(entry(EntryKind::Right, 2));
-        // An empty ledger in its place would be a history without its entries, but is none yet.
-        assert!(!log.is_writable());
-        fs::remove_dir_all(&directory).ok();
+        assert!(log.flush().is_err() && !directory.exists(), "no history is begun in its place");
         fs::rename(&away, &directory).unwrap();
         log.flush().unwrap();
         assert!(log.is_writable());

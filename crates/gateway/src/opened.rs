@@ -11,7 +11,7 @@ use crate::{
     run::{Options, StartError},
 };
 use palmgate_gallery::Fusion;
-use palmgate_ledger::{Ledger, LedgerError};
+use palmgate_ledger::Ledger;
 use palmgate_palm::Extractor;
 use palmgate_policy::Profile;
 use palmgate_protocol::{Custody, MemberId, Name, Secret, decode, topic};
@@ -64,7 +64,8 @@ impl Opened {
         };
         let signing_key = identity.signing_key();
         let origin = palmgate_ledger::origin(&options.tenant, &options.store);
-        let log = decision_log(&directory.join("ledger"), origin, &identity)?;
+        let ledger = Ledger::open(&directory.join("ledger"), &origin, identity.signing_key());
+        let log = DecisionLog::new(ledger.map_err(anyhow::Error::from)?);
         let forgotten = Arc::new(Forgotten::load(Arc::clone(&vault))?);
         receipts::publish_key(&directory.join("ledger.pub"), signing_key.public())
             .and_then(|()| match &bundle {
@@ -195,24 +196,6 @@ fn issue_identity(
     };
     vault.put_state("identity", palmgate_protocol::encode_for_sealing(&kept).expose())?;
     Ok(identity)
-}
-
-fn decision_log(
-    directory: &Path,
-    origin: String,
-    identity: &Identity,
-) -> Result<DecisionLog, anyhow::Error> {
-    let (directory, key) = (directory.to_owned(), identity.signing_key().pkcs8());
-    let ledger = Ledger::open(&directory, &origin, identity.signing_key())?;
-    let reopen = move || {
-        // A ledger that is gone is not begun anew: it may be back in a moment.
-        if !directory.exists() {
-            return Err(LedgerError::NoCheckpoint { path: directory.clone() });
-        }
-        let key = SigningKey::from_pkcs8(key.expose()).expect("the identity's own key");
-        Ledger::open(&directory, &origin, key)
-    };
-    Ok(DecisionLog::new(ledger, Box::new(reopen)))
 }
 
 fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {

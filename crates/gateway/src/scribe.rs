@@ -217,7 +217,7 @@ impl Writer {
                 let _ = report("ledger entry", appended);
             }
             Deed::Acknowledged { commitment, state } => {
-                let Some(ledger) = self.log.ledger() else { return };
+                let ledger = self.log.ledger();
                 let updated = self.receipts.acknowledged(ledger, &commitment, &state);
                 let _ = report("receipt", updated.map_err(Failure::from));
             }
@@ -332,7 +332,7 @@ impl Writer {
         again: bool,
     ) -> Result<String, Failure> {
         let index = self.log.log_erasure(entry, again)?;
-        let ledger = self.log.ledger().ok_or("the ledger is closed")?;
+        let ledger = self.log.ledger();
         let generation = self.vault.root_generation();
         let (commitment, at) = (&entry.commitment, entry.at);
         let receipt = self.receipts.write(ledger, index, generation, commitment, at, relay)?;

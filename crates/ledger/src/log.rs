@@ -1,6 +1,6 @@
 use crate::{
-    Checkpoint, CheckpointError, ConsistencyProof, Entries, Entry, EntryError, Evidence, FileError,
-    Hash, HistoryError, InclusionProof,
+    Checkpoint, CheckpointError, ConsistencyProof, Entries, Entry, EntryError, EntryKind, Evidence,
+    FileError, Hash, HistoryError, InclusionProof, ProofError,
     files::{Layout, io, parent, read, replace, sync_dir},
     history::{KnownHashes, replay},
     lines::{Line, Lines, SEGMENT_ENTRIES},
@@ -36,8 +36,8 @@ pub struct Ledger {
     recovered: u64,
     /// Set when the state of a file on disk became unknown.
     failed: Option<PathBuf>,
-    /// Held, not used: the lock goes with it.
-    _lock: File,
+    /// Held: the lock goes with it.
+    lock: File,
 }
 
 struct Segment {
@@ -95,8 +95,14 @@ pub enum LedgerError {
         /// The hash file.
         path: PathBuf,
     },
+    /// The checkpoint kept elsewhere is not one of this ledger.
+    #[error("the checkpoint kept elsewhere: {0}")]
+    Earlier(CheckpointError),
+    /// The ledger has another history than the one kept elsewhere.
+    #[error("the ledger does not continue the checkpoint kept elsewhere: {0}")]
+    Fork(ProofError),
     /// An earlier failure left the ledger in an unknown state.
-    #[error("{}: an earlier write failed, so that its state on disk is unknown: open the ledger anew", path.display())]
+    #[error("{}: an earlier write failed, so that its state on disk is unknown: recover the ledger, or open it anew", path.display())]
     Failed {
         /// The file.
         path: PathBuf,
@@ -114,6 +120,15 @@ impl Ledger {
     pub fn open(dir: &Path, origin: &str, key: SigningKey) -> Result<Self, LedgerError> {
         let layout = Layout::new(dir);
         let lock = prepare(&layout)?;
+        Self::load(layout, origin, key, lock)
+    }
+
+    fn load(
+        layout: Layout,
+        origin: &str,
+        key: SigningKey,
+        lock: File,
+    ) -> Result<Self, LedgerError> {
         let (checkpoint, note) = load_checkpoint(&layout, origin, &key)?;
         let mut lines = Lines::open(&layout)?;
         let mut known = KnownHashes::open(&layout)?;
@@ -133,7 +148,7 @@ impl Ledger {
             note,
             recovered,
             failed: None,
-            _lock: lock,
+            lock,
         };
         ledger.flush()?;
         Ok(ledger)
@@ -181,6 +196,81 @@ impl Ledger {
         self.or_fail(replaced)?;
         (self.checkpoint, self.note) = (checkpoint, note);
         Ok(())
+    }
+
+    /// Opens the ledger anew, in place, if an earlier failure left it unusable; otherwise does
+    /// nothing. Entries that were appended and not flushed are written once more: what the kernel
+    /// still shows of them after a failed sync may not be on the disk.
+    ///
+    /// Returns how many entries are lost: those behind the first that can no longer be read.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the disk still fails, and so does the ledger. Call it again later.
+    pub fn recover(&mut self) -> Result<u64, LedgerError> {
+        if self.failed.is_none() {
+            return Ok(0);
+        }
+        let (origin, layout) = (self.checkpoint.origin.clone(), self.layout.clone());
+        let (signed, _) = load_checkpoint(&layout, &origin, &self.key)?;
+        let all = self.tree.size();
+        let unsigned: Vec<Entry> = Entries::new(&layout, signed.size.min(all), all)?
+            .map_while(|entry| entry.ok().map(|(_, entry)| entry))
+            .collect();
+        cut_behind(&layout, signed.size)?;
+        let lock = self.lock.try_clone().map_err(io("keep the lock of", layout.dir()))?;
+        let pkcs8 = self.key.pkcs8();
+        let key = SigningKey::from_pkcs8(pkcs8.expose()).expect("it was a key before");
+        *self = Self::load(layout, &origin, key, lock)?;
+        for entry in &unsigned {
+            self.append(entry)?;
+        }
+        self.flush()?;
+        Ok(all.saturating_sub(self.tree.size()))
+    }
+
+    /// The last entry of a kind with this commitment and its index: tells whether an erasure that a
+    /// crash interrupted is logged already. Reads from the end.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the files cannot be read.
+    pub fn find(
+        &self,
+        kind: EntryKind,
+        commitment: &Hash,
+    ) -> Result<Option<(u64, Entry)>, LedgerError> {
+        let mut end = self.tree.size();
+        while end > 0 {
+            let start = (end - 1) / SEGMENT_ENTRIES * SEGMENT_ENTRIES;
+            let mut found = None;
+            for entry in self.entries(start..end)? {
+                let (index, entry) = entry?;
+                if entry.kind == kind && entry.commitment == *commitment {
+                    found = Some((index, entry));
+                }
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+            end = start;
+        }
+        Ok(None)
+    }
+
+    /// Checks that this ledger continues the one that `earlier`, a checkpoint kept elsewhere, was
+    /// signed for: that its directory was not rolled back or exchanged since.
+    ///
+    /// # Errors
+    /// [`LedgerError::Earlier`] when the note is not of this ledger, and [`LedgerError::History`]
+    /// or [`LedgerError::Fork`] when it is and the ledger does not continue it.
+    pub fn continues(&self, earlier: &str) -> Result<(), LedgerError> {
+        let held = Checkpoint::verify_of(&self.checkpoint.origin, earlier, &self.key.public())
+            .map_err(LedgerError::Earlier)?;
+        let found = self.tree.size();
+        if held.size > found {
+            return Err(HistoryError::RolledBack { held: held.size, found }.into());
+        }
+        let proof = self.consistency(held.size, found)?;
+        proof.verify((held.size, &held.root), (found, &self.tree.root())).map_err(LedgerError::Fork)
     }
 
     /// Entries, flushed or not.
@@ -343,6 +433,24 @@ fn prepare(layout: &Layout) -> Result<File, LedgerError> {
         Err(TryLockError::WouldBlock) => Err(LedgerError::Locked { dir: layout.dir().into() }),
         Err(TryLockError::Error(error)) => Err(io("lock", &path)(error).into()),
     }
+}
+
+/// Removes everything behind the first `size` entries.
+fn cut_behind(layout: &Layout, size: u64) -> Result<(), LedgerError> {
+    let mut lines = Lines::open(layout)?;
+    lines.skip_to(size)?;
+    let (segment, whole) = (size / SEGMENT_ENTRIES, size.is_multiple_of(SEGMENT_ENTRIES));
+    for later in segment + u64::from(!whole)..lines.segments() {
+        let path = layout.segment(later);
+        fs::remove_file(&path).map_err(io("remove", &path))?;
+    }
+    if !whole {
+        let path = layout.segment(segment);
+        let file = OpenOptions::new().write(true).open(&path);
+        let cut = file.and_then(|file| file.set_len(lines.end()).and_then(|()| file.sync_all()));
+        cut.map_err(io("cut off", &path))?;
+    }
+    Ok(sync_dir(&layout.entries())?)
 }
 
 /// A new ledger gets its first checkpoint, over nothing, before its first entry: from then on, a

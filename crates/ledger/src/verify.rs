@@ -2,14 +2,20 @@
 //! nothing, and asks nobody.
 
 use crate::{
-    Checkpoint, CheckpointError, Entry, FileError, Hash, HistoryError,
+    Checkpoint, CheckpointError, ConsistencyProof, Entry, Evidence, FileError, Hash, HistoryError,
+    ProofError,
     files::{Layout, read},
     history::{KnownHashes, replay},
     lines::{Line, Lines},
+    merkle::leaf_hash,
     note::MAX_NOTE_BYTES,
+    tree::{TILE, Tree},
 };
 use palmgate_seal::sign::VerifyingKey;
-use std::path::{Path, PathBuf};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
 
 /// What a ledger that verifies contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +52,20 @@ pub enum VerifyError {
     /// The checkpoint seen before, with which the ledger was to be compared.
     #[error("the earlier checkpoint: {0}")]
     Earlier(CheckpointError),
+    /// The note that the log should have grown to.
+    #[error("the later checkpoint: {0}")]
+    Later(CheckpointError),
+    /// The proof between two notes.
+    #[error("the log did not grow from the one to the other: {0}")]
+    Proof(ProofError),
+    /// There is no such entry.
+    #[error("there is no entry {index}: the checkpoint is over {size}, counted from 0")]
+    OutOfRange {
+        /// The index asked for.
+        index: u64,
+        /// Entries there are.
+        size: u64,
+    },
     /// The entries are not the signed ones.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -77,6 +97,97 @@ pub fn directory_since(
 ) -> Result<Verified, VerifyError> {
     let earlier = Checkpoint::verify(earlier, key).map_err(VerifyError::Earlier)?;
     verify(dir, key, Some(&earlier))
+}
+
+/// Makes the proof for one entry from an exported directory, without the log's private key.
+///
+/// # Errors
+/// [`VerifyError`]; the directory is verified whole first.
+pub fn prove(dir: &Path, key: &VerifyingKey, index: u64) -> Result<Evidence, VerifyError> {
+    let exported = Exported::read(dir, key)?;
+    let size = exported.checkpoint.size;
+    if index >= size {
+        return Err(VerifyError::OutOfRange { index, size });
+    }
+    let Ok(proof) = exported.tree.inclusion(index, size, &mut exported.tiles());
+    let mut lines = Lines::open(&Layout::new(dir))?;
+    lines.skip_to(index)?;
+    let entry = match lines.next()? {
+        Some(Line::Whole(line)) => String::from_utf8_lossy(line).into_owned(),
+        _ => return Err(HistoryError::missing(lines.location(), size).into()),
+    };
+    Ok(Evidence { entry, proof, checkpoint: exported.note })
+}
+
+/// Makes the proof that an exported directory continues `earlier`, a checkpoint of it seen before:
+/// for whoever has both notes and not the entries.
+///
+/// # Errors
+/// [`VerifyError`]; also when the directory does not continue it.
+pub fn continuation(
+    dir: &Path,
+    key: &VerifyingKey,
+    earlier: &str,
+) -> Result<ConsistencyProof, VerifyError> {
+    directory_since(dir, key, earlier)?;
+    let earlier = Checkpoint::verify(earlier, key).map_err(VerifyError::Earlier)?;
+    let exported = Exported::read(dir, key)?;
+    let to = exported.checkpoint.size;
+    let Ok(proof) = exported.tree.consistency(earlier.size, to, &mut exported.tiles());
+    Ok(proof)
+}
+
+/// Checks a proof that the log with this key grew from one signed note to another.
+///
+/// # Errors
+/// [`VerifyError::Earlier`], [`VerifyError::Later`] or [`VerifyError::Proof`] names what does not
+/// hold.
+pub fn grew(
+    earlier: &str,
+    later: &str,
+    proof: &ConsistencyProof,
+    key: &VerifyingKey,
+) -> Result<(Checkpoint, Checkpoint), VerifyError> {
+    let earlier = Checkpoint::verify(earlier, key).map_err(VerifyError::Earlier)?;
+    let later = Checkpoint::verify_of(&earlier.origin, later, key).map_err(VerifyError::Later)?;
+    proof
+        .verify((earlier.size, &earlier.root), (later.size, &later.root))
+        .map_err(VerifyError::Proof)?;
+    Ok((earlier, later))
+}
+
+/// A directory that verified, with everything that proofs are made of.
+struct Exported {
+    checkpoint: Checkpoint,
+    note: String,
+    tree: Tree,
+    leaves: Vec<Hash>,
+}
+
+impl Exported {
+    fn read(dir: &Path, key: &VerifyingKey) -> Result<Self, VerifyError> {
+        let layout = Layout::new(dir);
+        let path = layout.checkpoint();
+        let note = read(&path, MAX_NOTE_BYTES as u64 + 1)?
+            .ok_or_else(|| VerifyError::NoCheckpoint { path: path.clone() })?;
+        let checkpoint = Checkpoint::verify(&note, key)
+            .map_err(|source| VerifyError::Checkpoint { path, source })?;
+        let (mut lines, mut known) = (Lines::open(&layout)?, KnownHashes::open(&layout)?);
+        let mut leaves = Vec::new();
+        let keep = &mut |line: &[u8]| {
+            leaves.push(leaf_hash(line));
+            Entry::parse(line).map(drop)
+        };
+        let tree = replay(&layout, &mut lines, &mut known, &[&checkpoint], keep)?;
+        Ok(Self { checkpoint, note, tree, leaves })
+    }
+
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Vec<Hash>, Infallible> {
+        |tile| {
+            let start = (tile * TILE) as usize;
+            Ok(self.leaves[start..start + TILE as usize].to_vec())
+        }
+    }
 }
 
 fn verify(

@@ -191,10 +191,22 @@ fn a_disk_that_fails_is_named_and_the_ledger_recovers_with_it() {
     assert!(error.contains("checkpoint.new"), "{error}");
     assert!(matches!(ledger.append(&entry(0)), Err(LedgerError::Failed { .. })));
     assert!(matches!(ledger.flush(), Err(LedgerError::Failed { .. })));
+    assert!(ledger.recover().is_err(), "the disk still fails");
+    fs::remove_dir(dir.path().join("checkpoint.new")).unwrap();
+    assert_eq!(ledger.recover().unwrap(), 0);
+    assert_eq!(ledger.append(&entry(SEGMENT_ENTRIES + 1)).unwrap(), SEGMENT_ENTRIES + 1);
+    ledger.flush().unwrap();
+    let verified = verify::directory(dir.path(), &key(1).public()).unwrap();
+    assert_eq!((verified.size, verified.unsigned), (SEGMENT_ENTRIES + 2, 0));
+    let (_, found) = ledger.entries(0..verified.size).unwrap().last().unwrap().unwrap();
+    assert_eq!(found, entry(SEGMENT_ENTRIES + 1));
+    fs::create_dir(dir.path().join("checkpoint.new")).unwrap();
+    ledger.append(&entry(SEGMENT_ENTRIES + 2)).unwrap();
+    ledger.flush().unwrap_err();
     drop(ledger);
     fs::remove_dir(dir.path().join("checkpoint.new")).unwrap();
     let ledger = open(dir.path());
-    assert_eq!((ledger.len(), ledger.recovered()), (SEGMENT_ENTRIES + 1, 1));
+    assert_eq!((ledger.len(), ledger.recovered()), (SEGMENT_ENTRIES + 3, 1));
 }
 
 #[test]

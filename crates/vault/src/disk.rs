@@ -69,7 +69,14 @@ impl Step<'_> {
 pub(crate) struct Disk {
     #[cfg(test)]
     pub(crate) fuse: Option<std::sync::Arc<crate::tests::fuse::Fuse>>,
+    /// Every row ever handed to the record store, if a test wants to know.
+    #[cfg(test)]
+    pub(crate) rows: Option<Rows>,
 }
+
+/// Keys of rows with their sealed values, in the order in which they were written.
+#[cfg(test)]
+pub(crate) type Rows = std::sync::Arc<std::sync::Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
 
 impl Disk {
     /// Replaces a file as a whole: afterwards either all of the old or all of the new is there,

@@ -44,6 +44,9 @@ pub(crate) struct Inner {
     pub(crate) stopped: bool,
     /// Rows may be left that no key opens; the next start sweeps.
     pub(crate) untidy: bool,
+    /// The control of the forensic tests: the root keeps its key.
+    #[cfg(test)]
+    pub(crate) rotation_off: bool,
     pub(crate) _lock: File,
 }
 

@@ -71,6 +71,7 @@ mod erasures;
 mod error;
 mod inner;
 mod keys;
+mod memory;
 mod opening;
 mod people;
 mod records;
@@ -87,6 +88,7 @@ mod tpm;
 mod vault;
 
 pub use error::{RootError, VaultError};
+pub use memory::{Protected, protect_memory};
 pub use people::{Column, ErasureRequest, NewPerson};
 pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};
 #[cfg(feature = "tpm")]

@@ -90,6 +90,8 @@ impl Inner {
             outbox_entries: 0,
             stopped: false,
             untidy: true,
+            #[cfg(test)]
+            rotation_off: false,
             _lock: lock,
         })
     }

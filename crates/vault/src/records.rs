@@ -6,15 +6,19 @@
 //! segments are large, so that no page gets there.
 
 use std::{
+    cell::Cell,
     fs::File,
+    io, mem,
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
 use sled::{Batch, Db, IVec, Tree};
 
 use crate::{
-    disk::{Disk, at, lock},
+    disk::{Disk, at, lock, names},
     error::VaultError,
 };
 
@@ -25,6 +29,8 @@ const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const REMOVED_AT_ONCE: usize = 1_024;
 const CLOSING_TAKES: Duration = Duration::from_secs(10);
+/// A disk that takes longer is as good as none.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SYNC_EVERY_MILLIS: u64 = 1_000;
 
 /// Which tree a value is in.
@@ -40,10 +46,39 @@ pub(crate) enum Shelf {
 pub(crate) struct Records {
     path: PathBuf,
     disk: Disk,
+    /// There until the drop.
+    sled: Option<Sled>,
+    file: File,
+    /// sled did not come back: nothing more is asked of it.
+    stuck: Cell<bool>,
+}
+
+struct Sled {
     db: Db,
     people: Tree,
     store: Tree,
-    file: File,
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        let sled = self.sled.take();
+        if self.stuck.get() {
+            // Whoever waits for it waits for ever; the process gives it up with its end.
+            mem::forget(sled);
+        } else if attempt("close", move || drop(sled)).is_none() {
+            tracing::warn!(path = %self.path.display(), "the record store could not be closed");
+        }
+    }
+}
+
+/// Does what sled may never come back from. When a write fails, sled 0.34 may wait for ever for the
+/// word that it was done (a lost wake-up), and panics when its last sync fails. Neither may take
+/// along the lock behind which erasures wait.
+fn attempt<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, waits) = mpsc::sync_channel(1);
+    let worker = thread::Builder::new().name(format!("records {name}"));
+    worker.spawn(move || done.send(work())).ok()?;
+    waits.recv_timeout(PATIENCE).ok()
 }
 
 impl Records {
@@ -56,6 +91,7 @@ impl Records {
             lock(&earlier, &log, CLOSING_TAKES)?;
             earlier.unlock().map_err(at("unlock", &log))?;
         }
+        remove_unfinished_snapshots(&path, &disk)?;
         let db = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -66,7 +102,13 @@ impl Records {
         let people = db.open_tree("people").map_err(failed)?;
         let store = db.open_tree("store").map_err(failed)?;
         let file = File::open(&log).map_err(at("open", &log))?;
-        Ok(Self { path, disk, db, people, store, file })
+        Ok(Self {
+            path,
+            disk,
+            sled: Some(Sled { db, people, store }),
+            file,
+            stuck: Cell::new(false),
+        })
     }
 
     /// Where sled works.
@@ -80,7 +122,9 @@ impl Records {
         shelf: Shelf,
         values: &[(K, Vec<u8>)],
     ) -> Result<(), VaultError> {
-        self.disk.records()?;
+        self.ready()?;
+        #[cfg(test)]
+        self.note(values);
         let mut batch = Batch::default();
         for (key, value) in values {
             insert(&mut batch, key.as_ref(), value);
@@ -94,7 +138,9 @@ impl Records {
         shelf: Shelf,
         values: &[(K, Vec<u8>)],
     ) -> Result<(), VaultError> {
-        self.disk.records()?;
+        self.ready()?;
+        #[cfg(test)]
+        self.note(values);
         let mut batch = Batch::default();
         for (key, value) in values {
             let pieces = insert(&mut batch, key.as_ref(), value);
@@ -103,6 +149,14 @@ impl Records {
             }
         }
         self.tree(shelf).apply_batch(batch).map_err(self.failed())
+    }
+
+    #[cfg(test)]
+    fn note<K: AsRef<[u8]>>(&self, values: &[(K, Vec<u8>)]) {
+        if let Some(rows) = &self.disk.rows {
+            let owned = values.iter().map(|(key, value)| (key.as_ref().to_vec(), value.clone()));
+            rows.lock().unwrap().extend(owned);
+        }
     }
 
     /// A value, put together again.
@@ -125,7 +179,7 @@ impl Records {
         shelf: Shelf,
         keys: &[K],
     ) -> Result<(), VaultError> {
-        self.disk.records()?;
+        self.ready()?;
         let mut batch = Batch::default();
         for key in keys {
             for piece in self.piece_keys(shelf, key.as_ref()) {
@@ -169,16 +223,28 @@ impl Records {
         Ok(unwanted.len())
     }
 
+    fn ready(&self) -> Result<(), VaultError> {
+        if self.stuck.get() {
+            return Err(self.failed()(sled::Error::Io(io::ErrorKind::TimedOut.into())));
+        }
+        self.disk.records()
+    }
+
     /// Makes everything written so far durable.
     pub(crate) fn sync(&self) -> Result<(), VaultError> {
-        self.disk.records()?;
-        self.db.flush().map_err(self.failed())?;
+        self.ready()?;
+        let db = self.sled().db.clone();
+        let flushed = attempt("sync", move || db.flush().map(drop)).unwrap_or_else(|| {
+            self.stuck.set(true);
+            Err(sled::Error::Io(io::ErrorKind::TimedOut.into()))
+        });
+        flushed.map_err(self.failed())?;
         self.file.sync_data().map_err(at("sync", &self.path))
     }
 
     /// A number that no call gave before, larger than all of them, restarts included.
     pub(crate) fn next_number(&self) -> Result<u64, VaultError> {
-        self.db.generate_id().map_err(self.failed())
+        self.sled().db.generate_id().map_err(self.failed())
     }
 
     fn piece_keys(
@@ -189,10 +255,14 @@ impl Records {
         self.tree(shelf).scan_prefix(key).keys().map(|found| found.map_err(self.failed()))
     }
 
+    fn sled(&self) -> &Sled {
+        self.sled.as_ref().expect("it is there until the drop")
+    }
+
     fn tree(&self, shelf: Shelf) -> &Tree {
         match shelf {
-            Shelf::People => &self.people,
-            Shelf::Store => &self.store,
+            Shelf::People => &self.sled().people,
+            Shelf::Store => &self.sled().store,
         }
     }
 
@@ -200,6 +270,16 @@ impl Records {
         let path = self.path.clone();
         move |source| VaultError::Records { path: path.clone(), source }
     }
+}
+
+/// sled takes a snapshot that a power cut left half written for a whole one, and refuses to open.
+fn remove_unfinished_snapshots(directory: &Path, disk: &Disk) -> Result<(), VaultError> {
+    for name in names(directory)? {
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            disk.remove(&directory.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds the pieces of a value to a batch and says how many there are.

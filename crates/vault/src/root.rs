@@ -45,6 +45,14 @@ impl Root {
         Self { generation: self.generation + 1, seed: Seed::generate() }
     }
 
+    /// The same key with another number, for tests: what a box has that does not change its root,
+    /// and what a thief tries.
+    #[cfg(test)]
+    pub(crate) fn numbered(&self, generation: u64) -> Self {
+        let seed = Seed::from_slice(self.seed.expose()).expect("32 bytes");
+        Self { generation, seed }
+    }
+
     /// How many roots there were, this one included.
     pub const fn generation(&self) -> u64 {
         self.generation

@@ -32,8 +32,19 @@ pub(crate) struct StoreCipher<'a> {
 
 impl<'a> StoreCipher<'a> {
     pub(crate) fn new(tenant: &'a Name, records: &'a Records, seed: &Seed) -> Self {
-        let prefix = *seed.hashing().hash(b"prefix").first_chunk().expect("a hash is longer");
-        Self { tenant, records, prefix, key: seed.sealing() }
+        Self { tenant, records, prefix: prefix(seed), key: seed.sealing() }
+    }
+
+    /// Opens a row of the record store, if this seed sealed it.
+    #[cfg(test)]
+    pub(crate) fn open_row(
+        tenant: &Name,
+        seed: &Seed,
+        key: &[u8],
+        sealed: &[u8],
+    ) -> Option<Secret<Vec<u8>>> {
+        let entry = key.strip_prefix(&prefix(seed))?;
+        seed.sealing().open(&aad(tenant, entry), sealed).ok()
     }
 
     pub(crate) fn put(&self, entry: &[u8], value: &[u8]) -> Result<(), VaultError> {
@@ -111,7 +122,14 @@ impl<'a> StoreCipher<'a> {
     }
 
     fn aad(&self, entry: &[u8]) -> Vec<u8> {
-        let tenant = self.tenant;
-        Place { tenant, purpose: None, record: entry, column: "store", version: FORMAT }.aad()
+        aad(self.tenant, entry)
     }
+}
+
+fn aad(tenant: &Name, entry: &[u8]) -> Vec<u8> {
+    Place { tenant, purpose: None, record: entry, column: "store", version: FORMAT }.aad()
+}
+
+fn prefix(seed: &Seed) -> [u8; PREFIX_BYTES] {
+    *seed.hashing().hash(b"prefix").first_chunk().expect("a hash is longer")
 }

@@ -3,10 +3,14 @@
 mod crashes;
 mod damage;
 mod everyday;
+mod forensic;
 mod forgetting;
 pub(crate) mod fuse;
 mod kills;
+mod medium;
+mod memory;
 mod model;
+mod powercut;
 mod scale;
 mod space;
 
@@ -177,14 +181,17 @@ pub(crate) fn is_gone(vault: &Vault, number: u64) -> bool {
 /// A box with three people, a terminal, state and a letter to the cloud, cleanly stopped.
 pub(crate) fn furnished() -> Machine {
     let machine = Machine::new();
+    furnish(&machine);
+    machine
+}
+
+pub(crate) fn furnish(machine: &Machine) {
     let vault = machine.open();
     vault.insert(vec![person(1), person(2)]).unwrap();
     vault.insert(vec![person(3)]).unwrap();
     vault.put_terminal_state(&name("till-1"), b"session of till 1").unwrap();
     vault.put_state("lease", b"until noon").unwrap();
     vault.outbox_push(b"letter").unwrap();
-    drop(vault);
-    machine
 }
 
 /// Whether everything of `furnished` but the people is there.

@@ -46,7 +46,7 @@ fn at_every_step(
 }
 
 /// Either whole and never asked for, or gone, refused and reported: nothing in between.
-fn check_erasure(vault: &Vault, acknowledged: bool, place: &str) {
+pub(crate) fn check_erasure(vault: &Vault, acknowledged: bool, place: &str) {
     if vault.contains(&member(1)) {
         assert!(!acknowledged, "acknowledged and readable: {place}");
         assert!(is_whole(vault, 1), "{place}");

@@ -52,7 +52,8 @@ enum Pending {
 
 impl Fuse {
     pub(crate) fn disk(weather: Weather) -> Disk {
-        Disk { fuse: Some(Self { weather, state: Mutex::default() }.into()) }
+        let fuse = Some(Self { weather, state: Mutex::default() }.into());
+        Disk { fuse, ..Disk::default() }
     }
 
     /// Cuts the power at the `nth` step from now, counted from zero.
