@@ -35,6 +35,9 @@ impl PartialEq for Hit {
 
 impl Eq for Hit {}
 
+/// Hits that memory is taken for at once.
+const MOST_AT_ONCE: usize = 256;
+
 /// The best few of many.
 pub(crate) struct Best {
     limit: usize,
@@ -43,7 +46,8 @@ pub(crate) struct Best {
 
 impl Best {
     pub(crate) fn of(limit: usize) -> Self {
-        Self { limit, worst_first: BinaryHeap::new() }
+        // A probe without a match takes as much memory as one with many.
+        Self { limit, worst_first: BinaryHeap::with_capacity(limit.min(MOST_AT_ONCE)) }
     }
 
     /// The least score that may still get in: lets a scan skip rows without a look at the heap.

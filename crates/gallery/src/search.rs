@@ -18,6 +18,8 @@ const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 1024 };
 /// Rows that are compared in full at a time. Every search fills its last group up, so that its
 /// time does not tell how many came through the cuts.
 const RESCORED: usize = 32;
+/// Less than any cosine.
+const BEHIND_ALL: f32 = -2.0;
 
 /// There was nothing to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +124,7 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
     cuts: &Cuts,
 ) -> Vec<Option<Vec<u32>>> {
     let level = Level::best();
-    let mut survivors: Vec<Survivors> = probes.iter().map(|_| Survivors::default()).collect();
+    let mut survivors: Vec<Survivors> = probes.iter().map(|_| Survivors::new()).collect();
     for (number, chunk) in chunks.iter().enumerate() {
         for start in (0..chunk::ROWS).step_by(SIGNS_TILE) {
             let chunk = read(chunk);
@@ -157,15 +159,16 @@ fn survivors<const D: usize, P: Pod, const W: usize>(
     let (seconds, _) = chunk.seconds().as_chunks::<W>();
     for (probe, survivors) in probes.iter().zip(&mut survivors) {
         let missing = cuts.quota.saturating_sub(survivors.examined);
-        let fillers = (0..chunk.used()).cycle().take(missing).map(Near::filler);
+        // As scattered as rows that are near, because what stands together is read faster.
+        let fillers = (0..chunk.used()).step_by(61).cycle().take(missing).map(Near::filler);
         survivors.fetched.extend(fillers);
+        kernel::signs::fetch(seconds, &survivors.fetched);
         survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, 0);
     }
     let few = |each: Survivors| (each.examined <= cuts.limit).then_some(each.rows);
     survivors.into_iter().map(few).collect()
 }
 
-#[derive(Default)]
 struct Survivors {
     near: Vec<Near>,
     /// What was near in the tile before: its second halves come from memory while this one is
@@ -177,6 +180,16 @@ struct Survivors {
 }
 
 impl Survivors {
+    /// Takes all memory at once, so that the time does not tell whether there was a row to keep.
+    fn new() -> Self {
+        Self {
+            near: Vec::with_capacity(SIGNS_TILE + 16),
+            fetched: Vec::with_capacity(SIGNS_TILE + 16),
+            rows: Vec::with_capacity(RESCORED),
+            examined: 0,
+        }
+    }
+
     fn keep_fetched<const W: usize>(
         &mut self,
         level: Level,
@@ -208,17 +221,21 @@ fn rescore<const D: usize, P: Pod>(
 ) -> Best {
     let level = Level::best();
     let mut best = Best::of(limit);
+    // Fillers are one row, the first, or any for a probe without one, so that a match brings no
+    // more rows from memory than a stranger does. They are ranked behind every row and fall off at
+    // the threshold.
+    let any = probe.signs[0][0] as usize % read(&chunks[0]).used();
+    let filler = positions.first().copied().unwrap_or(any as u32);
     let fillers = positions.len().max(1).next_multiple_of(RESCORED) - positions.len();
-    for (i, position) in positions.iter().chain(std::iter::repeat_n(&0, fillers)).enumerate() {
+    for (i, position) in positions.iter().chain(std::iter::repeat_n(&filler, fillers)).enumerate() {
         let (number, place) = (*position as usize / chunk::ROWS, *position as usize % chunk::ROWS);
         let chunk = read(&chunks[number]);
         let mut product = [0];
         let row = place..place + 1;
         kernel::dot::rows(level, &probe.components, chunk.vectors(row.clone()), &mut product);
         let cosine = product[0] as f32 * chunk.inverse_norms(row)[0];
-        if let Some(hit) = hit(&chunk, number, place, cosine)
-            && i < positions.len()
-        {
+        let cosine = if i < positions.len() { cosine } else { BEHIND_ALL };
+        if let Some(hit) = hit(&chunk, number, place, cosine) {
             best.offer(hit);
         }
     }

@@ -109,6 +109,32 @@ fn rows_that_all_look_alike_are_scanned_in_full() {
     is_exact(&shard, 0.7, &probes);
 }
 
+/// As embeddings are that use few of their dimensions: strangers look more alike than chance has it.
+#[test]
+fn vectors_that_fill_few_dimensions_are_found_too() {
+    const FILLED: usize = 24;
+    let columns: Vec<Vec<f32>> = (0..FILLED as u64).map(direction::<256>).collect();
+    let spread = |seed: u64| -> Vec<f32> {
+        let mut next = normal(seed);
+        let weights: Vec<f32> = (0..FILLED).map(|_| next()).collect();
+        let at = |i: usize| columns.iter().zip(&weights).map(|(c, w)| c[i] * w).sum();
+        (0..256).map(at).collect()
+    };
+    let shard = Shard::<256>::new(20_000);
+    for row in 0..20_000 {
+        shard.insert(RowId(row), &vector(&spread(1000 + row)), &()).unwrap();
+    }
+    let probes: Vec<Vector<256>> = (0..200)
+        .map(|i| {
+            let (own, other) = (spread(1000 + i * 99), spread(500_000 + i));
+            let near: Vec<f32> = own.iter().zip(other).map(|(a, b)| a + 0.6 * b).collect();
+            vector(&near)
+        })
+        .collect();
+    assert!(!shard.plan(0.7, 1e-6).unwrap().is_exhaustive());
+    is_exact(&shard, 0.7, &probes);
+}
+
 #[test]
 fn an_empty_shard_says_so_and_a_full_one_refuses() {
     let shard = Shard::<512>::new(1);

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "search"
+matplotlib.rcParams["svg.fonttype"] = "none"
 
 import matplotlib.pyplot as plt
 

@@ -242,11 +242,11 @@ pub(super) fn prefetch<T>(value: &T) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) }
 }
 
-/// Asks for the bytes one page behind `value`, as many as it has. A scan does this because the
+/// Asks for the bytes two pages behind `value`, as many as it has. A scan does this because the
 /// machine looks ahead on its own only as far as the page's end.
 #[inline]
 pub(super) fn fetch_ahead<T>(value: &T) {
-    let ahead = std::ptr::from_ref(value).cast::<i8>().wrapping_add(4096);
+    let ahead = std::ptr::from_ref(value).cast::<i8>().wrapping_add(8192);
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: the instruction reads and changes nothing, whatever the address is.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
