@@ -23,6 +23,9 @@ pub(crate) enum Verb {
         /// the receipt.
         #[arg(long)]
         key: Option<PathBuf>,
+        /// The public key of the tenant's cloud: checks its own signature in the receipt, too.
+        #[arg(long)]
+        cloud_key: Option<PathBuf>,
     },
     /// Check a whole ledger: every entry against the signed checkpoint.
     Verify {
@@ -71,7 +74,9 @@ pub(crate) enum Verb {
 
 pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Receipt { file, key } => check_receipt(&file, key.as_deref()),
+        Verb::Receipt { file, key, cloud_key } => {
+            check_receipt(&file, key.as_deref(), cloud_key.as_deref())
+        }
         Verb::Verify { directory, key, since } => check_ledger(&directory, &key, since.as_deref()),
         Verb::Prove { directory, entry, key } => {
             say(&verify::prove(&directory, &read_key(&key)?, entry)?.to_json());
@@ -84,10 +89,14 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     }
 }
 
-fn check_receipt(file: &Path, key: Option<&Path>) -> Result<ExitCode> {
+fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Result<ExitCode> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let key = key.map(read_key).transpose()?;
     let verified = receipt::verify(text.trim_end(), key.as_ref())?;
+    if let Some(cloud) = cloud {
+        verified.check_acknowledgement(&"cloud".parse()?, &read_key(cloud)?)?;
+        say("cloud      confirmed under its own signature");
+    }
     say(&format!("receipt    holds, from store {} of tenant {}", verified.store, verified.tenant));
     say(&format!("commitment {}", HEXLOWER.encode(&verified.commitment)));
     say(&format!("rules      {}", verified.rules.join(", ")));
