@@ -4,6 +4,10 @@
 //! chunks share one HPKE context (a key exchange for each template would take seconds), and each
 //! is bound to its place in its shard, so no chunk can be moved, repeated or left out.
 
+mod content;
+
+pub use content::{ContentError, inspect};
+
 use crate::{
     envelope::{self, Label, OpeningKey, SealingKey},
     labelled, sha256,

@@ -75,9 +75,10 @@ impl Erasures {
         self.save(next)
     }
 
-    /// Forgets an erasure whose ledger entry is durable.
-    pub(crate) fn finish(&mut self, commitment: &[u8; 32]) -> Result<(), VaultError> {
-        self.save(self.begun.iter().filter(|one| one.commitment != *commitment).copied().collect())
+    /// Forgets erasures whose ledger entries are durable.
+    pub(crate) fn finish(&mut self, commitments: &[[u8; 32]]) -> Result<(), VaultError> {
+        let open = |one: &&Erasure| !commitments.contains(&one.commitment);
+        self.save(self.begun.iter().filter(open).copied().collect())
     }
 
     /// All that are begun and not finished.

@@ -66,6 +66,7 @@
 //! sled drops what follows a damaged byte of its log. A person's column that vanished so is reported
 //! as damage, if a key table was written since it was first stored; state and outbox entries are not.
 
+mod backup;
 mod disk;
 mod erasures;
 mod error;

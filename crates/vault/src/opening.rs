@@ -167,13 +167,7 @@ impl Place<'_> {
     }
 
     fn lock(&self) -> Result<File, VaultError> {
-        let path = self.directory.join("lock");
-        let mut options = OpenOptions::new();
-        options.create(true).write(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(at("open", &path))?;
-        // A process that this one is just starting holds it, too, until it has its own program.
-        disk::lock(&file, &path, Duration::from_secs(1))?;
-        Ok(file)
+        lock_directory(self.directory)
     }
 
     /// Whether the vault was set up before; the format file is the last thing that is written then.
@@ -271,4 +265,15 @@ impl Place<'_> {
     fn key_files(&self) -> KeyFiles<'_> {
         KeyFiles { disk: self.disk, directory: &self.keys, tenant: self.tenant }
     }
+}
+
+/// Keeps other processes out of a vault's directory.
+pub(crate) fn lock_directory(directory: &Path) -> Result<File, VaultError> {
+    let path = directory.join("lock");
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(at("open", &path))?;
+    // A process that this one is just starting holds it, too, until it has its own program.
+    disk::lock(&file, &path, Duration::from_secs(1))?;
+    Ok(file)
 }

@@ -6,10 +6,12 @@ use std::{
 use palmgate_protocol::{MemberId, Name, Secret};
 
 use crate::{
+    backup,
     disk::Disk,
     erasures::Erasure,
     error::VaultError,
     inner::Inner,
+    opening::lock_directory,
     people::{Column, ErasureRequest, NewPerson},
     root::{Promise, RootKeeper},
     store,
@@ -43,6 +45,31 @@ impl Vault {
         keeper: Box<dyn RootKeeper>,
     ) -> Result<Self, VaultError> {
         Self::open_on(directory, tenant, keeper, Disk::default())
+    }
+
+    /// Saves the sealed rows of people and of the store into a directory that is empty or new. No
+    /// key and no session of a terminal is among them: only this vault's own key table opens them,
+    /// without those who were erased meanwhile. Everybody else waits as long as it takes.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn backup(&self, to: &Path) -> Result<(), VaultError> {
+        let inner = self.lock()?;
+        inner.records.sync()?;
+        backup::save(&inner.disk, inner.records.path(), to)
+    }
+
+    /// Puts rows that [`backup`](Self::backup) saved in the place of those in `directory`, while no
+    /// vault is open there. What was written since is reported as damaged, person by person, to be
+    /// fetched from the cloud; who was erased since stays erased, and who was inserted since has to
+    /// be fetched or to enrol anew. The store's state and outbox come back only from a backup made
+    /// under the present root, so make one after every [`renew`](Self::renew).
+    ///
+    /// # Errors
+    /// The vault is open, `backup` is none, or the disk.
+    pub fn restore(directory: &Path, backup: &Path) -> Result<(), VaultError> {
+        let _lock = lock_directory(directory)?;
+        backup::put_back(&Disk::default(), directory, backup)
     }
 
     pub(crate) fn open_on(
@@ -164,7 +191,15 @@ impl Vault {
     /// # Errors
     /// The disk failed; the erasure is reported again.
     pub fn finish_erasure(&self, commitment: &[u8; 32]) -> Result<(), VaultError> {
-        self.lock()?.erasures.finish(commitment)
+        self.finish_erasures(&[*commitment])
+    }
+
+    /// As [`finish_erasure`](Self::finish_erasure), of many for the price of one.
+    ///
+    /// # Errors
+    /// The disk failed; the erasures are reported again.
+    pub fn finish_erasures(&self, commitments: &[[u8; 32]]) -> Result<(), VaultError> {
+        self.lock()?.erasures.finish(commitments)
     }
 
     /// Whether these are the bytes of a member or claim that was erased.

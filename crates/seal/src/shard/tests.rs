@@ -2,6 +2,7 @@ use super::*;
 use crate::{random, testing::name};
 use palmgate_protocol::{
     Biometric, ClaimHandle, DAY, Hand, MemberId, Purpose, TEMPLATE_BYTES, TEMPLATE_FORMAT,
+    TemplateError,
     cloud::{MemberRecord, SealedPurpose},
 };
 use proptest::prelude::*;
@@ -240,6 +241,87 @@ fn signed_nonsense_is_refused() {
     assert_eq!(world.refuses(&shard, None), ShardError::Manifest);
     shard.manifest = vec![0; MAX_MANIFEST_BYTES + 1];
     assert_eq!(world.refuses(&shard, None), ShardError::TooLarge);
+}
+
+/// A template whose embedding points where the seed says.
+fn pointing(seed: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut bytes: Vec<u8> = (0..256)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            if state & 1 == 0 { 22_i8 } else { -22 }.cast_unsigned()
+        })
+        .collect();
+    bytes.resize(TEMPLATE_BYTES, 9);
+    bytes
+}
+
+fn rows(number: u32) -> Vec<MemberRecord> {
+    let sound = |seed| {
+        let mut row = record();
+        row.templates[0].template = Biometric::new(pointing(seed));
+        row
+    };
+    (0..number).map(sound).collect()
+}
+
+fn inspected(change: impl FnOnce(&mut Vec<MemberRecord>)) -> Result<(), ContentError> {
+    let world = World::new();
+    let mut people = rows(200);
+    change(&mut people);
+    let chunks = vec![ShardChunk { add: people, remove: vec![] }];
+    let mut draft = world.draft(1, 0, [0; 32]);
+    draft.rows = 200;
+    let shard = publish(&world.publisher, &world.store_key.public(), &draft, &chunks).unwrap();
+    let opened = world.open(&shard, None).unwrap();
+    inspect(&opened, &mut |one, other| {
+        let parts = one.embedding.iter().zip(&other.embedding);
+        let cosine: i32 = parts.map(|(a, b)| i32::from(*a) * i32::from(*b)).sum();
+        // The wolf of this test is all fours: near nobody's direction, and taken for everybody.
+        cosine > 60_000 || one.codes[0][0] == 4
+    })
+}
+
+#[test]
+fn sound_rows_pass_and_twins_may_look_alike() {
+    assert_eq!(inspected(|_| ()), Ok(()));
+    let twins = |people: &mut Vec<MemberRecord>| {
+        people[1].templates[0].template = Biometric::new(pointing(0));
+    };
+    assert_eq!(inspected(twins), Ok(()));
+}
+
+#[test]
+fn poisoned_rows_are_named_and_refused() {
+    let with = |bytes: Vec<u8>| {
+        inspected(|people| people[7].templates[0].template = Biometric::new(bytes))
+    };
+    let template = |source| Err(ContentError::Template { row: 7, source });
+    assert_eq!(with(vec![0; TEMPLATE_BYTES]), template(TemplateError::Norm));
+    assert_eq!(with(vec![127; TEMPLATE_BYTES]), template(TemplateError::Norm));
+    assert_eq!(with(pointing(7)[1..].to_vec()), template(TemplateError::Length));
+    assert_eq!(with(Vec::new()), template(TemplateError::Length));
+    let mut wolf = pointing(7);
+    wolf[256..].fill(4);
+    assert!(matches!(with(wolf), Err(ContentError::Wolf { row: 7, strangers: 28.., .. })));
+
+    let twice = inspected(|people| people[9].member = people[3].member);
+    assert_eq!(twice, Err(ContentError::Repeated(9)));
+    let claim = inspected(|people| people[9].claim = people[3].claim);
+    assert_eq!(claim, Err(ContentError::Repeated(9)));
+    let hands = inspected(|people| {
+        let again = record().templates.remove(0);
+        people[5].templates.push(again);
+    });
+    assert_eq!(hands, Err(ContentError::TwoTemplates(5)));
+    let format = inspected(|people| people[2].format = 99);
+    assert_eq!(format, Err(ContentError::Format { row: 2, found: 99 }));
+    let fewer = inspected(|people| drop(people.pop()));
+    assert_eq!(fewer, Err(ContentError::Rows { found: 199, listed: 200 }));
+    let more = inspected(|people| people.push(record()));
+    assert_eq!(more, Err(ContentError::Rows { found: 201, listed: 200 }));
 }
 
 proptest! {

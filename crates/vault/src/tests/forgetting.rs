@@ -174,6 +174,36 @@ fn a_backup_from_before_the_erasure_stays_closed() {
 }
 
 #[test]
+fn a_backup_of_the_rows_serves_again_and_brings_nobody_back() {
+    let machine = furnished();
+    let saved = machine.all().join("saved");
+    let vault = machine.open();
+    vault.backup(&saved).unwrap();
+    assert!(vault.backup(&saved).is_err(), "no backup is written over another");
+    assert!(Vault::restore(&machine.data(), &saved).is_err(), "it is in use");
+    let sessions = hits(&machine, b"session of till 1");
+    vault.erase(&[request(1)]).unwrap();
+    vault.insert(vec![person(4)]).unwrap();
+    drop(vault);
+    fs::remove_dir_all(machine.data().join("records")).unwrap();
+    assert!(machine.try_open().is_err());
+
+    Vault::restore(&machine.data(), &saved).unwrap();
+    let vault = machine.open();
+    assert!(is_gone(&vault, 1), "erased after the backup was made");
+    assert!(is_whole(&vault, 2) && is_whole(&vault, 3));
+    assert!(matches!(vault.read(&member(4), TEMPLATE), Err(VaultError::Damaged { .. })));
+    let rows = vault.inspect(|inner| inner.records.keys(Shelf::People, b"").count());
+    assert_eq!(rows, 6, "rows without a key are swept");
+    assert!(vault.state("lease").unwrap().is_none(), "state is as old as the root");
+    drop(vault);
+    assert_eq!(sessions, 0, "sessions lie sealed, and in no backup");
+    assert!(files(&saved).iter().all(|(path, _)| !path.ends_with("till-1")));
+    let nothing = machine.all().join("nothing");
+    assert!(matches!(Vault::restore(&machine.data(), &nothing), Err(VaultError::Missing { .. })));
+}
+
+#[test]
 fn old_rows_and_old_tombstones_put_back_bring_nobody_back() {
     let machine = furnished();
     let backup = machine.copy();
