@@ -119,7 +119,7 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
         let now = self.ratchet(now);
         match event {
-            Event::TimeSeen(_) => (),
+            Event::TimeSeen(at) => self.latest = self.latest.max(at),
             Event::TimeConfirmed => self.unconfirmed = None,
             Event::Authenticated(member) => drop(self.spent.remove(&member)),
             Event::Loaded(member, profile) => self.load(member, *profile),

@@ -8,12 +8,16 @@
 //!
 //! Every decision carries the ids of the rules that made it (see [`Rule`]).
 
+mod card;
 mod command;
+pub mod deadline;
 mod engine;
 mod enrolment;
 mod event;
 mod facts;
 mod gates;
+pub mod office;
+mod opening;
 pub mod pack;
 mod person;
 mod retention;
@@ -23,12 +27,14 @@ mod scan;
 mod settings;
 mod shard;
 
+pub use card::looks_like_card_number;
 pub use command::{Command, Decision, DecisionKind, Source};
 pub use engine::{Engine, Standing};
 pub use event::{
     CaptureFacts, ClaimFacts, ClaimPresented, EnrolmentFacts, Event, FreshIds, Match, RecordFacts,
     Resolved, ScanFacts, TerminalFacts, Ticket,
 };
+pub use opening::{Citation, Dossier, Measured, Opening};
 pub use pack::{Law, Pack};
 pub use person::{Origin, Profile};
 pub use retention::STORED;

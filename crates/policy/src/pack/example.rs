@@ -122,6 +122,12 @@ impl Example {
         if named { Ok(()) } else { Err(broken(format!("decided by {:?}", verdict.policies))) }
     }
 
+    /// How a pack, this one or another, decides the act.
+    pub fn allowed(&self, pack: &Pack) -> bool {
+        let law = Law::with_attributes(Arc::new(pack.clone()), self.attributes(pack));
+        law.decide(&self.act).allowed
+    }
+
     /// Whether the pack, without the policy and those that say the same, decides the other way.
     ///
     /// # Errors
@@ -174,7 +180,12 @@ impl Pack {
         self.policies.values().flat_map(each).collect()
     }
 
-    /// The lawful act of each kind, in a store that serves everything.
+    /// The lawful act of a kind, as `config/packs/acts.toml` has it.
+    pub fn lawful_act(action: Action) -> Act {
+        LAWFUL.1.get(&action).cloned().unwrap_or(Act::new(action))
+    }
+
+    /// Whether the lawful act of each kind is allowed, in a store that serves everything.
     ///
     /// # Errors
     /// [`Broken`] when the pack denies one.

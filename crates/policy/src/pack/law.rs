@@ -35,6 +35,7 @@ pub struct StoreFacts {
 /// A pack that is in force in a store.
 pub struct Law {
     pack: Arc<Pack>,
+    purposes: PurposeSet,
     store: Entities,
     authorizer: Authorizer,
     principal: EntityUid,
@@ -63,7 +64,7 @@ impl Law {
     /// Binds a pack to a store.
     pub fn new(pack: Arc<Pack>, facts: &StoreFacts) -> Self {
         let attributes = attributes(&pack, facts);
-        Self::with_attributes(pack, attributes)
+        Self { purposes: facts.purposes, ..Self::with_attributes(pack, attributes) }
     }
 
     pub(super) fn with_attributes(
@@ -90,6 +91,7 @@ impl Law {
         let actions = Action::ALL.iter().map(|action| (*action, uid("Action", action.as_str())));
         Self {
             pack,
+            purposes: PurposeSet::default(),
             store,
             authorizer: Authorizer::new(),
             principal,
@@ -102,6 +104,11 @@ impl Law {
     /// The pack.
     pub const fn pack(&self) -> &Arc<Pack> {
         &self.pack
+    }
+
+    /// Purposes that the store serves.
+    pub const fn purposes(&self) -> PurposeSet {
+        self.purposes
     }
 
     /// Decides. Whatever no policy permits is denied, and so is everything that cannot be

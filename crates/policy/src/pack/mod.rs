@@ -38,7 +38,7 @@ static EMBEDDED: LazyLock<Arc<Pack>> = LazyLock::new(|| {
 });
 
 /// A checked pack: its layers, its rules and its numbers.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pack {
     pub(crate) layers: Vec<Layer>,
     pub(crate) policies: BTreeMap<PolicyId, Policy>,
@@ -234,6 +234,17 @@ impl Pack {
     /// The policies, by id.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         self.policies.values()
+    }
+
+    /// A policy by id.
+    pub fn policy(&self, id: &str) -> Option<&Policy> {
+        self.policies.get(&PolicyId::new(id))
+    }
+
+    /// A policy as it is written, by id.
+    pub fn source(&self, id: &str) -> Option<String> {
+        let id = PolicyId::new(id);
+        self.sets.values().find_map(|set| set.policy(&id)).map(ToString::to_string)
     }
 
     /// The numbers, by name.

@@ -1,0 +1,18 @@
+//! What people do with law packs: read them from a directory, sign and verify them, compare two,
+//! replay a ledger under another one, and print the papers that follow from the one in force.
+//!
+//! The rules themselves, and the decisions, are in `palmgate-policy`.
+
+mod compare;
+mod directory;
+mod papers;
+mod receipt;
+mod replay;
+mod signature;
+
+pub use compare::{Change, Comparison, compare};
+pub use directory::{ReadError, read};
+pub use papers::{House, NOTICE_ITEMS, Paper, Processor, Section, dpia, notice, ropa, sign};
+pub use receipt::{ConsentReceipt, ReceiptError};
+pub use replay::{Replay, Reread, replay};
+pub use signature::{NEEDED_SIGNATURES, SignatureError, add_signature, verify};
