@@ -23,8 +23,8 @@ pub(crate) enum Verb {
         /// the receipt.
         #[arg(long)]
         key: Option<PathBuf>,
-        /// The cloud's public key (`cloud.pub` beside it), to check the cloud's confirmation.
-        /// The public key of the tenant's cloud: checks its own signature in the receipt, too.
+        /// The public key of the tenant's cloud (`cloud.pub` beside the store's): checks its own
+        /// signature in the receipt, too.
         #[arg(long)]
         cloud_key: Option<PathBuf>,
     },
@@ -90,18 +90,12 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     }
 }
 
-fn check_receipt(file: &Path, key: Option<&Path>, cloud_key: Option<&Path>) -> Result<ExitCode> {
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let key = key.map(read_key).transpose()?;
-    let verified = receipt::verify(text.trim_end(), key.as_ref())?;
-    if let Some(cloud_key) = cloud_key {
-        verified.check_acknowledgement(&receipt::CLOUD.parse()?, &read_key(cloud_key)?)?;
 fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Result<ExitCode> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let key = key.map(read_key).transpose()?;
     let verified = receipt::verify(text.trim_end(), key.as_ref())?;
     if let Some(cloud) = cloud {
-        verified.check_acknowledgement(&"cloud".parse()?, &read_key(cloud)?)?;
+        verified.check_acknowledgement(&receipt::CLOUD.parse()?, &read_key(cloud)?)?;
         say("cloud      confirmed under its own signature");
     }
     say(&format!("receipt    holds, from store {} of tenant {}", verified.store, verified.tenant));
