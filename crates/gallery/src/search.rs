@@ -18,7 +18,7 @@ const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 1024 };
 /// Rows that are compared in full at a time. Every search fills its last group up, so that its
 /// time does not tell how many came through the cuts.
 const RESCORED: usize = 32;
-/// Less than any cosine.
+/// Below every threshold.
 const BEHIND_ALL: f32 = -2.0;
 
 /// There was nothing to search.

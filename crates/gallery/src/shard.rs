@@ -2,7 +2,7 @@ use crate::{
     Hit, RowId,
     chunk::{self, Chunk},
     plan::{Plan, PlanError},
-    sync::{Arc, AtomicBool, Mutex, Ordering, RwLock, lock, read, write},
+    sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, RwLock, lock, read, write},
     vector::Vector,
 };
 use bytemuck::Pod;
@@ -22,6 +22,8 @@ pub struct Shard<const D: usize, P = ()> {
     capacity: usize,
     chunks: RwLock<Vec<Arc<Locked<D, P>>>>,
     index: Mutex<Index>,
+    /// As many as the index has: a search asks here, so as not to wait for a writer.
+    rows: AtomicUsize,
     retired: AtomicBool,
 }
 
@@ -60,13 +62,14 @@ impl<const D: usize, P: Pod> Shard<D, P> {
             capacity,
             chunks: RwLock::new(Vec::new()),
             index: Mutex::new(Index::default()),
+            rows: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
         }
     }
 
     /// Rows in the shard.
     pub fn len(&self) -> usize {
-        lock(&self.index).positions.len()
+        self.rows.load(Ordering::SeqCst)
     }
 
     /// Whether there is no row.
@@ -99,6 +102,7 @@ impl<const D: usize, P: Pod> Shard<D, P> {
             index.next += 1;
         }
         index.positions.insert(row, position);
+        self.rows.store(index.positions.len(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -124,6 +128,7 @@ impl<const D: usize, P: Pod> Shard<D, P> {
         let chunk = self.chunk_for(position).expect("the chunk that the row is in");
         write(&chunk).wipe(position as usize % chunk::ROWS);
         index.free.push(position);
+        self.rows.store(index.positions.len(), Ordering::SeqCst);
         true
     }
 
@@ -131,6 +136,7 @@ impl<const D: usize, P: Pod> Shard<D, P> {
     pub(crate) fn retire(&self) {
         let mut index = lock(&self.index);
         self.retired.store(true, Ordering::SeqCst);
+        self.rows.store(0, Ordering::SeqCst);
         for chunk in self.chunks() {
             write(&chunk).wipe_all();
         }
