@@ -5,10 +5,12 @@
 use crate::{
     RootKeeping, clock,
     config::{Config, Log, LogTarget},
+    law,
     run::{self, Gateway},
 };
+use palmgate_policy::Pack;
 use sd_notify::NotifyState;
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -17,8 +19,8 @@ const EXIT_CONFIGURATION: u8 = 64;
 
 /// Runs the daemon until it is told to stop.
 pub fn main(file: &Path) -> ExitCode {
-    let config = match read(file) {
-        Ok(config) => config,
+    let (config, law) = match read(file) {
+        Ok(read) => read,
         Err(code) => return code,
     };
     log_to(&config.log);
@@ -29,7 +31,7 @@ pub fn main(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, law))
 }
 
 /// Checks the configuration.
@@ -40,16 +42,22 @@ pub fn check(file: &Path) -> ExitCode {
     }
 }
 
-fn read(file: &Path) -> Result<Config, ExitCode> {
+/// The configuration, and the law that lets it open.
+fn read(file: &Path) -> Result<(Config, Arc<Pack>), ExitCode> {
     let origin = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| {
         eprintln!("error: {origin}: {error}\n  remedy: pass the right file with --config");
         ExitCode::from(EXIT_CONFIGURATION)
     })?;
-    Config::parse(&text, &origin, clock::now()).map_err(|errors| {
-        eprintln!("{errors}");
+    let refuse = |text: &dyn std::fmt::Display| {
+        eprintln!("{text}");
         ExitCode::from(EXIT_CONFIGURATION)
-    })
+    };
+    let config = Config::parse(&text, &origin, clock::now()).map_err(|errors| refuse(&errors))?;
+    let (settings, dossier) = (&config.options.settings, config.dossier.as_ref());
+    let law = law::open(&config.law, settings, &config.fallback, dossier, clock::now())
+        .map_err(|error| refuse(&format_args!("error: {origin}: {error}")))?;
+    Ok((config, law))
 }
 
 fn log_to(log: &Log) {
@@ -69,7 +77,7 @@ fn log_to(log: &Log) {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, law: Arc<Pack>) -> ExitCode {
     let (mut term, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(term), Ok(interrupt)) => (term, interrupt),
@@ -84,7 +92,7 @@ async fn serve(config: Config) -> ExitCode {
              [root] keeper, or acknowledge it with development.root_in_file = true"
         );
     }
-    let gateway = match run::run(config.options).await {
+    let gateway = match run::run(config.options, law).await {
         Ok(gateway) => gateway,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -17,6 +17,7 @@ mod fabric;
 mod forgotten;
 mod http;
 mod keeper;
+pub mod law;
 mod metrics;
 mod opened;
 mod receipts;
@@ -34,8 +35,3 @@ pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 
 /// The notice that people must have been shown before they consent.
 pub const NOTICE: &str = "fr-cnil-1";
-
-/// Identifies the law in force: the hash of the pack that decides.
-fn pack_hash() -> [u8; 32] {
-    palmgate_policy::Pack::embedded().hash()
-}

@@ -17,7 +17,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
 };
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Settings};
+use palmgate_policy::{Engine, Event, Pack, Settings};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
@@ -54,8 +54,6 @@ pub struct Options {
     /// False match rate that the threshold of each purpose is chosen for, by
     /// [`palmgate_protocol::Purpose::MATCHED`] position.
     pub false_match_rates: [f64; 4],
-    /// SHA-256 of the law pack in force.
-    pub pack: [u8; 32],
     /// How long a person's own history reaches back.
     pub history: Duration,
     /// Where HTTPS is served.
@@ -206,21 +204,21 @@ impl Gateway {
     }
 }
 
-/// Starts a gateway.
+/// Starts a gateway that decides by `law`, which has let it open ([`crate::law::open`]).
 ///
 /// # Errors
 /// [`StartError`] says what is at fault; nothing keeps running then.
-pub async fn run(options: Options) -> Result<Gateway, StartError> {
+pub async fn run(options: Options, law: Arc<Pack>) -> Result<Gateway, StartError> {
     let opened = {
         let options = options.clone();
         tokio::task::spawn_blocking(move || Opened::open(&options))
             .await
             .map_err(anyhow::Error::from)??
     };
-    start(options, opened)
+    start(options, &law, opened)
 }
 
-fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
+fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, StartError> {
     let authority_der = opened.authority.certificate_der().clone();
     let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
@@ -254,7 +252,7 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
         opened.log,
         opened.receipts,
         options.history,
-        options.pack,
+        law.hash(),
         move |written| {
             let _ = done.send(Input::Done(written));
         },
@@ -276,7 +274,7 @@ fn start(options: Options, opened: Opened) -> Result<Gateway, StartError> {
         inputs: inputs.clone(),
     })?);
 
-    let mut engine = Engine::new(calibrated(&options));
+    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(law));
     for (member, profile) in opened.people {
         engine.handle(Event::Loaded(member, Box::new(profile)), clock::now());
     }

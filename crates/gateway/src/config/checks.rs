@@ -1,6 +1,8 @@
 //! What a single value must be like. Nothing here reads a clock or a file.
 
 use super::{Region, reader::Wanted};
+use crate::law::STATEMENTS;
+use palmgate_ledger::note::Signer;
 use palmgate_protocol::{
     Custody, DAY, Name, Purpose, PurposeSet, Timestamp, limits::MAX_TEXT_BYTES,
 };
@@ -55,6 +57,37 @@ pub(super) fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Checked
     known.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let quoted: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
         Wanted::new(format!("one of {}", quoted.join(", ")), "choose one of them")
+    })
+}
+
+/// Statements of the controller, each once.
+pub(super) fn statements(value: &DeValue<'_>) -> Checked<Vec<&'static str>> {
+    let known = |word: &String| STATEMENTS.iter().copied().find(|known| known == word);
+    let words = strings(value).and_then(|words| words.iter().map(known).collect());
+    words.ok_or_else(|| {
+        let wanted = format!("a list of: {}", STATEMENTS.join(", "));
+        Wanted::new(wanted, "state only what is so: each stands in the papers")
+    })
+}
+
+/// Verifier keys of the people trusted to sign a law pack.
+pub(super) fn signers(value: &DeValue<'_>) -> Checked<Vec<Signer>> {
+    let keys = strings(value).filter(|keys| keys.len() >= 2);
+    let signers = keys.and_then(|keys| keys.iter().map(|key| key.parse().ok()).collect());
+    signers.ok_or_else(|| {
+        let wanted = "the verifier keys of at least two people (C2SP signed notes)";
+        Wanted::new(wanted, "`palmgate policy sign` prints a signer's key")
+    })
+}
+
+/// A day that has begun: its start, in UTC.
+pub(super) fn past_day(value: &DeValue<'_>, now: Timestamp) -> Checked<Timestamp> {
+    let begun = end_of_day(value).map(|end| Timestamp::from_millis(end.as_millis() - 86_400_000));
+    begun.filter(|begun| *begun <= now).ok_or_else(|| {
+        Wanted::new(
+            "a date that is not to come",
+            "write year, month and day, for example 2026-03-31",
+        )
     })
 }
 

@@ -14,7 +14,7 @@ mod tests;
 
 pub use problem::{ConfigErrors, Problem};
 
-use crate::run::Options;
+use crate::{law::Declared, run::Options};
 use palmgate_protocol::Timestamp;
 
 /// A checked configuration. [`Config::parse`] is the only way to one.
@@ -33,6 +33,8 @@ pub struct Config {
     pub fallback: String,
     /// Where the cloud is, if there is one.
     pub region: Option<Region>,
+    /// What the controller declares, and the law pack.
+    pub law: Declared,
     /// What no store may use.
     pub development: Development,
 }

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     RootKeeping, broker,
+    law::{Declared, PackFiles},
     run::{Broker, Cloud, Options},
 };
-use palmgate_policy::Settings;
+use palmgate_policy::{Measured, Settings};
 use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp, limits::MAX_CLOCK_SKEW};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -61,7 +62,9 @@ impl Config {
 fn read(reader: &mut Reader<'_>, now: Timestamp) -> Config {
     let (custody, dossier) = read_custody(reader, now);
     let (cloud, region) = read_cloud(reader).unzip();
-    let settings = read_settings(reader, custody, cloud.is_some());
+    let mut settings = read_settings(reader, custody, cloud.is_some());
+    settings.production = reader.read("law", "production", false, checks::boolean);
+    settings.region = region.unwrap_or(Region::UNION).as_str().into();
     let language = reader.read("store", "language", LANGUAGE.into(), checks::language);
     let root_in_file = reader.read("development", "root_in_file", false, checks::boolean);
     Config {
@@ -70,6 +73,7 @@ fn read(reader: &mut Reader<'_>, now: Timestamp) -> Config {
         dossier,
         language,
         fallback: read_fallback(reader),
+        law: read_law(reader, now),
         region,
         development: Development { root_in_file },
     }
@@ -91,7 +95,6 @@ fn read_options(reader: &mut Reader<'_>, settings: Settings, cloud: Option<Cloud
         root: read_root(reader),
         settings,
         false_match_rates: FALSE_MATCH_RATES,
-        pack: crate::pack_hash(),
         history: days(reader, "history_days", 90, 183, &HISTORY),
         https,
         public_host,
@@ -129,6 +132,66 @@ fn read_settings(reader: &mut Reader<'_>, custody: Custody, cloud: bool) -> Sett
         notice: crate::NOTICE.into(),
         ..Settings::default()
     }
+}
+
+fn read_law(reader: &mut Reader<'_>, now: Timestamp) -> Declared {
+    let text = |reader: &mut Reader<'_>, key| reader.optional("law", key, checks::text);
+    let directory = reader.optional("law", "pack", checks::path);
+    let note = reader.optional("law", "note", checks::path);
+    let signers = reader.optional("law", "signers", checks::signers);
+    let pack = match (directory, note, signers) {
+        (Some(directory), Some(note), Some(signers)) => {
+            Some(PackFiles { directory, note, signers })
+        }
+        (Some(_), _, _) => {
+            let wanted = "`note` and `signers` beside it: a pack has two signatures";
+            reader.complain("law", "pack", Wanted::new(wanted, "name the note and both signers"));
+            None
+        }
+        _ => None,
+    };
+    let day = |value: &DeValue<'_>| checks::past_day(value, now);
+    Declared {
+        pack,
+        controller: text(reader, "controller").unwrap_or_default(),
+        contact: text(reader, "contact").unwrap_or_default(),
+        officer: text(reader, "officer").unwrap_or_default(),
+        assessed: reader.optional("law", "assessed", day),
+        administrators: reader
+            .read("law", "administrators", 0, |value| checks::whole(value, 0..=100)),
+        statements: reader.read("law", "statements", Vec::new(), checks::statements),
+        measured: read_measured(reader),
+    }
+}
+
+/// Figures of reports: all of them, or none.
+fn read_measured(reader: &mut Reader<'_>) -> Option<Measured> {
+    const TABLE: &str = "law.measured";
+    if !reader.has(TABLE, "") {
+        return None;
+    }
+    let mut figure = |key| {
+        let missing = Wanted::new(
+            "a figure of the report",
+            "take it from the report, or remove [law.measured]",
+        );
+        let whole = |value: &DeValue<'_>| checks::whole(value, 0..=1_000_000_000);
+        reader.required(TABLE, key, missing, whole).map(u64::cast_signed)
+    };
+    let figures = (
+        figure("false_match_per_billion"),
+        figure("false_positive_per_million"),
+        figure("apcer_permille"),
+        figure("bpcer_permille"),
+        figure("linkability_permille"),
+    );
+    Some(Measured {
+        false_match_per_billion: figures.0?,
+        false_positive_per_million: figures.1?,
+        apcer_permille: figures.2?,
+        bpcer_permille: figures.3?,
+        linkability_permille: figures.4?,
+    })
 }
 
 fn read_root(reader: &mut Reader<'_>) -> RootKeeping {

@@ -27,6 +27,31 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("staff", &["zones"]),
     ("fallback", &["description"]),
     ("log", &["target", "format", "level"]),
+    (
+        "law",
+        &[
+            "production",
+            "pack",
+            "note",
+            "signers",
+            "controller",
+            "contact",
+            "officer",
+            "assessed",
+            "administrators",
+            "statements",
+        ],
+    ),
+    (
+        "law.measured",
+        &[
+            "false_match_per_billion",
+            "false_positive_per_million",
+            "apcer_permille",
+            "bpcer_permille",
+            "linkability_permille",
+        ],
+    ),
     ("root", &["keeper", "tpm"]),
     ("development", &["root_in_file"]),
 ];
