@@ -115,7 +115,7 @@ impl Metrics {
         self.decisions.with_label_values(&[kind, purpose, decision.outcome]).inc();
     }
 
-    pub(crate) fn erased(&self, rule: &'static str) {
+    pub(crate) fn erased(&self, rule: &str) {
         self.erasures.with_label_values(&[rule]).inc();
     }
 
