@@ -30,9 +30,7 @@ pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 /// The notice that people must have been shown before they consent.
 pub const NOTICE: &str = "fr-cnil-1";
 
-/// Identifies the rules in force: the ids that the engine applies and the notice, hashed.
+/// Identifies the law in force: the hash of the pack that decides.
 fn pack_hash() -> [u8; 32] {
-    let rules = palmgate_policy::Rule::ALL.iter().map(|rule| rule.id());
-    let text: Vec<&str> = rules.chain([NOTICE]).collect();
-    palmgate_ledger::merkle::leaf_hash(text.join("\n").as_bytes())
+    palmgate_policy::Pack::embedded().hash()
 }
