@@ -13,6 +13,7 @@ mod demo;
 mod evaluate;
 mod format;
 pub mod hands;
+mod policy;
 pub mod stage;
 mod terminal;
 
@@ -41,6 +42,17 @@ enum Verb {
     /// Check a ledger or an erasure receipt, offline.
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Read, check, sign, compare and replay law packs.
+    #[command(subcommand)]
+    Policy(policy::Verb),
+    /// Print the notice to people (GDPR Art. 13).
+    Notice(policy::PaperArguments),
+    /// Print the record of processing activities (GDPR Art. 30).
+    Ropa(policy::PaperArguments),
+    /// Print the annex of facts to the impact assessment (GDPR Art. 35).
+    Dpia(policy::PaperArguments),
+    /// Print the sign for the entrance.
+    Sign(policy::PaperArguments),
     /// Write certificate, key and authority for an external broker (on the box).
     Broker(control::BrokerArguments),
     /// Show what the store holds: the public counter.
@@ -74,6 +86,11 @@ pub fn main() -> ExitCode {
         Some(Verb::Evaluate(arguments)) => evaluate::run(&arguments),
         Some(Verb::Terminal(verb)) => terminal::run(verb),
         Some(Verb::Audit(verb)) => audit::run(verb),
+        Some(Verb::Policy(verb)) => policy::run(verb),
+        Some(Verb::Notice(arguments)) => policy::paper(policy::Kind::Notice, &arguments),
+        Some(Verb::Ropa(arguments)) => policy::paper(policy::Kind::Ropa, &arguments),
+        Some(Verb::Dpia(arguments)) => policy::paper(policy::Kind::Dpia, &arguments),
+        Some(Verb::Sign(arguments)) => policy::paper(policy::Kind::Sign, &arguments),
         Some(Verb::Broker(arguments)) => control::broker(&arguments),
         Some(Verb::Counter(arguments)) => control::counter(&arguments),
         Some(Verb::Daemon { config }) => return palmgate_gateway::daemon::main(&config),

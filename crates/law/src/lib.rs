@@ -12,7 +12,11 @@ mod signature;
 
 pub use compare::{Change, Comparison, compare};
 pub use directory::{ReadError, read};
+pub use palmgate_policy::{
+    Pack,
+    pack::{Coverage, document, embedded_layer},
+};
 pub use papers::{House, NOTICE_ITEMS, Paper, Processor, Section, dpia, notice, ropa, sign};
 pub use receipt::{ConsentReceipt, ReceiptError};
-pub use replay::{Replay, Reread, replay};
+pub use replay::{Replay, Reread, replay, replay_ledger};
 pub use signature::{NEEDED_SIGNATURES, SignatureError, add_signature, verify};

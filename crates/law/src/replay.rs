@@ -1,10 +1,15 @@
-use crate::compare::everyday;
+use crate::{compare::everyday, directory::ReadError};
 use palmgate_ledger::{Entry, EntryKind};
 use palmgate_policy::{
     Pack, Rule,
     pack::{Action, Policy},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
 /// What another pack makes of a decision in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,15 +48,49 @@ pub struct Replay {
 pub fn replay(old: &Pack, new: &Pack, entries: impl IntoIterator<Item = Entry>) -> Replay {
     let mut replay = Replay::default();
     for entry in entries {
-        replay.entries += 1;
-        match reread(old, new, &entry) {
-            Reread::Same => replay.same += 1,
-            Reread::Changes(why) => *replay.changed.entry(why).or_default() += 1,
-            Reread::Depends(on) => *replay.depends.entry(on.join(", ")).or_default() += 1,
-            Reread::OtherPack => replay.other_pack += 1,
-        }
+        replay.count(old, new, &entry);
     }
     replay
+}
+
+/// Reads the ledger in a directory, made under `old`, as `new` would have it. Whether the ledger
+/// itself holds is for `palmgate audit verify` to say.
+///
+/// # Errors
+/// [`ReadError::File`] with the file, and the line of an entry that is none.
+pub fn replay_ledger(old: &Pack, new: &Pack, directory: &Path) -> Result<Replay, ReadError> {
+    let directory = directory.join("entries");
+    let error = |path: &Path, cause| ReadError::File { path: path.display().to_string(), cause };
+    let files = fs::read_dir(&directory).map_err(|cause| error(&directory, cause))?;
+    let mut files = files
+        .map(|file| file.map(|file| file.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|cause| error(&directory, cause))?;
+    files.sort();
+    let mut replay = Replay::default();
+    for path in files {
+        let file = File::open(&path).map_err(|cause| error(&path, cause))?;
+        for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+            let line = line.map_err(|cause| error(&path, cause))?;
+            let entry = Entry::parse(&line).map_err(|cause| {
+                error(&path, std::io::Error::other(format!("line {}: {cause}", number + 1)))
+            })?;
+            replay.count(old, new, &entry);
+        }
+    }
+    Ok(replay)
+}
+
+impl Replay {
+    fn count(&mut self, old: &Pack, new: &Pack, entry: &Entry) {
+        self.entries += 1;
+        match reread(old, new, entry) {
+            Reread::Same => self.same += 1,
+            Reread::Changes(why) => *self.changed.entry(why).or_default() += 1,
+            Reread::Depends(on) => *self.depends.entry(on.join(", ")).or_default() += 1,
+            Reread::OtherPack => self.other_pack += 1,
+        }
+    }
 }
 
 /// The acts that decide an entry of a kind.

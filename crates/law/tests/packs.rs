@@ -3,7 +3,7 @@
 
 use palmgate_law::{
     Change, NEEDED_SIGNATURES, ReadError, SignatureError, add_signature, compare, read, replay,
-    verify,
+    replay_ledger, verify,
 };
 use palmgate_ledger::{
     Entry, EntryKind, NOBODY,
@@ -121,6 +121,20 @@ fn entry(pack: &Pack, outcome: &str, purpose: Purpose, rules: &[&str]) -> Entry 
         pack: pack.hash(),
         commitment: NOBODY,
     }
+}
+
+#[test]
+fn a_ledger_on_disk_is_replayed_and_a_line_that_is_no_entry_is_named() {
+    let (pack, ledger) = (Pack::embedded(), tempfile::tempdir().unwrap());
+    let entries = ledger.path().join("entries");
+    fs::create_dir(&entries).unwrap();
+    let line = entry(&pack, "accepted", Purpose::Pay, &["G-09"]).to_line().unwrap();
+    fs::write(entries.join("000000.jsonl"), format!("{line}\n{line}\n")).unwrap();
+    let replay = replay_ledger(&pack, &pack, ledger.path()).unwrap();
+    assert_eq!((replay.entries, replay.same), (2, 2));
+    fs::write(entries.join("000001.jsonl"), format!("{line}\n{{}}\n")).unwrap();
+    let error = replay_ledger(&pack, &pack, ledger.path()).unwrap_err().to_string();
+    assert!(error.contains("000001.jsonl: line 2"), "{error}");
 }
 
 #[test]

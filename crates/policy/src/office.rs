@@ -99,7 +99,7 @@ impl Request {
         reasons: &str,
         told: Timestamp,
     ) -> Result<(), Box<Verdict>> {
-        let act = answer_request()
+        let act = answer_request(0)
             .with("refused", false)
             .with("reasons", !reasons.trim().is_empty())
             .with("complaint_route", false)
@@ -115,16 +115,14 @@ impl Request {
     /// # Errors
     /// The pack's denial: a fee was asked for.
     pub fn grant(&mut self, law: &Law, fee: i64, now: Timestamp) -> Result<(), Box<Verdict>> {
-        let mut act = answer_request()
+        // Months that were taken before were taken with reasons.
+        let act = answer_request(fee)
             .with("refused", false)
             .with("reasons", false)
             .with("complaint_route", false)
-            .with("months_more", self.months_more)
+            .with("months_more", 0_i64)
             .with("told_in_time", true);
-        act.facts.retain(|(name, _)| name != "fee");
-        // Months that were granted before were granted with reasons.
-        act.facts.retain(|(name, _)| name != "months_more");
-        allowed(law, &act.with("fee", fee).with("months_more", 0_i64))?;
+        allowed(law, &act)?;
         self.closed = Some(now);
         Ok(())
     }
@@ -139,7 +137,7 @@ impl Request {
         explanation: &Explanation,
         now: Timestamp,
     ) -> Result<(), Box<Verdict>> {
-        let act = answer_request()
+        let act = answer_request(0)
             .with("refused", true)
             .with("reasons", !explanation.reasons.trim().is_empty())
             .with("complaint_route", !explanation.complaint_route.trim().is_empty())
@@ -151,9 +149,9 @@ impl Request {
     }
 }
 
-fn answer_request() -> Act {
+fn answer_request(fee: i64) -> Act {
     Act::new(Action::AnswerRequest)
-        .with("fee", 0_i64)
+        .with("fee", fee)
         .with("identity_asked", false)
         .with("doubt_reason", false)
         .with("identity_copied", false)

@@ -2,7 +2,7 @@
 //! the worst one possible: it finds everybody who was ever enrolled, forgotten people included.
 //!
 //! A share runs with the other tests. More than a million steps:
-//! `PROPTEST_CASES=15000 cargo test --release -p palmgate-policy --test lives`
+//! `PROPTEST_CASES=17000 cargo test --release -p palmgate-policy --test lives`
 #![allow(clippy::unwrap_used)]
 
 use palmgate_policy::{
