@@ -1,4 +1,4 @@
-//! The four role mixes of GDPRbench (Shastri et al., VLDB 2020) over 100,000 people, with everything
+//! The four role mixes of `GDPRbench` (Shastri et al., VLDB 2020) over 100,000 people, with everything
 //! that forgetting asks for and without: sealed columns under keys of their own, erasure by a change
 //! of the root and a signed Merkle log against plain rows and a plain durable log. Both commit 64
 //! operations at once. Prints one line of JSON for each figure; times of one run compare, times of
@@ -39,7 +39,7 @@ enum Operation {
 
 use Operation::{Delete, Insert, Read as ReadData, ReadLog, ReadMetadata, Update, UpdateMetadata};
 
-/// Shares in fourths or fifths, as GDPRbench has them.
+/// Shares in fourths or fifths, as `GDPRbench` has them.
 const MIXES: [(&str, &[Operation]); 4] = [
     ("controller", &[Insert, Delete, UpdateMetadata, UpdateMetadata]),
     ("customer", &[ReadData, Update, Delete, ReadMetadata, UpdateMetadata]),
