@@ -105,12 +105,12 @@ fn removed(vault: &Vault, acknowledged: bool, place: &str) {
 
 /// sled lets go of its files some time after its drop.
 pub(crate) fn closed(machine: &Machine) {
-    wait_for_sled(machine).unwrap();
+    wait_for_sled(machine, Duration::from_secs(10)).unwrap();
 }
 
-fn wait_for_sled(machine: &Machine) -> Result<(), VaultError> {
+fn wait_for_sled(machine: &Machine, patience: Duration) -> Result<(), VaultError> {
     let path = machine.data().join("records/db");
-    lock(&File::open(&path).unwrap(), &path, Duration::from_secs(10))
+    lock(&File::open(&path).unwrap(), &path, patience)
 }
 
 /// The disk of a furnished box.
@@ -223,7 +223,7 @@ fn fail_at(base: &Tree, deed: &Deed, fault: Fault, place: &str) -> bool {
     assert!(vault.contains(&member(3)), "{place}");
     drop(vault);
     // A sled that is stuck holds its files, and writes no more.
-    let _ = wait_for_sled(medium.machine());
+    let _ = wait_for_sled(medium.machine(), Duration::from_secs(1));
     let tree = medium.tree();
     drop(medium);
     let machine = Machine::new();
@@ -243,10 +243,10 @@ fn some_of_all_changes_failing_break_no_promise() {
 
 #[test]
 #[ignore = "part of cargo xtask forensic"]
-fn every_change_failing_breaks_no_promise() {
-    let failures = fail_everywhere(1);
+fn every_second_change_failing_breaks_no_promise() {
+    let failures = fail_everywhere(2);
     println!("\nforensic failures {failures}");
-    assert!(failures > 500, "only {failures}");
+    assert!(failures > 200, "only {failures}");
 }
 
 #[test]
