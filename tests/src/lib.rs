@@ -104,6 +104,7 @@ impl Scene {
             frames: self.pictures[person.index].other_frames(77),
             claim: claim.map(Biometric::new),
             ask_cloud: true,
+            authenticated: false,
         };
         Ok(terminal.scan(intent, hand).await?.body)
     }

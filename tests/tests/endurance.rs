@@ -113,7 +113,11 @@ async fn check(scene: &Scene, enrolled: &[usize], erased: &[usize], round: u64) 
             let mut known = false;
             for seed in 0..8 {
                 let frames = scene.pictures[*index].other_frames(500 + seed);
-                let hand = palmgate_terminal::Presentation { frames, ..Default::default() };
+                let hand = palmgate_terminal::Presentation {
+                    frames,
+                    authenticated: true,
+                    ..Default::default()
+                };
                 known |= accepted(&scene.kiosk.scan(pay(100), hand).await?.body);
                 if known {
                     break;

@@ -34,6 +34,26 @@ async fn a_shopper_pays_by_palm_and_the_till_gets_token_and_assertion_never_a_sc
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_five_payments_by_palm_alone_the_sixth_asks_for_a_second_factor() -> Result<()> {
+    let scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+    for number in 1..=5 {
+        let body = scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
+        assert!(accepted(&body), "payment {number}: {body:?}");
+    }
+    let body = scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
+    assert!(matches!(body, AnswerBody::Refused { reason: Refusal::StepUp }), "{body:?}");
+    let hand = palmgate_terminal::Presentation {
+        frames: scene.pictures[shopper.index].other_frames(77),
+        authenticated: true,
+        ..palmgate_terminal::Presentation::default()
+    };
+    assert!(accepted(&scene.kiosk.scan(pay(100), hand).await?.body));
+    assert!(accepted(&scene.present(&scene.kiosk, &shopper, pay(100), None).await?));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hand_enrols_once_and_a_blank_picture_is_no_hand() -> Result<()> {
     let scene = Scene::alone(Custody::Operator).await?;
     let shopper = scene.enrol(0, &[Purpose::Pay]).await?;

@@ -97,6 +97,9 @@ pub(crate) struct ScanArguments {
     /// Ask to be looked up beyond this store.
     #[arg(long)]
     ask_cloud: bool,
+    /// The person has just been authenticated strongly, by chip and PIN.
+    #[arg(long)]
+    authenticated: bool,
     #[command(flatten)]
     own: Own,
 }
@@ -236,7 +239,12 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
     let captures = simulated::group(&arguments.pictures, false)?;
     let [capture] = captures.as_slice() else { bail!("pictures of one hand are wanted") };
     let claim = arguments.claim.as_deref().map(read_file).transpose()?.map(Biometric::new);
-    let hand = Presentation { frames: capture.read()?, claim, ask_cloud: arguments.ask_cloud };
+    let hand = Presentation {
+        frames: capture.read()?,
+        claim,
+        ask_cloud: arguments.ask_cloud,
+        authenticated: arguments.authenticated,
+    };
     let terminal = connect(&arguments.own).await?;
     let begun = Instant::now();
     let answer = terminal.scan(intent, hand).await?;

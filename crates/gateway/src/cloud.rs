@@ -5,6 +5,7 @@ use crate::{
     forgotten::Forgotten,
     metrics::Metrics,
     receipts::Waiting,
+    references,
     scribe::{Deed, Scribe},
     store::Input,
 };
@@ -128,6 +129,8 @@ enum CloudError {
     Envelope(#[from] envelope::EnvelopeError),
     #[error("the shard was refused: {0}")]
     Shard(#[from] shard::ShardError),
+    #[error("the shard was refused: {0}")]
+    Content(#[from] shard::ContentError),
     #[error(transparent)]
     Vault(#[from] palmgate_vault::VaultError),
 }
@@ -445,6 +448,7 @@ impl Inner {
             let offered = opened.manifest.version;
             return Err(shard::ShardError::Stale { offered, held: held.version }.into());
         }
+        tokio::task::block_in_place(|| shard::inspect(&opened, &mut references::alike))?;
         let mut received = ShardReceived {
             version: opened.manifest.version,
             manifest_hash: opened.manifest_hash,

@@ -24,6 +24,14 @@ pub fn main(file: &Path) -> ExitCode {
         Err(code) => return code,
     };
     log_to(&config.log);
+    let protected = palmgate_vault::protect_memory();
+    if !protected.locked || !protected.no_dumps {
+        tracing::info!(
+            locked = protected.locked,
+            no_dumps = protected.no_dumps,
+            "the system does not keep all memory out of swap and core dumps"
+        );
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -193,8 +193,12 @@ fn opening(
         purposes_without_need: unless(states("need-of-each-purpose"), purposes),
         zones_without_reason: unless(states("reason-of-each-zone"), settings.zones.clone()),
         notice_missing,
-        dpia_days: declared.assessed.map(|signed| days(now.since(signed))),
-        dpia_covers: states("assessment-covers-this-store"),
+        // The dossier of an exception names the assessment that examined it.
+        dpia_days: declared
+            .assessed
+            .or_else(|| dossier.map(|_| now))
+            .map(|signed| days(now.since(signed))),
+        dpia_covers: states("assessment-covers-this-store") || dossier.is_some(),
         dpo_opinion: states("officer-opinion"),
         residual_risk_high: !states("residual-risk-low"),
         authority_answer: states("authority-answer"),

@@ -9,6 +9,7 @@ use crate::{
     receipts::{self, Receipts},
     references::References,
     run::{Options, StartError},
+    scribe::CHECKPOINT,
 };
 use palmgate_gallery::Fusion;
 use palmgate_ledger::Ledger;
@@ -65,7 +66,13 @@ impl Opened {
         let signing_key = identity.signing_key();
         let origin = palmgate_ledger::origin(&options.tenant, &options.store);
         let ledger = Ledger::open(&directory.join("ledger"), &origin, identity.signing_key());
-        let log = DecisionLog::new(ledger.map_err(anyhow::Error::from)?);
+        let ledger = ledger.map_err(anyhow::Error::from)?;
+        if let Some(note) = vault.state(CHECKPOINT).map_err(anyhow::Error::from)? {
+            ledger
+                .continues(&String::from_utf8_lossy(note.expose()))
+                .map_err(anyhow::Error::from)?;
+        }
+        let log = DecisionLog::new(ledger);
         let forgotten = Arc::new(Forgotten::load(Arc::clone(&vault))?);
         receipts::publish_key(&directory.join("ledger.pub"), signing_key.public())
             .and_then(|()| match &bundle {

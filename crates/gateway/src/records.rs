@@ -7,7 +7,7 @@ use crate::{
     work::{NewPerson, Sensitive},
 };
 use palmgate_gallery::Fusion;
-use palmgate_policy::{Profile, RecordFacts};
+use palmgate_policy::{Profile, RecordFacts, looks_like_card_number};
 use palmgate_protocol::{
     Biometric, ClaimHandle, Custody, Hand, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet,
     Secret, TEMPLATE_FORMAT, Template, Timestamp,
@@ -446,8 +446,7 @@ pub(crate) fn card_token(bytes: Vec<u8>) -> Option<CardToken> {
     String::from_utf8(bytes).ok().map(CardToken)
 }
 
-/// Whether any text of an enrolment looks like a card number: 13 to 19 digits, spaces and dashes
-/// between them or not, with a valid check digit (ISO/IEC 7812-1). Phone numbers start with `+`.
+/// Whether any text of an enrolment looks like a card number.
 pub(crate) fn holds_card_number(enrolment: &Enrolment) -> bool {
     let details = [enrolment.card_token.as_ref(), enrolment.phone.as_ref()];
     let details = details.into_iter().flatten().map(|text| text.expose().as_slice());
@@ -455,42 +454,5 @@ pub(crate) fn holds_card_number(enrolment: &Enrolment) -> bool {
     let texts =
         consents.flat_map(|consent| [consent.notice.as_bytes(), consent.language.as_bytes()]);
     let zone = enrolment.authorisation.as_ref().map(|authorised| authorised.zone.as_bytes());
-    details.chain(texts).chain(zone).any(is_card_number)
-}
-
-fn is_card_number(text: &[u8]) -> bool {
-    if text.first() == Some(&b'+') {
-        return false;
-    }
-    let kept: Vec<u8> = text.iter().copied().filter(|byte| !b" -".contains(byte)).collect();
-    let mut runs = kept.split(|byte| !byte.is_ascii_digit());
-    runs.any(|digits| (13..=19).contains(&digits.len()) && luhn(digits))
-}
-
-fn luhn(digits: &[u8]) -> bool {
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .zip([1u32, 2].into_iter().cycle())
-        .map(|(digit, weight)| {
-            let product = u32::from(digit - b'0') * weight;
-            product / 10 + product % 10
-        })
-        .sum();
-    sum.is_multiple_of(10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_card_number;
-
-    #[test]
-    fn card_numbers_are_found_and_tokens_and_phones_are_not() {
-        for number in ["4111111111111111", "4111 1111 1111 1111", "tok 5500-0000-0000-0004"] {
-            assert!(is_card_number(number.as_bytes()), "{number}");
-        }
-        for other in ["tok_9f8e7d6c", "4111111111111112", "+33612345678901", "411111", ""] {
-            assert!(!is_card_number(other.as_bytes()), "{other}");
-        }
-    }
+    details.chain(texts).chain(zone).any(looks_like_card_number)
 }

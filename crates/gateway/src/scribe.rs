@@ -24,6 +24,8 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+/// The name of the ledger's last kept checkpoint among the vault's state.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// The vault's root changes at least this often, so that what was removed without an erasure does
 /// not stay readable for longer.
 const RENEWAL: Duration = Duration::from_hours(24);
@@ -132,6 +134,7 @@ impl Scribe {
             while let Some(deed) = queue.blocking_recv() {
                 if let Deed::Finish(finished) = deed {
                     writer.flush();
+                    writer.keep_checkpoint();
                     let _ = finished.send(());
                     return;
                 }
@@ -414,8 +417,16 @@ impl Writer {
         }
     }
 
+    /// The vault keeps the ledger's checkpoint: who puts back an older ledger is found out.
+    fn keep_checkpoint(&self) {
+        let note = self.log.ledger().checkpoint().as_bytes();
+        let kept = self.vault.put_state(CHECKPOINT, note).map_err(Failure::from);
+        let _ = report("checkpoint", kept);
+    }
+
     fn renew(&mut self) {
         self.renewed = Instant::now();
+        self.keep_checkpoint();
         let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
     }
 

@@ -217,6 +217,7 @@ impl Store {
             claim: presented,
             ask_cloud: scan.ask_cloud,
             frames: scan.frames.len(),
+            authenticated: scan.authenticated,
         };
         let sensitive = Sensitive { frames: scan.frames, claim, ..Sensitive::default() };
         let ticket = self.work.open(asker, sensitive);
@@ -596,7 +597,7 @@ impl Store {
         let Some(prepared) = records::prepare(sensitive, &profile, around) else { return };
         for (purpose, hand, template) in prepared.open {
             if let Err(error) = around.references.put(member, purpose, hand, &template) {
-                tracing::error!(%error, "the gallery is full: the enrolment is refused");
+                tracing::error!(%error, "the enrolment is refused");
                 around.references.remove(member);
                 return self.decide(Event::Stored(ticket, Err(())));
             }

@@ -114,6 +114,7 @@ fn recognise(engine: &mut Engine, ticket: Ticket) {
         claim: ClaimPresented::None,
         ask_cloud: false,
         frames: 1,
+        authenticated: false,
     };
     engine.handle(Event::Scan(ticket, facts), NOW);
     engine.handle(Event::Extracted(ticket, Ok(LIVE)), NOW);

@@ -91,6 +91,8 @@ pub struct ScanFacts {
     pub ask_cloud: bool,
     /// Frames in the request.
     pub frames: usize,
+    /// Whether the terminal has just authenticated the person strongly.
+    pub authenticated: bool,
 }
 
 /// A claim as the gateway found it.

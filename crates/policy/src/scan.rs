@@ -1,7 +1,7 @@
 use crate::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, Match,
     RecordFacts, Resolved, Rule, ScanFacts, Source, Ticket,
-    engine::Work,
+    engine::{Spent, Work},
     facts::PersonFacts,
     gates::{Plan, Route, Shut},
     pack::Verdict,
@@ -17,6 +17,7 @@ pub(crate) struct ScanWork {
     pub(crate) terminal: Name,
     pub(crate) intent: Intent,
     pub(crate) claim: Option<ClaimFacts>,
+    pub(crate) authenticated: bool,
     pub(crate) purposes: PurposeSet,
     pub(crate) route: Route,
     cited: Vec<Rule>,
@@ -53,7 +54,7 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Command> {
         let plan = self.scan_gates(&facts, now);
-        let ScanFacts { terminal, intent, claim, .. } = facts;
+        let ScanFacts { terminal, intent, claim, authenticated, .. } = facts;
         let claim = match claim {
             ClaimPresented::Valid(claim) => Some(claim),
             _ => None,
@@ -66,7 +67,9 @@ impl Engine {
             }
         };
         let Plan { purposes, route, rules: cited } = plan;
-        let work = ScanWork { terminal, intent, claim, purposes, route, cited, fetched: None };
+        let fetched = None;
+        let work =
+            ScanWork { terminal, intent, claim, authenticated, purposes, route, cited, fetched };
         if let Some(Shut { reason, outcome, rules }) = shut {
             return Self::refuse(ticket, reason, work.decision(outcome, rules));
         }
@@ -142,7 +145,7 @@ impl Engine {
         });
         let found: Vec<(&Match, PersonFacts)> = found.collect();
         let decide = |found: &Match, person: &PersonFacts, rivals| {
-            let spent = self.spent_by(Some(found.member));
+            let spent = self.spent_by(scan, Some(found.member));
             let act = Self::recognise_act(scan, found.purpose, person, spent, rivals, now);
             self.law.decide(&act)
         };
@@ -163,7 +166,11 @@ impl Engine {
         self.found(ticket, Found { member, purpose, cited: verdict.rules }, now)
     }
 
-    fn spent_by(&self, member: Option<MemberId>) -> (u64, u64) {
+    /// Amount and number of payments by palm alone; a strong authentication begins anew.
+    fn spent_by(&self, scan: &ScanWork, member: Option<MemberId>) -> (u64, u64) {
+        if scan.authenticated {
+            return (0, 0);
+        }
         let spent = member.and_then(|member| self.spent.get(&member)).copied().unwrap_or_default();
         (spent.total, spent.count)
     }
@@ -194,7 +201,7 @@ impl Engine {
         let mut accepted = None;
         for (purpose, _) in scores.iter().filter(above) {
             let Some(person) = facts(*purpose) else { continue };
-            let spent = self.spent_by(member.or(scan.fetched.as_ref().map(|f| f.member)));
+            let spent = self.spent_by(scan, member.or(scan.fetched.as_ref().map(|f| f.member)));
             let act = Self::recognise_act(scan, *purpose, &person, spent, 0, now);
             let verdict = self.law.decide(&act);
             if verdict.allowed {
@@ -314,6 +321,9 @@ impl Engine {
         decision.subject = member.zip(salt);
         if let (Some(payment), Some(member)) = (&payment, member) {
             let spent = self.spent.entry(member).or_default();
+            if scan.authenticated {
+                *spent = Spent::default();
+            }
             spent.total = spent.total.saturating_add(payment.minor_units);
             spent.count = spent.count.saturating_add(1);
         }

@@ -100,6 +100,7 @@ impl Store {
             claim,
             ask_cloud: false,
             frames: 1,
+            authenticated: false,
         }
     }
 

@@ -413,6 +413,7 @@ impl Machine {
             claim: ClaimPresented::None,
             ask_cloud: false,
             frames: 1,
+            authenticated: false,
         };
         self.tell(Event::Scan(ticket, facts));
         self.tell(Event::Extracted(ticket, Ok(LIVE)));

@@ -48,6 +48,11 @@ pub struct Scan {
     /// Whether the person asked to be looked up beyond this store.
     #[n(3)]
     pub ask_cloud: bool,
+    /// Whether the person has just proved who they are to this terminal by a strong authentication
+    /// (chip and PIN): payments by palm alone are counted anew (RTS on SCA Art. 11).
+    #[n(4)]
+    #[cbor(default)]
+    pub authenticated: bool,
 }
 
 /// What the person came for.

@@ -37,6 +37,9 @@ pub struct Presentation {
     pub claim: Option<Biometric<Vec<u8>>>,
     /// Whether the person asked to be looked up beyond this store.
     pub ask_cloud: bool,
+    /// Whether the person has just proved who they are by chip and PIN, or as strongly: what the
+    /// gateway asks for with `step-up` after some payments by palm alone.
+    pub authenticated: bool,
 }
 
 /// A connected terminal. Copies share one connection; it ends when the last is dropped.
@@ -196,8 +199,9 @@ impl Terminal {
     /// # Ok(()) }
     /// ```
     pub async fn scan(&self, intent: Intent, hand: Presentation) -> Result<Answer, TerminalError> {
-        let Presentation { frames, claim, ask_cloud } = hand;
-        self.request(RequestBody::Scan(Scan { intent, frames, claim, ask_cloud })).await
+        let Presentation { frames, claim, ask_cloud, authenticated } = hand;
+        self.request(RequestBody::Scan(Scan { intent, frames, claim, ask_cloud, authenticated }))
+            .await
     }
 
     /// Asks to enrol a person who agreed, purpose by purpose, on this terminal's screen.
@@ -378,7 +382,13 @@ mod tests {
         let frame =
             |size: &usize| Frame { band: Band::Visible, picture: Biometric::new(vec![0; *size]) };
         let frames = sizes.iter().map(frame).collect();
-        RequestBody::Scan(Scan { intent: Intent::Entry, frames, claim: None, ask_cloud: false })
+        RequestBody::Scan(Scan {
+            intent: Intent::Entry,
+            frames,
+            claim: None,
+            ask_cloud: false,
+            authenticated: false,
+        })
     }
 
     #[test]

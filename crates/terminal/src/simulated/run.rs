@@ -129,7 +129,7 @@ pub async fn run_at_rate(
         let comes_at = start + interval(plan.per_second).saturating_mul(number as u32);
         let frames = capture.read()?;
         sleep_until(comes_at).await;
-        let hand = Presentation { frames, claim: plan.claim(), ask_cloud: false };
+        let hand = Presentation { frames, claim: plan.claim(), ..Presentation::default() };
         let (terminal, intent) = (terminal.clone(), fresh(&plan.intent));
         under_way.spawn(async move {
             let outcome = terminal.scan(intent, hand).await;
