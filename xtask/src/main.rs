@@ -41,12 +41,14 @@ fn main() -> ExitCode {
 fn test() -> Result<(), String> {
     install_programs()?;
     lint()?;
-    // The stories start the built programs.
+    // The stories start the built programs. Tests are built with them: by themselves the programs
+    // would need the dependencies with fewer features, and everything would be built twice.
     let workspace = |verb: &str| -> Vec<String> {
         let arguments = [verb, "--release", "--workspace"].into_iter().chain(FEATURES);
         arguments.map(str::to_owned).collect()
     };
-    step("build", "cargo", &workspace("build"))?;
+    let built = ["--bins", "--lib", "--tests"].map(str::to_owned).to_vec();
+    step("build", "cargo", &[workspace("build"), built].concat())?;
     let everything = [workspace("test"), vec!["--no-fail-fast".to_owned()]].concat();
     step("tests and stories", "cargo", &everything)
 }

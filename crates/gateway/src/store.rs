@@ -1,11 +1,13 @@
 //! The one task that owns the store's state: facts come in as inputs, the policy decides, commands
 //! are carried out. Nothing here decides about people.
 
+mod commands;
+
 use crate::{
     clock,
     cloud::{CloudHandle, Fetched, ShardReceived},
-    extraction::{Job, Worked, Workers},
-    fabric::{Fabric, Inbound, Outbound, Sent},
+    extraction::{Worked, Workers},
+    fabric::{Fabric, Inbound, Sent},
     forgotten::Forgotten,
     metrics::{Counts, Metrics},
     records,
@@ -14,20 +16,20 @@ use crate::{
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
 use palmgate_policy::{
-    ClaimFacts, ClaimPresented, Command, Decision, Engine, EnrolmentFacts, Event, FreshIds, Match,
-    Resolved, ScanFacts, Source, Ticket,
+    ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Resolved, ScanFacts,
+    Ticket,
 };
 use palmgate_protocol::{
-    ClaimHandle, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
+    ClaimHandle, MemberId, Name, Pseudonym, Purpose, Timestamp,
     cloud::MemberRecord,
-    terminal::{Accepted, Answer, AnswerBody, Enrolment, IssuedClaim, Payment, RequestBody, Scan},
+    terminal::{AnswerBody, Enrolment, RequestBody, Scan},
 };
 use palmgate_seal::{
     claim::{self, Claim},
     random,
     sign::{SigningKey, VerifyingKey},
 };
-use palmgate_vault::{Column, Vault};
+use palmgate_vault::Vault;
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
@@ -396,269 +398,5 @@ impl Store {
         };
         self.shards.insert(shard.version, shard);
         self.decide(event);
-    }
-
-    fn execute(&mut self, command: Command) {
-        match command {
-            Command::Extract(ticket, purposes) => self.extract(ticket, purposes),
-            Command::ExtractEnrolment(ticket, purposes) => self.extract_enrolment(ticket, purposes),
-            Command::Identify(ticket, purposes) => self.identify(ticket, purposes),
-            Command::Compare(ticket, purposes, source) => self.compare(ticket, purposes, source),
-            Command::OpenCarried(ticket) => self.open_carried(ticket),
-            Command::EscalateProbe(ticket, purpose, claim) => {
-                self.escalate(ticket, purpose, claim);
-            }
-            Command::FetchRecord(ticket, claim) => match &self.around.cloud {
-                Some(cloud) => cloud.fetch(ticket, claim),
-                None => self.fetched(ticket, Fetched::Unreachable),
-            },
-            Command::Accept { ticket, member, purpose, pseudonym, payment } => {
-                self.accept(ticket, member, purpose, pseudonym, payment);
-            }
-            Command::Reply(ticket, body) => self.reply(ticket, body),
-            Command::ReplyHistory(ticket, member, consents) => {
-                self.around.scribe.submit(Deed::ReadHistory { ticket, member, consents });
-            }
-            Command::ReplyEnrolled(ticket) => {
-                let claims = self.issue_claims(ticket);
-                self.reply(ticket, AnswerBody::Enrolled { claims });
-            }
-            Command::Store(ticket, member, profile) => self.store(ticket, member, *profile),
-            Command::Adopt(ticket, member, profile) => self.adopt(ticket, member, *profile),
-            Command::AdoptShard(version, people) => self.adopt_shard(version, people),
-            Command::Update(member, profile) => {
-                self.around.scribe.submit(Deed::Update(member, *profile));
-            }
-            Command::RemovePurposes(ticket, member, purposes, profile) => {
-                self.remove_purposes(ticket, member, purposes, &profile);
-            }
-            Command::Erase { member, claim, salt, rule, ticket, relay } => {
-                self.around.references.remove(member);
-                self.around.metrics.erased(rule.id());
-                self.around.scribe.submit(Deed::Erase {
-                    member,
-                    claim,
-                    salt,
-                    rule,
-                    ticket,
-                    relay: relay && self.around.cloud.is_some(),
-                });
-            }
-            Command::Wipe(ticket) => self.work.wipe(ticket),
-            Command::Log(decision) => self.log(decision),
-        }
-    }
-
-    fn log(&self, decision: Decision) {
-        self.around.metrics.decided(&decision);
-        self.around.scribe.submit(Deed::Log { decision, at: clock::now() });
-    }
-
-    fn extract(&mut self, ticket: Ticket, purposes: PurposeSet) {
-        let Some(sensitive) = self.work.sensitive(ticket) else { return };
-        let frames = std::mem::take(&mut sensitive.frames);
-        self.submit(ticket, Job::Scan { ticket, frames, purposes, queued: Instant::now() });
-    }
-
-    fn extract_enrolment(&mut self, ticket: Ticket, purposes: PurposeSet) {
-        let Some(sensitive) = self.work.sensitive(ticket) else { return };
-        let captures = std::mem::take(&mut sensitive.captures);
-        self.submit(ticket, Job::Enrolment { ticket, captures, purposes });
-    }
-
-    fn submit(&mut self, ticket: Ticket, job: Job) {
-        if self.around.workers.submit(job).is_err() {
-            self.around.metrics.shed("extraction");
-            self.decide(Event::Overloaded(ticket));
-        }
-    }
-
-    fn identify(&mut self, ticket: Ticket, purposes: PurposeSet) {
-        let Some(sensitive) = self.work.sensitive(ticket) else { return };
-        let mut probes = std::mem::take(&mut sensitive.probes);
-        let (references, inputs) =
-            (Arc::clone(&self.around.references), self.around.inputs.clone());
-        tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            probes.retain(|(purpose, _)| purposes.contains(*purpose));
-            let matches: Vec<Match> = references.identify(&probes);
-            let event = Event::Identified(ticket, matches);
-            let _ = inputs.send(Input::Searched(ticket, probes, event, begun.elapsed()));
-        });
-    }
-
-    fn compare(&mut self, ticket: Ticket, purposes: PurposeSet, source: Source) {
-        let begun = Instant::now();
-        let scores = self.scores(ticket, purposes, source).unwrap_or_default();
-        self.step(ticket, "compare", begun.elapsed());
-        self.decide(Event::Compared(ticket, scores));
-    }
-
-    fn scores(
-        &mut self,
-        ticket: Ticket,
-        purposes: PurposeSet,
-        source: Source,
-    ) -> Option<Vec<(Purpose, f32)>> {
-        let around = &self.around;
-        let sensitive = self.work.sensitive(ticket)?;
-        let claim = sensitive.claim.as_ref();
-        let opened = match source {
-            Source::Fetched => None,
-            Source::Carried => {
-                let claim = claim?;
-                let sealed = claim.sealed_record.as_deref()?;
-                let (key, tenant) = (&around.record_key, &around.tenant);
-                Some(records::open_sealed(key, tenant, claim.handle, sealed)?.templates)
-            }
-            Source::Held(member) => {
-                Some(records::held(&around.vault, &around.tenant, member, claim, purposes)?)
-            }
-        };
-        let templates = match &opened {
-            Some(templates) => templates,
-            None => &sensitive.fetched.as_ref()?.templates,
-        };
-        Some(records::compare(&sensitive.probes, templates, purposes, around.references.fusion()))
-    }
-
-    fn open_carried(&mut self, ticket: Ticket) {
-        let around = &self.around;
-        let claim = self.work.sensitive(ticket).and_then(|kept| kept.claim.as_ref());
-        let record = claim.and_then(|claim| {
-            let sealed = claim.sealed_record.as_deref()?;
-            records::open_sealed(&around.record_key, &around.tenant, claim.handle, sealed)
-        });
-        let resolved = match record {
-            Some(record) => self.keep_fetched(ticket, record, None),
-            None => Resolved::NotFound,
-        };
-        self.decide(Event::Resolved(ticket, resolved));
-    }
-
-    fn escalate(&mut self, ticket: Ticket, purpose: Purpose, claim: ClaimHandle) {
-        let query = self.around.cloud.as_ref().and_then(|cloud| {
-            let probes = &self.work.sensitive(ticket)?.probes;
-            let (_, probe) = probes.iter().find(|(of, _)| *of == purpose)?;
-            Some((cloud.clone(), cloud.seal_probe(probe, purpose, claim)?))
-        });
-        match query {
-            Some((cloud, query)) => cloud.resolve(ticket, query),
-            None => self.fetched(ticket, Fetched::Unreachable),
-        }
-    }
-
-    fn accept(
-        &mut self,
-        ticket: Ticket,
-        member: Option<MemberId>,
-        purpose: Purpose,
-        pseudonym: Pseudonym,
-        payment: Option<Payment>,
-    ) {
-        let now = clock::now();
-        let around = &self.around;
-        let terminal = self.work.asker(ticket).map(|asker| asker.terminal.clone());
-        let card_token = payment.as_ref().and_then(|_| {
-            let fetched = self.work.sensitive(ticket).and_then(|kept| kept.fetched.as_ref());
-            if let Some(record) = fetched {
-                return record.card_token.as_ref().map(|token| token.expose().clone());
-            }
-            let read = around.vault.read(&member?, Column::CardToken);
-            read.ok().flatten().map(|token| token.expose().clone())
-        });
-        let assertion =
-            payment.map(|payment| records::assertion(payment, pseudonym, now, &around.signing_key));
-        if let (Some(member), Some(terminal)) = (member, terminal) {
-            let at_terminal = terminal.as_str().to_owned();
-            let used = palmgate_protocol::terminal::Use { at: now, terminal: at_terminal, purpose };
-            around.scribe.submit(Deed::Use(member, used));
-        }
-        let accepted = Accepted {
-            pseudonym: palmgate_protocol::terminal::PseudonymText(pseudonym),
-            card_token: card_token.and_then(records::card_token),
-            assertion,
-        };
-        self.reply(ticket, AnswerBody::Accepted(accepted));
-    }
-
-    fn issue_claims(&mut self, ticket: Ticket) -> Vec<IssuedClaim> {
-        let around = &self.around;
-        let person = self.work.sensitive(ticket).and_then(|kept| kept.enrolment.as_mut());
-        let now = clock::now();
-        person.map_or_else(Vec::new, |person| {
-            records::issue_claims(person, &around.tenant, &around.store, now, &around.signing_key)
-        })
-    }
-
-    fn store(&mut self, ticket: Ticket, member: MemberId, profile: palmgate_policy::Profile) {
-        let Some(sensitive) = self.work.sensitive(ticket) else { return };
-        let around = &self.around;
-        let Some(prepared) = records::prepare(sensitive, &profile, around) else { return };
-        for (purpose, hand, template) in prepared.open {
-            if let Err(error) = around.references.put(member, purpose, hand, &template) {
-                tracing::error!(%error, "the enrolment is refused");
-                around.references.remove(member);
-                return self.decide(Event::Stored(ticket, Err(())));
-            }
-        }
-        let (columns, registration) = (prepared.columns, prepared.registration);
-        let claim = profile.claim;
-        self.around.scribe.submit(Deed::Insert { ticket, member, claim, columns, registration });
-    }
-
-    fn adopt(&mut self, ticket: Ticket, member: MemberId, profile: palmgate_policy::Profile) {
-        let Some(sensitive) = self.work.sensitive(ticket) else { return };
-        let Some(record) = &sensitive.fetched else { return };
-        let sealed = sensitive.fetched_sealed.as_deref();
-        let columns = records::columns_of(record, &profile, sealed);
-        if sealed.is_none() {
-            records::put_open(&self.around.references, member, record);
-        }
-        self.around.scribe.submit(Deed::Adopt { people: vec![(member, profile.claim, columns)] });
-    }
-
-    fn adopt_shard(&mut self, version: u64, people: Vec<(MemberId, palmgate_policy::Profile)>) {
-        let Some(shard) = self.shards.get(&version) else { return };
-        let records: HashMap<MemberId, &MemberRecord> =
-            shard.people.iter().map(|record| (record.member, record)).collect();
-        let mut adopted = Vec::with_capacity(people.len());
-        for (member, profile) in people {
-            let Some(record) = records.get(&member) else { continue };
-            records::put_open(&self.around.references, member, record);
-            adopted.push((member, profile.claim, records::columns_of(record, &profile, None)));
-        }
-        let (manifest_hash, lease_until) = (shard.manifest_hash, shard.lease_until);
-        let deed = Deed::AdoptShard { version, manifest_hash, lease_until, people: adopted };
-        self.around.scribe.submit(deed);
-    }
-
-    fn remove_purposes(
-        &mut self,
-        ticket: Ticket,
-        member: MemberId,
-        purposes: PurposeSet,
-        profile: &palmgate_policy::Profile,
-    ) {
-        self.around.references.remove_purposes(member, purposes);
-        let around = &self.around;
-        let claim = self.work.sensitive(ticket).and_then(|kept| kept.claim.as_ref());
-        let (gone, changed, registration) =
-            records::without_purposes(around, member, purposes, profile, claim);
-        let deed = Deed::Withdraw { member, gone, changed, registration };
-        self.around.scribe.submit(deed);
-    }
-
-    fn reply(&mut self, ticket: Ticket, body: AnswerBody) {
-        let Some(asker) = self.work.answered(ticket) else { return };
-        let (sent, times) = oneshot::channel();
-        let answer = Answer { capture: asker.capture, body };
-        self.around.fabric.answer(&asker.terminal, Outbound { answer, sent });
-        let (inputs, steps, arrived) = (self.around.inputs.clone(), asker.steps, asker.arrived);
-        tokio::spawn(async move {
-            if let Ok(times) = times.await {
-                let _ = inputs.send(Input::Sent(steps, arrived, times));
-            }
-        });
     }
 }
