@@ -7,11 +7,10 @@ use crate::{
     decision_log::DecisionLog,
     forgotten::Forgotten,
     receipts::{self, Receipts},
-    references::References,
+    references::{self, References},
     run::{Options, StartError},
     scribe::CHECKPOINT,
 };
-use palmgate_gallery::Fusion;
 use palmgate_ledger::Ledger;
 use palmgate_palm::Extractor;
 use palmgate_policy::Profile;
@@ -89,7 +88,7 @@ impl Opened {
         let (tenant, store) = (options.tenant.clone(), options.store.clone());
         let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
             .map_err(anyhow::Error::from)?;
-        let references = Arc::new(References::new(fusion()));
+        let references = Arc::new(References::new(references::calibrated()));
         let people = people(&vault, &references)?;
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
         let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
@@ -235,13 +234,4 @@ fn people(
         people.push((member, profile));
     }
     Ok(people)
-}
-
-fn fusion() -> Fusion {
-    let calibration = palmgate_palm::calibration();
-    Fusion {
-        embedding_weight: calibration.embedding_weight,
-        code_weight: calibration.code_weight,
-        shortlist: calibration.shortlist,
-    }
 }

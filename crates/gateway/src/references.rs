@@ -100,15 +100,19 @@ impl Inner {
     }
 }
 
-/// Whether two references would be taken for the same hand at the laxest threshold that decides.
-pub(crate) fn alike(one: &Template, other: &Template) -> bool {
+/// How the calibration of the models weighs embeddings and codes.
+pub(crate) fn calibrated() -> Fusion {
     let calibration = palmgate_palm::calibration();
-    let fusion = Fusion {
+    Fusion {
         embedding_weight: calibration.embedding_weight,
         code_weight: calibration.code_weight,
         shortlist: calibration.shortlist,
-    };
+    }
+}
+
+/// Whether two references would be taken for the same hand at the laxest threshold that decides.
+pub(crate) fn alike(one: &Template, other: &Template) -> bool {
     let probe = Probe { embedding: one.embedding, codes: one.codes.to_vec() };
-    let threshold = calibration.threshold(1e-4).unwrap_or(f32::INFINITY);
-    palmgate_gallery::verify(&probe, other, &fusion) >= threshold
+    let threshold = palmgate_palm::calibration().threshold(1e-4).unwrap_or(f32::INFINITY);
+    palmgate_gallery::verify(&probe, other, &calibrated()) >= threshold
 }
