@@ -4,7 +4,7 @@
 use super::{
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{BLOCK, BlockWord, Near, keep_portable},
+    signs::{GROUP, Pick, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
@@ -94,8 +94,11 @@ pub(super) fn dot_avx2<const D: usize>(
 #[target_feature(enable = "avx2")]
 fn dot_256<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
     let (probe, _) = probe.as_chunks::<32>();
+    let streamed = rows.len() > 1;
     for (row, product) in rows.iter().zip(products) {
-        fetch_ahead(row);
+        if streamed {
+            fetch_ahead(row);
+        }
         let mut sums = [_mm256_setzero_si256(); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<32>().0) {
             let halves = probe.as_chunks::<16>().0.iter().zip(row.as_chunks::<16>().0);
@@ -119,120 +122,67 @@ fn load_wide_256(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-pub(super) fn near_avx2<const W: usize>(
+pub(super) fn near_avx2<const DIGITS: usize>(
     level: Level,
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
+    span: &[Plane],
+    groups: &[[Pick; GROUP]],
+    start: u64,
+) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx2);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { near_256(probe, blocks, cut, first_row, found) }
+    unsafe { near_256::<DIGITS>(span, groups, start) }
 }
 
-/// As with AVX-512, one block at a time; a table says how to move together what is near.
-#[target_feature(enable = "avx2,popcnt")]
-fn near_256<const W: usize>(
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
-    let probe = probe.map(|word| _mm256_set1_epi64x(word.cast_signed()));
-    let beyond = _mm256_set1_epi32(cut.cast_signed() + 1);
-    let mut rows = _mm256_add_epi32(
-        _mm256_set1_epi32(first_row.cast_signed()),
-        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
-    );
-    found.reserve((blocks.len() + 1) * BLOCK);
-    let spare = found.spare_capacity_mut();
-    let mut len = 0;
-    for block in blocks {
-        fetch_ahead(block);
-        let (even, odd) = (distances_256(&probe, block, 0), distances_256(&probe, block, 1));
-        let distances = _mm256_or_si256(even, _mm256_slli_epi64::<32>(odd));
-        let near = _mm256_castsi256_ps(_mm256_cmpgt_epi32(beyond, distances));
-        let near = _mm256_movemask_ps(near) as u8;
-        let packed = _mm256_or_si256(_mm256_slli_epi32::<16>(distances), rows);
-        let lanes = load_lanes_256(&TOGETHER[usize::from(near)]);
-        let packed = _mm256_permutevar8x32_epi32(packed, lanes);
-        let to = spare[len..][..BLOCK].as_mut_ptr();
-        // SAFETY: there is room for eight values, which are plain words, and the store asks for
-        // no alignment.
-        unsafe { _mm256_storeu_si256(to.cast(), packed) };
-        len += near.count_ones() as usize;
-        rows = _mm256_add_epi32(rows, _mm256_set1_epi32(8));
-    }
-    let len = found.len() + len;
-    // SAFETY: that many values have been stored, one after the other.
-    unsafe { found.set_len(len) };
-}
-
-/// For every choice of lanes their numbers, one after the other.
-static TOGETHER: [[u32; 8]; 256] = {
-    let mut table = [[0; 8]; 256];
-    let mut choice = 0;
-    while choice < 256 {
-        let (mut lane, mut len) = (0, 0);
-        while lane < 8 {
-            if choice >> lane & 1 == 1 {
-                table[choice][len] = lane;
-                len += 1;
+/// As with AVX-512, for 256 rows at a time.
+#[target_feature(enable = "avx2")]
+fn near_256<const DIGITS: usize>(span: &[Plane], groups: &[[Pick; GROUP]], start: u64) -> Plane {
+    let splat = |number| _mm256_set1_epi64x(digit(start, number).cast_signed());
+    let mut near = [0; WORDS];
+    for (part, near) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let mut low: [__m256i; 3] = std::array::from_fn(splat);
+        let mut high: [__m256i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
+        let mut far = _mm256_setzero_si256();
+        for group in groups {
+            let two = |low: &mut _, first: usize| {
+                let a = differ_256(span, &group[first], part);
+                add_256(low, a, differ_256(span, &group[first + 1], part))
+            };
+            let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+            let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+            let (abcd, efgh) = (add_256(&mut low[1], ab, cd), add_256(&mut low[1], ef, gh));
+            let mut carry = add_256(&mut low[2], abcd, efgh);
+            for digit in &mut high {
+                let next = _mm256_and_si256(*digit, carry);
+                *digit = _mm256_xor_si256(*digit, carry);
+                carry = next;
             }
-            lane += 1;
+            far = _mm256_or_si256(far, carry);
         }
-        choice += 1;
+        *near = lanes_256(_mm256_xor_si256(far, _mm256_set1_epi64x(-1)));
     }
-    table
-};
-
-/// Distances of half of a block's rows. Counts stay in bytes over the words of a half of a code,
-/// at most 16, of which each adds at most 8.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn distances_256<const W: usize>(
-    probe: &[__m256i; W],
-    block: &[BlockWord; W],
-    half: usize,
-) -> __m256i {
-    const { assert!(W <= 16, "counts fit in bytes") };
-    let mut counts = _mm256_setzero_si256();
-    for (probe, rows) in probe.iter().zip(block) {
-        let differ = _mm256_xor_si256(load_256(rows, half), *probe);
-        counts = _mm256_add_epi8(counts, ones_in_bytes(differ));
-    }
-    _mm256_sad_epu8(counts, _mm256_setzero_si256())
+    near
 }
 
+/// Where the signs of 256 rows differ from the probe's.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_lanes_256(lanes: &[u32; 8]) -> __m256i {
-    // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+fn differ_256(span: &[Plane], pick: &Pick, part: usize) -> __m256i {
+    let line = &span[pick.component].as_chunks::<LANES>().0[part / 2];
+    if part.is_multiple_of(2) {
+        fetch_span_ahead(line, span.len());
+    }
+    let sign = _mm256_set1_epi64x(pick.sign.cast_signed());
+    _mm256_xor_si256(load_256(line, part % 2), sign)
 }
 
-pub(super) fn keep_popcnt<const W: usize>(
-    level: Level,
-    probe: &[u64; W],
-    seconds: &[[u64; W]],
-    cut: u32,
-    candidates: &mut Vec<Near>,
-) {
-    #[target_feature(enable = "popcnt")]
-    fn keep<const W: usize>(
-        probe: &[u64; W],
-        seconds: &[[u64; W]],
-        cut: u32,
-        candidates: &mut Vec<Near>,
-    ) {
-        keep_portable(probe, seconds, cut, candidates);
-    }
-    assert_ne!(level.instructions(), Instructions::Portable);
-    // SAFETY: a level of any other kind exists only where the machine has the instruction.
-    unsafe { keep(probe, seconds, cut, candidates) }
+/// Adds two bits to one digit of 256 counts; what is carried is worth twice as much.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_256(digit: &mut __m256i, a: __m256i, b: __m256i) -> __m256i {
+    let odd = _mm256_xor_si256(*digit, a);
+    let carry = _mm256_or_si256(_mm256_and_si256(*digit, a), _mm256_and_si256(odd, b));
+    *digit = _mm256_xor_si256(odd, b);
+    carry
 }
 
 /// Asks for the line of memory that `value` begins in.
@@ -251,4 +201,13 @@ pub(super) fn fetch_ahead<T>(value: &T) {
         // SAFETY: the instruction reads and changes nothing, whatever the address is.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
     }
+}
+
+/// Asks for what stands where `line` does, one span of `planes` planes on. A machine cannot know
+/// on its own which components a search picks.
+#[inline]
+pub(super) fn fetch_span_ahead(line: &[u64; LANES], planes: usize) {
+    let ahead = std::ptr::from_ref(line).cast::<i8>().wrapping_add(planes * size_of::<Plane>());
+    // SAFETY: the instruction reads and changes nothing, whatever the address is.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
 }
