@@ -1,5 +1,5 @@
 use crate::{
-    kernel::signs::{GROUP, MAX_COMPONENTS, Pick},
+    kernel::signs::{GROUP, MAX_COMPONENTS, MAX_CUT},
     vector::Vector,
 };
 use std::sync::Arc;
@@ -37,8 +37,15 @@ pub(crate) struct Screen {
 
 /// What a probe is screened by.
 pub(crate) struct Question {
-    pub(crate) picks: Vec<Pick>,
+    /// Positive components, and as many negative ones behind them.
+    picks: Vec<u16>,
     pub(crate) cut: u32,
+}
+
+impl Question {
+    pub(crate) fn picks(&self) -> [&[u16]; 2] {
+        self.picks.split_at(self.picks.len() / 2).into()
+    }
 }
 
 /// No plan can be made from these numbers.
@@ -124,8 +131,8 @@ impl Screen {
             let look = if strangers > MOST_STRANGERS { f64::INFINITY } else { strangers };
             components as f64 / 8.0 + look * (dimension as f64 + SCATTERED)
         };
-        let (components, cost) = (GROUP..=MAX_COMPONENTS.min(dimension))
-            .step_by(GROUP)
+        let (components, cost) = (2 * GROUP..=MAX_COMPONENTS.min(dimension / 2))
+            .step_by(2 * GROUP)
             .map(|components| (components, bytes(components)))
             .min_by(|a, b| a.1.total_cmp(&b.1))?;
         (cost < dimension as f64 / 2.0)
@@ -135,7 +142,7 @@ impl Screen {
     fn of(components: usize, differ: Vec<f64>, typical: f64, rows: usize, budget: f64) -> Self {
         let strangers = Binomial::new(components, 0.5);
         let pays = |cut: &u32| strangers.at_most(*cut) <= MOST_STRANGERS;
-        let largest_cut = (0..128).rev().find(pays).unwrap_or(0);
+        let largest_cut = (0..=MAX_CUT).rev().find(pays).unwrap_or(0);
         let (cuts, tails): (Vec<u32>, Vec<f64>) = (0..=MEANS / 2)
             .map(|step| Binomial::new(components, step as f64 / MEANS as f64).cut(budget))
             .zip(0..)
@@ -163,40 +170,62 @@ impl Screen {
         self.cuts.get(step).copied().unwrap_or(u32::MAX)
     }
 
-    /// The probe's largest components, and how many signs of them may differ; `None` for a probe
-    /// whose components are so alike that this tells too little.
+    /// The probe's largest components, half of them positive and half negative, and how many signs
+    /// of them may differ; `None` for a probe of which this tells too little.
     pub(crate) fn question<const D: usize>(&self, probe: &Vector<D>) -> Option<Question> {
-        let size = |component: &i8| usize::from(component.unsigned_abs());
-        let mut sizes = [0; 129];
+        let half = self.components / 2;
+        let mut counts = [0; 256];
         for component in &probe.components {
-            sizes[size(component)] += 1;
+            counts[of_value(*component)] += 1;
         }
-        // All above the least are picked, and of the least as many as are wanting.
-        let (mut least, mut wanting) = (128, self.components);
-        while sizes[least] < wanting {
-            wanting -= sizes[least];
-            least -= 1;
-        }
-        let mut picks = vec![Pick::default(); self.components + 1];
-        let mut picked = 0;
+        // All beyond the least of their sign are picked, and of the least as many as are wanting.
+        let (most, mut wanting) = outermost((of_value(1)..256).rev(), &counts, half)?;
+        let (least, mut wanting_negative) = outermost(0..of_value(0), &counts, half)?;
+        let mut picks = vec![0; self.components + 2];
+        let (mut positive, mut negative) = (0, 0);
         for (component, value) in probe.components.iter().enumerate() {
-            let is_least = usize::from(size(value) == least) & usize::from(wanting > 0);
-            wanting -= is_least;
-            let is_picked = usize::from(size(value) > least) | is_least;
-            // Without a branch, which would be predicted badly.
-            picks[picked] = Pick { sign: probe.sign(component).wrapping_neg(), component };
-            picked += is_picked;
+            let value = of_value(*value);
+            let is_most = usize::from(value == most) & usize::from(wanting > 0);
+            let is_least = usize::from(value == least) & usize::from(wanting_negative > 0);
+            wanting -= is_most;
+            wanting_negative -= is_least;
+            // Without a branch, which would be predicted badly. What is not picked is overwritten.
+            picks[half + 1 + negative] = component as u16;
+            negative += usize::from(value < least) | is_least;
+            picks[positive] = component as u16;
+            positive += usize::from(value > most) | is_most;
         }
+        picks.remove(half);
         picks.truncate(self.components);
         let scale = probe.inverse_norm * (D as f32).sqrt() * STEPS as f32;
-        let differs = |pick: &Pick| {
-            let step = (size(&probe.components[pick.component]) as f32 * scale) as usize;
-            self.differ[step.min(LARGEST)]
+        let differs = |component: &u16| {
+            let size = probe.components[usize::from(*component)].unsigned_abs();
+            self.differ[((f32::from(size) * scale) as usize).min(LARGEST)]
         };
         let mean = picks.iter().map(differs).sum::<f64>() / self.components as f64;
         let cut = self.cut(mean);
         (cut <= self.largest_cut).then_some(Question { picks, cut })
     }
+}
+
+/// From 0 for the least component to 255.
+const fn of_value(component: i8) -> usize {
+    (component as i16 + 128) as usize
+}
+
+/// The value to which the outermost `wanted` components reach, and how many of it are among them.
+fn outermost(
+    values: impl Iterator<Item = usize>,
+    counts: &[usize; 256],
+    mut wanted: usize,
+) -> Option<(usize, usize)> {
+    for value in values {
+        if counts[value] >= wanted {
+            return Some((value, wanted));
+        }
+        wanted -= counts[value];
+    }
+    None
 }
 
 /// The step of [`MEANS`] that few probes are above, where this is the mean of a typical one.
@@ -322,18 +351,24 @@ mod tests {
         let components: [i8; 256] =
             std::array::from_fn(|i| if i % 2 == 0 { i as i8 } else { -(i as i8) });
         let vector = Vector::from_components(&components).unwrap();
-        let Question { picks, .. } = screen.question(&vector).unwrap();
-        assert_eq!(picks.len(), screen.components);
-        let least = picks.iter().map(|pick| components[pick.component].unsigned_abs()).min();
-        let larger = |each: &&i8| Some(each.unsigned_abs()) > least;
-        assert!(components.iter().filter(larger).count() < picks.len());
-        for pick in &picks {
-            assert_eq!(pick.sign != 0, components[pick.component] > 0);
+        let question = screen.question(&vector).unwrap();
+        let size = |component: &u16| components[usize::from(*component)].unsigned_abs();
+        for (picks, sign) in question.picks().into_iter().zip([1, -1]) {
+            assert_eq!(picks.len(), screen.components / 2);
+            assert!(picks.is_sorted_by(|a, b| a < b), "each once, forwards in memory");
+            let has_sign = |each: &i8| each.signum() == sign;
+            assert!(picks.iter().all(|each| has_sign(&components[usize::from(*each)])));
+            let least = picks.iter().map(size).min().unwrap();
+            let larger = components.iter().filter(|each| has_sign(each));
+            let larger = larger.filter(|each| each.unsigned_abs() > least).count();
+            assert!(larger < picks.len());
         }
-        assert!(picks.is_sorted_by_key(|pick| pick.component));
-        let flat = Vector::from_components(&[-1; 256]).unwrap();
+        let flat: [i8; 256] = std::array::from_fn(|i| if i % 2 == 0 { 1 } else { -1 });
         let strict = Plan::new(256, 1000, 0.55, 1e-6).unwrap().screen.unwrap();
-        assert!(strict.question(&flat).is_none());
+        for tells_little in [flat, [-1; 256], [1; 256]] {
+            let vector = Vector::from_components(&tells_little).unwrap();
+            assert!(strict.question(&vector).is_none());
+        }
     }
 
     #[test]

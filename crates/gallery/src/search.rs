@@ -132,7 +132,7 @@ fn screened<const D: usize, P: Pod>(
                 let Some(question) = question else { continue };
                 for span in spans.clone() {
                     let (planes, stands) = chunk.span(span);
-                    let near = kernel::signs::near(level, planes, &question.picks, question.cut);
+                    let near = kernel::signs::near(level, planes, question.picks(), question.cut);
                     found.add(number * chunk::ROWS + span * SPAN, &near, stands);
                 }
             }

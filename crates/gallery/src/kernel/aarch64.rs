@@ -4,7 +4,7 @@
 use super::{
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Pick, Plane, WORDS, digit},
+    signs::{GROUP, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
@@ -135,7 +135,7 @@ fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
 pub(super) fn near<const DIGITS: usize>(
     level: Level,
     span: &[Plane],
-    groups: &[[Pick; GROUP]],
+    groups: [&[[u16; GROUP]]; 2],
     start: u64,
 ) -> Plane {
     assert_ne!(level.instructions(), Instructions::Portable);
@@ -145,43 +145,51 @@ pub(super) fn near<const DIGITS: usize>(
 
 /// 128 rows at a time, for which all digits of a count stay in registers.
 #[target_feature(enable = "neon")]
-fn near_neon<const DIGITS: usize>(span: &[Plane], groups: &[[Pick; GROUP]], start: u64) -> Plane {
+fn near_neon<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     let splat = |number| vdupq_n_u64(digit(start, number));
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<2>().0.iter_mut().enumerate() {
         let mut low: [uint64x2_t; 3] = std::array::from_fn(splat);
         let mut high: [uint64x2_t; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        let mut far = vdupq_n_u64(0);
-        for group in groups {
-            let two = |low: &mut _, first: usize| {
-                let a = differ(span, &group[first], part);
-                add(low, a, differ(span, &group[first + 1], part))
-            };
-            let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
-            let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
-            let (abcd, efgh) = (add(&mut low[1], ab, cd), add(&mut low[1], ef, gh));
-            let mut carry = add(&mut low[2], abcd, efgh);
-            for digit in &mut high {
-                let next = vandq_u64(*digit, carry);
-                *digit = veorq_u64(*digit, carry);
-                carry = next;
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs(span, group[first], part);
+                    add(low, a, signs(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let (abcd, efgh) = (add(&mut low[1], ab, cd), add(&mut low[1], ef, gh));
+                let mut carry = add(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = vandq_u64(*digit, carry);
+                    *digit = veorq_u64(*digit, carry);
+                    carry = next;
+                }
             }
-            far = vorrq_u64(far, carry);
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = veorq_u64(*digit, vdupq_n_u64(u64::MAX));
+            }
         }
+        let far = high[DIGITS - 1];
         *near = [!vgetq_lane_u64::<0>(far), !vgetq_lane_u64::<1>(far)];
     }
     near
 }
 
-/// Where the signs of 128 rows differ from the probe's.
+/// A component's signs of 128 rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn differ(span: &[Plane], pick: &Pick, part: usize) -> uint64x2_t {
-    let line = &span[pick.component].as_chunks::<LANES>().0[part / 4];
+fn signs(span: &[Plane], component: u16, part: usize) -> uint64x2_t {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 4];
     if part.is_multiple_of(4) {
         fetch_span_ahead(line, span.len());
     }
-    veorq_u64(load(line, part % 4), vdupq_n_u64(pick.sign))
+    load(line, part % 4)
 }
 
 /// Adds two bits to one digit of 128 counts; what is carried is worth twice as much.

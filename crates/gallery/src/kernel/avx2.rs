@@ -4,7 +4,7 @@
 use super::{
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Pick, Plane, WORDS, digit},
+    signs::{GROUP, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
@@ -125,7 +125,7 @@ fn load_wide_256(bytes: &[i8; 16]) -> __m256i {
 pub(super) fn near_avx2<const DIGITS: usize>(
     level: Level,
     span: &[Plane],
-    groups: &[[Pick; GROUP]],
+    groups: [&[[u16; GROUP]]; 2],
     start: u64,
 ) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx2);
@@ -135,44 +135,52 @@ pub(super) fn near_avx2<const DIGITS: usize>(
 
 /// As with AVX-512, for 256 rows at a time.
 #[target_feature(enable = "avx2")]
-fn near_256<const DIGITS: usize>(span: &[Plane], groups: &[[Pick; GROUP]], start: u64) -> Plane {
+fn near_256<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     let splat = |number| _mm256_set1_epi64x(digit(start, number).cast_signed());
+    let ones = _mm256_set1_epi64x(-1);
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let mut low: [__m256i; 3] = std::array::from_fn(splat);
         let mut high: [__m256i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        let mut far = _mm256_setzero_si256();
-        for group in groups {
-            let two = |low: &mut _, first: usize| {
-                let a = differ_256(span, &group[first], part);
-                add_256(low, a, differ_256(span, &group[first + 1], part))
-            };
-            let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
-            let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
-            let (abcd, efgh) = (add_256(&mut low[1], ab, cd), add_256(&mut low[1], ef, gh));
-            let mut carry = add_256(&mut low[2], abcd, efgh);
-            for digit in &mut high {
-                let next = _mm256_and_si256(*digit, carry);
-                *digit = _mm256_xor_si256(*digit, carry);
-                carry = next;
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs_256(span, group[first], part);
+                    add_256(low, a, signs_256(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let abcd = add_256(&mut low[1], ab, cd);
+                let efgh = add_256(&mut low[1], ef, gh);
+                let mut carry = add_256(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = _mm256_and_si256(*digit, carry);
+                    *digit = _mm256_xor_si256(*digit, carry);
+                    carry = next;
+                }
             }
-            far = _mm256_or_si256(far, carry);
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = _mm256_xor_si256(*digit, ones);
+            }
         }
-        *near = lanes_256(_mm256_xor_si256(far, _mm256_set1_epi64x(-1)));
+        *near = lanes_256(_mm256_xor_si256(high[DIGITS - 1], ones));
     }
     near
 }
 
-/// Where the signs of 256 rows differ from the probe's.
+/// A component's signs of 256 rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn differ_256(span: &[Plane], pick: &Pick, part: usize) -> __m256i {
-    let line = &span[pick.component].as_chunks::<LANES>().0[part / 2];
+fn signs_256(span: &[Plane], component: u16, part: usize) -> __m256i {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 2];
     if part.is_multiple_of(2) {
         fetch_span_ahead(line, span.len());
     }
-    let sign = _mm256_set1_epi64x(pick.sign.cast_signed());
-    _mm256_xor_si256(load_256(line, part % 2), sign)
+    load_256(line, part % 2)
 }
 
 /// Adds two bits to one digit of 256 counts; what is carried is worth twice as much.

@@ -5,7 +5,7 @@ use super::{
     avx2::{fetch_ahead, fetch_span_ahead},
     equal::{Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Pick, Plane, WORDS, digit},
+    signs::{GROUP, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
@@ -107,7 +107,7 @@ fn load_bytes_512(bytes: &[i8; 64]) -> __m512i {
 pub(super) fn near_avx512<const DIGITS: usize>(
     level: Level,
     span: &[Plane],
-    groups: &[[Pick; GROUP]],
+    groups: [&[[u16; GROUP]]; 2],
     start: u64,
 ) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx512);
@@ -117,41 +117,50 @@ pub(super) fn near_avx512<const DIGITS: usize>(
 
 /// 512 rows at a time, for which all digits of a count stay in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq")]
-fn near_512<const DIGITS: usize>(span: &[Plane], groups: &[[Pick; GROUP]], start: u64) -> Plane {
+fn near_512<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     let splat = |number| _mm512_set1_epi64(digit(start, number).cast_signed());
+    let ones = _mm512_set1_epi64(-1);
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut low: [__m512i; 3] = std::array::from_fn(splat);
         let mut high: [__m512i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        let mut far = _mm512_setzero_si512();
-        for group in groups {
-            let two = |low: &mut _, first: usize| {
-                let a = differ_512(span, &group[first], part);
-                add_512(low, a, differ_512(span, &group[first + 1], part))
-            };
-            let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
-            let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
-            let (abcd, efgh) = (add_512(&mut low[1], ab, cd), add_512(&mut low[1], ef, gh));
-            let mut carry = add_512(&mut low[2], abcd, efgh);
-            for digit in &mut high {
-                let next = _mm512_and_si512(*digit, carry);
-                *digit = _mm512_xor_si512(*digit, carry);
-                carry = next;
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs_512(span, group[first], part);
+                    add_512(low, a, signs_512(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let abcd = add_512(&mut low[1], ab, cd);
+                let efgh = add_512(&mut low[1], ef, gh);
+                let mut carry = add_512(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = _mm512_and_si512(*digit, carry);
+                    *digit = _mm512_xor_si512(*digit, carry);
+                    carry = next;
+                }
             }
-            far = _mm512_or_si512(far, carry);
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = _mm512_xor_si512(*digit, ones);
+            }
         }
-        store_512(near, _mm512_xor_si512(far, _mm512_set1_epi64(-1)));
+        store_512(near, _mm512_xor_si512(high[DIGITS - 1], ones));
     }
     near
 }
 
-/// Where the signs of 512 rows differ from the probe's.
+/// A component's signs of 512 rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn differ_512(span: &[Plane], pick: &Pick, part: usize) -> __m512i {
-    let line = &span[pick.component].as_chunks::<LANES>().0[part];
+fn signs_512(span: &[Plane], component: u16, part: usize) -> __m512i {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part];
     fetch_span_ahead(line, span.len());
-    _mm512_xor_si512(load_512(line), _mm512_set1_epi64(pick.sign.cast_signed()))
+    load_512(line)
 }
 
 /// Adds two bits to one digit of 512 counts; what is carried is worth twice as much.

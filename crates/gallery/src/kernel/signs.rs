@@ -16,43 +16,49 @@ pub(crate) type Plane = [u64; WORDS];
 
 /// Components are counted in groups of so many.
 pub(crate) const GROUP: usize = 8;
+/// Components of one sign, in groups.
+type Groups = [[u16; GROUP]];
 /// Components that can be counted.
 pub(crate) const MAX_COMPONENTS: usize = 256;
 /// Those that can be counted with fewer digits.
 const FEW: usize = 128;
+/// The largest cut that fits the digits.
+pub(crate) const MAX_CUT: u32 = 127;
 /// Digits of a count beyond the lowest three: of at most [`FEW`], and of more.
-const DIGITS: [usize; 2] = [4, 6];
-
-/// A component of the probe.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub(crate) struct Pick {
-    /// All ones where the probe's sign is set.
-    pub(crate) sign: u64,
-    /// Which component it is.
-    pub(crate) component: usize,
-}
+const DIGITS: [usize; 2] = [5, 6];
 
 /// Says of each row of a span whether its signs differ from the probe's in at most `cut` of the
-/// picked components. `span` has one [`Plane`] a component.
-pub(crate) fn near(level: Level, span: &[Plane], picks: &[Pick], cut: u32) -> Plane {
-    let (groups, rest) = picks.as_chunks::<GROUP>();
-    assert!(rest.is_empty() && picks.len() <= MAX_COMPONENTS && cut < 128, "counts that fit");
-    if picks.len() <= FEW {
-        near_of::<{ DIGITS[0] }>(level, span, groups, cut)
+/// picked components, which are `positive` or `negative` in the probe. `span` has one [`Plane`] a
+/// component.
+pub(crate) fn near(
+    level: Level,
+    span: &[Plane],
+    [positive, negative]: [&[u16]; 2],
+    cut: u32,
+) -> Plane {
+    let components = positive.len() + negative.len();
+    assert!(components <= MAX_COMPONENTS && cut <= MAX_CUT, "counts that fit");
+    // A count begins so that its last digit, after the first half was taken off and the second one
+    // added, is a sign: that of the signs that differ, less the cut and one.
+    let start = u64::from(cut).wrapping_sub(positive.len() as u64);
+    let groups = [positive, negative].map(|each| {
+        let (groups, rest) = each.as_chunks::<GROUP>();
+        assert!(rest.is_empty(), "whole groups");
+        groups
+    });
+    if components <= FEW {
+        near_of::<{ DIGITS[0] }>(level, span, groups, start)
     } else {
-        near_of::<{ DIGITS[1] }>(level, span, groups, cut)
+        near_of::<{ DIGITS[1] }>(level, span, groups, start)
     }
 }
 
 fn near_of<const DIGITS: usize>(
     level: Level,
     span: &[Plane],
-    groups: &[[Pick; GROUP]],
-    cut: u32,
+    groups: [&Groups; 2],
+    start: u64,
 ) -> Plane {
-    // A count begins so high that its last digit overflows just when it is above the cut.
-    let start = (1 << (DIGITS + 3)) - 1 - u64::from(cut);
     match level.instructions() {
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
         Instructions::Avx512 => super::avx512::near_avx512::<DIGITS>(level, span, groups, start),
@@ -71,34 +77,32 @@ pub(super) const fn digit(start: u64, number: usize) -> u64 {
     (start >> number & 1).wrapping_neg()
 }
 
-fn near_portable<const DIGITS: usize>(
-    span: &[Plane],
-    groups: &[[Pick; GROUP]],
-    start: u64,
-) -> Plane {
+fn near_portable<const DIGITS: usize>(span: &[Plane], groups: [&Groups; 2], start: u64) -> Plane {
     let mut near = [0; WORDS];
     for (word, near) in near.iter_mut().enumerate() {
         let mut low: [u64; 3] = std::array::from_fn(|i| digit(start, i));
         let mut high: [u64; DIGITS] = std::array::from_fn(|i| digit(start, i + 3));
-        let mut far = 0;
-        for group in groups {
-            let mut differ = group.map(|pick| span[pick.component][word] ^ pick.sign);
-            // Eight bits become four of twice the worth, then two, then one.
-            for (digit, pairs) in low.iter_mut().zip([4, 2, 1]) {
-                for pair in 0..pairs {
-                    let (a, b) = (differ[2 * pair], differ[2 * pair + 1]);
-                    let odd = *digit ^ a;
-                    differ[pair] = (*digit & a) | (odd & b);
-                    *digit = odd ^ b;
+        for groups in groups {
+            for group in groups {
+                let mut bits = group.map(|component| span[usize::from(component)][word]);
+                // Eight bits become four of twice the worth, then two, then one.
+                for (digit, pairs) in low.iter_mut().zip([4, 2, 1]) {
+                    for pair in 0..pairs {
+                        let (a, b) = (bits[2 * pair], bits[2 * pair + 1]);
+                        let odd = *digit ^ a;
+                        bits[pair] = (*digit & a) | (odd & b);
+                        *digit = odd ^ b;
+                    }
+                }
+                let mut carry = bits[0];
+                for digit in &mut high {
+                    (*digit, carry) = (*digit ^ carry, *digit & carry);
                 }
             }
-            let mut carry = differ[0];
-            for digit in &mut high {
-                (*digit, carry) = (*digit ^ carry, *digit & carry);
-            }
-            far |= carry;
+            // From a count to its negative, less one; and once more after the second half.
+            low.iter_mut().chain(&mut high).for_each(|digit| *digit = !*digit);
         }
-        *near = !far;
+        *near = !high[DIGITS - 1];
     }
     near
 }
@@ -110,18 +114,18 @@ mod tests {
 
     const DIMENSIONS: usize = 300;
 
-    fn naive(span: &[Plane], picks: &[Pick], cut: u32) -> Plane {
-        let is_set = |plane: &Plane, row: usize| plane[row / 64] >> (row % 64) & 1 == 1;
+    fn naive(span: &[Plane], picks: [&[u16]; 2], cut: u32) -> Plane {
         let mut near = [0; WORDS];
         for row in 0..SPAN {
-            let differs = |pick: &&Pick| is_set(&span[pick.component], row) != (pick.sign != 0);
-            let differing = picks.iter().filter(differs).count();
+            let is_set = |each: &&u16| span[usize::from(**each)][row / 64] >> (row % 64) & 1 == 1;
+            let set = picks.map(|each| each.iter().filter(is_set).count());
+            let differing = picks[0].len() - set[0] + set[1];
             near[row / 64] |= u64::from(differing as u32 <= cut) << (row % 64);
         }
         near
     }
 
-    fn check(span: &[Plane], picks: &[Pick], cut: u32) -> Result<(), TestCaseError> {
+    fn check(span: &[Plane], picks: [&[u16]; 2], cut: u32) -> Result<(), TestCaseError> {
         let expected = naive(span, picks, cut);
         for level in Level::available() {
             prop_assert_eq!(near(level, span, picks, cut), expected, "{:?}", level);
@@ -136,7 +140,8 @@ mod tests {
         #[test]
         fn every_kernel_finds_the_rows_that_a_look_at_each_finds(
             seed in any::<u64>(),
-            groups in 1..=MAX_COMPONENTS / GROUP,
+            positive in 0..=MAX_COMPONENTS / GROUP / 2,
+            negative in 0..=MAX_COMPONENTS / GROUP / 2,
             off in -12..12_i32,
         ) {
             let mut state = seed | 1;
@@ -148,28 +153,25 @@ mod tests {
             };
             let span: Vec<Plane> =
                 (0..DIMENSIONS).map(|_| std::array::from_fn(|_| word())).collect();
-            let picks: Vec<Pick> = (0..groups * GROUP)
-                .map(|_| Pick {
-                    sign: (word() >> 63).wrapping_neg(),
-                    component: word() as usize % DIMENSIONS,
-                })
-                .collect();
-            let cut = (picks.len() as i32 / 2 + off).clamp(0, 127);
-            check(&span, &picks, cut.cast_unsigned())?;
+            let mut pick = |groups: usize| -> Vec<u16> {
+                (0..groups * GROUP).map(|_| (word() % DIMENSIONS as u64) as u16).collect()
+            };
+            let (positive, negative) = (pick(positive), pick(negative));
+            let all = (positive.len() + negative.len()) as i32;
+            let cut = (all / 2 + off).clamp(0, MAX_CUT as i32);
+            check(&span, [&positive, &negative], cut.cast_unsigned())?;
         }
     }
 
     #[test]
     fn a_cut_of_nothing_and_of_everything_is_kept() {
+        let picks: Vec<u16> = (0..MAX_COMPONENTS as u16).collect();
         for bits in [0, u64::MAX, 0x0f0f_3333_5555_ffff] {
             let span = vec![[bits; WORDS]; DIMENSIONS];
-            for components in [8, 64, 120, 128, 136, 256] {
-                for sign in [0, u64::MAX] {
-                    let picks: Vec<Pick> =
-                        (0..components).map(|component| Pick { sign, component }).collect();
-                    for cut in [0, 1, components.min(128) as u32 - 1, 127] {
-                        check(&span, &picks, cut).unwrap();
-                    }
+            for (positive, negative) in [(0, 8), (8, 0), (64, 64), (128, 0), (0, 128), (128, 128)] {
+                let picks = [&picks[..positive], &picks[128..128 + negative]];
+                for cut in [0, 1, 7, 8, 63, 64, 65, MAX_CUT] {
+                    check(&span, picks, cut).unwrap();
                 }
             }
         }
