@@ -128,12 +128,13 @@ fn screened<const D: usize, P: Pod>(
             if spans.is_empty() {
                 break;
             }
-            for (question, found) in questions.iter().zip(&mut found) {
-                let Some(question) = question else { continue };
-                for span in spans.clone() {
-                    let (planes, stands) = chunk.span(span);
+            for span in spans {
+                let (planes, stands) = chunk.span(span);
+                let first = number * chunk::ROWS + span * SPAN;
+                for (question, found) in questions.iter().zip(&mut found) {
+                    let Some(question) = question else { continue };
                     let near = kernel::signs::near(level, planes, question.picks(), question.cut);
-                    found.add(number * chunk::ROWS + span * SPAN, &near, stands);
+                    found.add(first, &near, stands);
                 }
             }
         }
@@ -187,9 +188,7 @@ impl Found {
         screen: &Screen,
         probe: &Vector<D>,
     ) -> Option<Vec<Place>> {
-        let found: u32 = self.words[..self.len].iter().map(|word| word.rows.count_ones()).sum();
-        let found = found as usize;
-        if !self.is_asked || found > screen.limit {
+        if !self.is_asked {
             return None;
         }
         let used = (chunks.len() - 1) * chunk::ROWS + read(&chunks[chunks.len() - 1]).used();
@@ -201,6 +200,13 @@ impl Found {
         };
         self.words.truncate(self.len);
         self.words.resize_with(self.len + screen.quota, &mut filler);
+        // As many words as ever, so that the time does not tell how many rows were found.
+        let counted = self.len.max(screen.quota);
+        let rows: u32 = self.words[..counted].iter().map(|word| word.rows.count_ones()).sum();
+        let found = rows as usize - (counted - self.len);
+        if found > screen.limit {
+            return None;
+        }
         let mut at = 0;
         let next = |_| {
             let word = &mut self.words[at];
