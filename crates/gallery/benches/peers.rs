@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     }
     let misses = miss::count(THRESHOLD, BUDGET, 1_000_000)?;
     // Budgets at which there is something to see.
-    let larger = [1e-2, 1e-3, 1e-4].map(|budget| miss::count(THRESHOLD, budget, 400_000));
+    let larger = [1e-2, 1e-3].map(|budget| miss::count(THRESHOLD, budget, 200_000));
     let larger: Vec<Misses> = larger.into_iter().collect::<Result<_>>()?;
     let result = json!({
         "rows": rows,

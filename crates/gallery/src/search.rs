@@ -91,7 +91,10 @@ impl<const D: usize, P: Pod> Shard<D, P> {
         let found = screened(&chunks, &questions);
         let answer = |(probe, found): (&&Vector<D>, Found)| match found.rows(&chunks, screen, probe)
         {
-            Some(rows) => Ok(best_of(rescore(&chunks, probe, plan, &rows), limit)),
+            Some(rows) => {
+                let (hits, len) = rescore(&chunks, probe, plan, &rows);
+                Ok(best_of(hits, len, limit))
+            }
             None => Ok(self.all_above(&[probe], plan, limit)?.remove(0)),
         };
         probes.iter().zip(found).map(answer).collect()
@@ -220,15 +223,16 @@ impl Found {
     }
 }
 
-/// The rows at `places` whose cosine is at least the threshold, in no order.
+/// The rows at `places` whose cosine is at least the threshold, in no order, and how many they
+/// are: at least [`FEW`] more stand behind them.
 fn rescore<const D: usize, P: Pod>(
     chunks: &[Arc<Locked<D, P>>],
     probe: &Vector<D>,
     plan: &Plan,
     places: &[Place],
-) -> Vec<Hit> {
+) -> (Vec<Hit>, usize) {
     let level = Level::best();
-    let mut hits = vec![Hit::NONE; places.len() + 1];
+    let mut hits = vec![Hit::NONE; places.len() + FEW];
     let mut len = 0;
     for places in places.chunks(AHEAD) {
         for place in places {
@@ -250,8 +254,9 @@ fn rescore<const D: usize, P: Pod>(
             len += stands & usize::from(cosine >= plan.threshold);
         }
     }
-    hits.truncate(len);
-    hits
+    // What came last and was not kept.
+    hits[len] = Hit::NONE;
+    (hits, len)
 }
 
 /// Chunk and place in it.
@@ -259,15 +264,15 @@ const fn split(position: u32) -> (usize, usize) {
     (position as usize / chunk::ROWS, position as usize % chunk::ROWS)
 }
 
-/// The best, in order. Up to [`FEW`] take the time that none takes.
-fn best_of(mut hits: Vec<Hit>, limit: usize) -> Vec<Hit> {
-    let len = hits.len();
+/// The best of the first `len`, in order. Up to [`FEW`] take the time that none takes.
+fn best_of(mut hits: Vec<Hit>, len: usize, limit: usize) -> Vec<Hit> {
     if len > FEW {
+        hits.truncate(len);
         hits.sort_unstable();
         hits.truncate(limit);
         return hits;
     }
-    hits.resize(FEW, Hit::NONE);
+    let hits: &[Hit; FEW] = hits.first_chunk().expect("so many stand behind them");
     let mut sorted = vec![Hit::NONE; FEW];
     for (number, hit) in hits.iter().enumerate() {
         let before = |(other, each): (usize, &Hit)| {
