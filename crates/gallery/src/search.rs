@@ -123,7 +123,7 @@ fn screened<const D: usize, P: Pod>(
     questions: &[Option<Question>],
 ) -> Vec<Found> {
     let level = Level::best();
-    let mut found: Vec<Found> = questions.iter().map(Found::to).collect();
+    let mut found: Vec<Found> = questions.iter().map(|each| Found::to(each.as_ref())).collect();
     for (number, chunk) in chunks.iter().enumerate() {
         for first in (0..chunk::ROWS / SPAN).step_by(SPANS) {
             let chunk = read(chunk);
@@ -167,7 +167,7 @@ struct Place {
 }
 
 impl Found {
-    fn to(question: &Option<Question>) -> Self {
+    fn to(question: Option<&Question>) -> Self {
         Self { words: vec![Word::default(); 4 * WORDS], len: 0, is_asked: question.is_some() }
     }
 
@@ -199,7 +199,7 @@ impl Found {
         let mut random = probe.sign_words()[0] | 1;
         let mut filler = || {
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            Word { first: ((random >> 32) * used as u64 >> 32) as u32, rows: 1 }
+            Word { first: (((random >> 32) * used as u64) >> 32) as u32, rows: 1 }
         };
         self.words.truncate(self.len);
         self.words.resize_with(self.len + screen.quota, &mut filler);
@@ -265,6 +265,7 @@ const fn split(position: u32) -> (usize, usize) {
 }
 
 /// The best of the first `len`, in order. Up to [`FEW`] take the time that none takes.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
 fn best_of(mut hits: Vec<Hit>, len: usize, limit: usize) -> Vec<Hit> {
     if len > FEW {
         hits.truncate(len);

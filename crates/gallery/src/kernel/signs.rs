@@ -2,7 +2,7 @@
 //!
 //! The signs stand component by component, those of [`SPAN`] rows together, so that a search reads
 //! only the components that it asks about, and one bit operation serves as many rows as a register
-//! has bits (bit slicing; Li and Patel 2013, *BitWeaving*). Counters are sliced, too: one word holds
+//! has bits (bit slicing; Li and Patel 2013, *`BitWeaving`*). Counters are sliced, too: one word holds
 //! one binary digit of 64 counts.
 
 use super::level::{Instructions, Level};
@@ -157,9 +157,9 @@ mod tests {
                 (0..groups * GROUP).map(|_| (word() % DIMENSIONS as u64) as u16).collect()
             };
             let (positive, negative) = (pick(positive), pick(negative));
-            let all = (positive.len() + negative.len()) as i32;
-            let cut = (all / 2 + off).clamp(0, MAX_CUT as i32);
-            check(&span, [&positive, &negative], cut.cast_unsigned())?;
+            let all = (positive.len() + negative.len()) as u32;
+            let cut = (all / 2).saturating_add_signed(off).min(MAX_CUT);
+            check(&span, [&positive, &negative], cut)?;
         }
     }
 
