@@ -2,47 +2,51 @@
 #![allow(unsafe_code, reason = "vector instructions and their loads")]
 
 use super::{
-    equal::{Group, LANES, Row},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
     signs::{GROUP, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_ne!(level.instructions(), Instructions::Portable);
     // SAFETY: a level of any other kind exists only where the machine has NEON.
-    unsafe { least_unequal_neon(groups, row) }
+    unsafe { count_unequal_neon(groups, row, counts) }
 }
 
-/// Counts stay in bytes over the 16 words of a code, of which each adds at most 8 to a byte.
+/// Counts stay in bytes over the four words of a quadrant, of which each adds at most 8 to a byte.
 #[target_feature(enable = "neon")]
-fn least_unequal_neon(groups: &[Group], row: &Row) -> u32 {
-    let mut least = HASHES;
-    for group in groups {
-        for quarter in 0..LANES / 2 {
-            let mut counts = [vdupq_n_u8(0); 3];
-            for (word, [high, low]) in group.0.iter().enumerate() {
-                let (high, low) = (load(high, quarter), load(low, quarter));
-                for (counts, planes) in counts.iter_mut().zip(row) {
-                    let [row_high, row_low] = planes[word].map(|word| vdupq_n_u64(word));
-                    let differ = vorrq_u64(veorq_u64(high, row_high), veorq_u64(low, row_low));
-                    *counts = vaddq_u8(*counts, vcntq_u8(vreinterpretq_u8_u64(differ)));
+fn count_unequal_neon(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
+    for quadrant in 0..QUADRANTS {
+        for (number, group) in groups.iter().enumerate() {
+            for quarter in 0..LANES / 2 {
+                let mut sums = [vdupq_n_u8(0); CODES_PER_TEMPLATE];
+                for (word, [high, low]) in group.0[quadrant].iter().enumerate() {
+                    let (high, low) = (load(high, quarter), load(low, quarter));
+                    for (sum, code) in sums.iter_mut().zip(row) {
+                        let [row_high, row_low] =
+                            code[quadrant][word].map(|word| vdupq_n_u64(word));
+                        let differ = vorrq_u64(veorq_u64(high, row_high), veorq_u64(low, row_low));
+                        *sum = vaddq_u8(*sum, vcntq_u8(vreinterpretq_u8_u64(differ)));
+                    }
                 }
-            }
-            for count in counts {
-                let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(count)));
-                let (a, b) = (vgetq_lane_u64::<0>(sums), vgetq_lane_u64::<1>(sums));
-                least = least.min(a as u32).min(b as u32);
+                for (counts, sum) in counts.iter_mut().zip(sums) {
+                    let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(sum)));
+                    let to = &mut counts[quadrant][number].as_chunks_mut::<2>().0[quarter];
+                    *to = [vgetq_lane_u64::<0>(sums) as u16, vgetq_lane_u64::<1>(sums) as u16];
+                }
             }
         }
     }
-    least
 }
 
-/// A quarter of a group's word: two codes.
+/// A quarter of a group's word: two shifts.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load(words: &[u64; LANES], quarter: usize) -> uint64x2_t {

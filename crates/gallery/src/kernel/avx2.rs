@@ -2,48 +2,52 @@
 #![allow(unsafe_code, reason = "vector instructions that not every machine has, and their loads")]
 
 use super::{
-    equal::{Group, LANES, Row},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
     signs::{GROUP, Plane, WORDS, digit},
 };
+use palmgate_protocol::{CODES_PER_TEMPLATE, QUADRANTS};
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal_avx2(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal_avx2(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_eq!(level.instructions(), Instructions::Avx2);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { least_unequal_256(groups, row) }
+    unsafe { count_unequal_256(groups, row, counts) }
 }
 
-/// Counts stay in bytes over the 16 words of a code, of which each adds at most 8 to a byte.
+/// Counts stay in bytes over the four words of a quadrant, of which each adds at most 8 to a byte.
 #[target_feature(enable = "avx2")]
-fn least_unequal_256(groups: &[Group], row: &Row) -> u32 {
+fn count_unequal_256(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
     let zero = _mm256_setzero_si256();
-    let mut least = _mm256_set1_epi64x(i64::from(HASHES));
-    for group in groups {
-        for half in 0..2 {
-            let mut counts = [zero; 3];
-            for (word, [high, low]) in group.0.iter().enumerate() {
-                let (high, low) = (load_256(high, half), load_256(low, half));
-                for (counts, planes) in counts.iter_mut().zip(row) {
-                    let row_high = _mm256_set1_epi64x(planes[word][0].cast_signed());
-                    let row_low = _mm256_set1_epi64x(planes[word][1].cast_signed());
-                    let differ = _mm256_or_si256(
-                        _mm256_xor_si256(high, row_high),
-                        _mm256_xor_si256(low, row_low),
-                    );
-                    *counts = _mm256_add_epi8(*counts, ones_in_bytes(differ));
+    for quadrant in 0..QUADRANTS {
+        for (number, group) in groups.iter().enumerate() {
+            for half in 0..2 {
+                let mut sums = [zero; CODES_PER_TEMPLATE];
+                for (word, [high, low]) in group.0[quadrant].iter().enumerate() {
+                    let (high, low) = (load_256(high, half), load_256(low, half));
+                    for (sum, code) in sums.iter_mut().zip(row) {
+                        let [row_high, row_low] = code[quadrant][word];
+                        let differ = _mm256_or_si256(
+                            _mm256_xor_si256(high, _mm256_set1_epi64x(row_high.cast_signed())),
+                            _mm256_xor_si256(low, _mm256_set1_epi64x(row_low.cast_signed())),
+                        );
+                        *sum = _mm256_add_epi8(*sum, ones_in_bytes(differ));
+                    }
                 }
-            }
-            for count in counts {
-                // No count is above 1,024, so the lower 32 bits of each lane decide.
-                least = _mm256_min_epu32(least, _mm256_sad_epu8(count, zero));
+                for (counts, sum) in counts.iter_mut().zip(sums) {
+                    let lanes = lanes_256(_mm256_sad_epu8(sum, zero));
+                    let to = &mut counts[quadrant][number].as_chunks_mut::<4>().0[half];
+                    *to = lanes.map(|lane| lane as u16);
+                }
             }
         }
     }
-    lanes_256(least).into_iter().fold(HASHES, |least, lane| least.min(lane as u32))
 }
 
 #[inline]
@@ -55,7 +59,7 @@ fn lanes_256(vector: __m256i) -> [u64; 4] {
     lanes
 }
 
-/// Half of a group's word: codes 0 to 3 or 4 to 7.
+/// Half of a group's word: shifts 0 to 3 or 4 to 7.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_256(words: &[u64; LANES], half: usize) -> __m256i {

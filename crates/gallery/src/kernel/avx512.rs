@@ -3,50 +3,51 @@
 
 use super::{
     avx2::{fetch_ahead, fetch_span_ahead},
-    equal::{Group, LANES, Row},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
     signs::{GROUP, Plane, WORDS, digit},
 };
+use palmgate_protocol::QUADRANTS;
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal_avx512(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal_avx512(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_eq!(level.instructions(), Instructions::Avx512);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { least_unequal_512(groups, row) }
+    unsafe { count_unequal_512(groups, row, counts) }
 }
 
-/// Two groups at a time: with three codes a row that is six sums in registers, and each word of
-/// the row is read once for both.
+/// Quadrant by quadrant: its words of the row's three codes stay in registers while the groups go
+/// by.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq")]
-fn least_unequal_512(groups: &[Group], row: &Row) -> u32 {
-    let mut least = _mm512_set1_epi64(i64::from(HASHES));
-    for pair in groups.chunks(2) {
-        let (first, second) = (&pair[0], &pair[pair.len() - 1]);
-        let mut counts = [[_mm512_setzero_si512(); 3]; 2];
-        for (word, (first, second)) in first.0.iter().zip(&second.0).enumerate() {
-            let groups = [
-                [load_512(&first[0]), load_512(&first[1])],
-                [load_512(&second[0]), load_512(&second[1])],
-            ];
+fn count_unequal_512(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
+    for quadrant in 0..QUADRANTS {
+        let row = row.each_ref().map(|code| {
+            code[quadrant].map(|planes| planes.map(|word| _mm512_set1_epi64(word.cast_signed())))
+        });
+        for (number, group) in groups.iter().enumerate() {
+            let group =
+                group.0[quadrant].each_ref().map(|[high, low]| [load_512(high), load_512(low)]);
             for (code, planes) in row.iter().enumerate() {
-                let high = _mm512_set1_epi64(planes[word][0].cast_signed());
-                let low = _mm512_set1_epi64(planes[word][1].cast_signed());
-                for (counts, group) in counts.iter_mut().zip(&groups) {
-                    let differ = _mm512_xor_si512(group[0], high);
-                    // differ | (group[1] ^ low)
-                    let differ = _mm512_ternarylogic_epi64::<0xf6>(differ, group[1], low);
-                    counts[code] = _mm512_add_epi64(counts[code], _mm512_popcnt_epi64(differ));
+                let mut sum = _mm512_setzero_si512();
+                for ([high, low], [row_high, row_low]) in group.iter().zip(planes) {
+                    let differ = _mm512_xor_si512(*high, *row_high);
+                    // differ | (low ^ row_low)
+                    let differ = _mm512_ternarylogic_epi64::<0xf6>(differ, *low, *row_low);
+                    sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differ));
                 }
+                let to = counts[code][quadrant][number].as_mut_ptr().cast();
+                let sum = _mm512_cvtepi64_epi16(sum);
+                // SAFETY: there is room for the eight counts, and the store asks for no alignment.
+                unsafe { _mm_storeu_si128(to, sum) };
             }
         }
-        for count in counts.as_flattened() {
-            least = _mm512_min_epu64(least, *count);
-        }
     }
-    _mm512_reduce_min_epu64(least) as u32
 }
 
 #[inline]
