@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Cloud, Gateway, erasure_of, in_a_month, pay_and_roam,
+    Cloud, Gateway, apart, erasure_of, in_a_month, pay_and_roam,
     people::{Person, purposes},
     read, resolution,
 };
@@ -18,9 +18,41 @@ use reqwest::StatusCode;
 use ring::{digest, hmac};
 use std::{collections::BTreeSet, path::Path};
 
-#[tokio::test]
-async fn a_shard_is_whole_then_a_difference_then_nothing() {
-    let cloud = Cloud::start();
+/// Each story is told of a cloud in one process and of one over PostgreSQL.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Cloud::start()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Cloud::start_on_postgres()).await;
+            })*
+        }
+    };
+}
+
+stories! {
+    a_shard_is_whole_then_a_difference_then_nothing,
+    every_store_gets_its_own_shard_and_none_of_anothers,
+    a_visited_store_knows_the_person_from_its_next_shard,
+    a_hit_and_a_miss_have_one_size,
+    only_the_claimed_person_who_roams_and_consented_is_found,
+    an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return,
+    an_erasure_is_complete_when_every_store_that_had_the_person_says_so,
+    a_split_record_comes_back_as_it_was_and_is_in_no_shard,
+    stores_learn_of_forgotten_claims_that_were_never_registered,
+    nothing_readable_about_anybody_is_on_any_disk,
+    a_store_can_neither_take_over_nor_shadow_anothers_people,
+    a_registration_whose_words_and_record_differ_is_refused,
+    the_first_keys_of_a_store_stay_until_the_operator_resets_it,
+}
+
+async fn a_shard_is_whole_then_a_difference_then_nothing(cloud: Cloud) {
     let mut lyon = cloud.store("lyon").await;
     let (first, second) = (Person::new(), Person::new());
     lyon.enrol(&first, pay_and_roam()).await;
@@ -34,9 +66,7 @@ async fn a_shard_is_whole_then_a_difference_then_nothing() {
     assert!(!lyon.fetch().await);
 }
 
-#[tokio::test]
-async fn every_store_gets_its_own_shard_and_none_of_anothers() {
-    let cloud = Cloud::start();
+async fn every_store_gets_its_own_shard_and_none_of_anothers(cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (of_lyon, of_paris) = (Person::new(), Person::new());
     lyon.enrol(&of_lyon, pay_and_roam()).await;
@@ -47,9 +77,7 @@ async fn every_store_gets_its_own_shard_and_none_of_anothers() {
     assert!(paris.has(&of_paris) && !paris.has(&of_lyon));
 }
 
-#[tokio::test]
-async fn a_visited_store_knows_the_person_from_its_next_shard() {
-    let cloud = Cloud::start();
+async fn a_visited_store_knows_the_person_from_its_next_shard(cloud: Cloud) {
     let (lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     lyon.enrol(&person, pay_and_roam()).await;
@@ -67,9 +95,7 @@ async fn a_visited_store_knows_the_person_from_its_next_shard() {
     assert!(paris.has(&person));
 }
 
-#[tokio::test]
-async fn a_hit_and_a_miss_have_one_size() {
-    let cloud = Cloud::start();
+async fn a_hit_and_a_miss_have_one_size(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (small, large, split) = (Person::new(), Person::new(), Person::new());
     lyon.enrol(&small, pay_and_roam()).await;
@@ -89,9 +115,7 @@ async fn a_hit_and_a_miss_have_one_size() {
     assert_eq!(sizes, BTreeSet::from([Resolution::WIRE_BYTES]));
 }
 
-#[tokio::test]
-async fn only_the_claimed_person_who_roams_and_consented_is_found() {
-    let cloud = Cloud::start();
+async fn only_the_claimed_person_who_roams_and_consented_is_found(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (roams, stays) = (Person::new(), Person::new());
     lyon.enrol(&roams, pay_and_roam()).await;
@@ -110,9 +134,7 @@ async fn only_the_claimed_person_who_roams_and_consented_is_found() {
     assert!(lyon.finds(&stays).await, "at home no roaming is needed");
 }
 
-#[tokio::test]
-async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return() {
-    let mut cloud = Cloud::start();
+async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return(mut cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     let registration = lyon.operator(&person, pay_and_roam());
@@ -140,9 +162,7 @@ async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return() {
     assert_eq!(common::problem(refused).await, (410, "forgotten".into()));
 }
 
-#[tokio::test]
-async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so() {
-    let cloud = Cloud::start();
+async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so(cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let mut lille = cloud.store("lille").await;
     let person = Person::new();
@@ -173,9 +193,7 @@ async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so() {
     assert_eq!(common::problem(other).await, (404, "not-found".into()));
 }
 
-#[tokio::test]
-async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard() {
-    let cloud = Cloud::start();
+async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard(cloud: Cloud) {
     let (mut lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (roams, stays) = (Person::new(), Person::new());
     let registration = roams.split(pay_and_roam(), in_a_month());
@@ -196,9 +214,7 @@ async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard() {
     assert!(matches!(asked(&paris, &roams).await, Resolution::NotFound));
 }
 
-#[tokio::test]
-async fn stores_learn_of_forgotten_claims_that_were_never_registered() {
-    let cloud = Cloud::start();
+async fn stores_learn_of_forgotten_claims_that_were_never_registered(cloud: Cloud) {
     let (lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     assert!(lyon.erase(&person).await.outstanding.is_empty());
@@ -219,9 +235,7 @@ async fn stores_learn_of_forgotten_claims_that_were_never_registered() {
     assert_eq!(paris.tombstone_root, sha(&[&[1], a.as_ref(), b.as_ref()]).as_ref());
 }
 
-#[tokio::test]
-async fn nothing_readable_about_anybody_lies_in_the_state_directory() {
-    let mut cloud = Cloud::start();
+async fn nothing_readable_about_anybody_is_on_any_disk(mut cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let people: Vec<_> = (0..40).map(|_| Person::new()).collect();
     let mut needles: Vec<Vec<u8>> = vec![common::people::CARD_TOKEN.to_vec()];
@@ -250,7 +264,8 @@ async fn nothing_readable_about_anybody_lies_in_the_state_directory() {
     }
     cloud.stop().await;
     std::fs::write(cloud.state().join("control"), control).unwrap();
-    let found = search(&cloud.state(), &needles);
+    let places = cloud.places();
+    let found: Vec<_> = places.iter().flat_map(|place| search(place, &needles)).collect();
     let files: BTreeSet<_> = found.iter().map(|(file, _)| file.as_str()).collect();
     assert_eq!(files, BTreeSet::from(["control"]), "and the search finds what is there");
 }
@@ -259,8 +274,11 @@ fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
             found.extend(search(&entry.path(), needles));
+        }
+        if !kind.is_file() {
             continue;
         }
         let bytes = std::fs::read(entry.path()).unwrap();
@@ -273,9 +291,7 @@ fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<(String, usize)> {
     found
 }
 
-#[tokio::test]
-async fn a_store_can_neither_take_over_nor_shadow_anothers_people() {
-    let cloud = Cloud::start();
+async fn a_store_can_neither_take_over_nor_shadow_anothers_people(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (person, other) = (Person::new(), Person::new());
     lyon.enrol(&person, pay_and_roam()).await;
@@ -295,9 +311,7 @@ async fn a_store_can_neither_take_over_nor_shadow_anothers_people() {
     assert!(lyon.finds(&person).await);
 }
 
-#[tokio::test]
-async fn a_registration_whose_words_and_record_differ_is_refused() {
-    let cloud = Cloud::start();
+async fn a_registration_whose_words_and_record_differ_is_refused(cloud: Cloud) {
     let lyon = cloud.store("lyon").await;
     let person = Person::new();
     let good = || lyon.operator(&person, pay_and_roam());
@@ -317,9 +331,7 @@ async fn a_registration_whose_words_and_record_differ_is_refused() {
     lyon.register(&good()).await;
 }
 
-#[tokio::test]
-async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it() {
-    let cloud = Cloud::start();
+async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it(cloud: Cloud) {
     let lyon = cloud.store("lyon").await;
     let paris = cloud.store("paris").await;
     let directory = lyon.hello().await;
@@ -335,7 +347,8 @@ async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it() {
     let other = palmgate_protocol::cloud::Hello { seal_key: [9; 32], ..lyon.greeting() };
     let refused = lyon.post("/v1/hello", encode(&other)).await;
     assert_eq!(common::problem(refused).await, (409, "keys-changed".into()));
-    palmgate_cloud::provision::reset_store(&cloud.state(), &lyon.name).unwrap();
+    let state = cloud.state();
+    apart(|| palmgate_cloud::provision::reset_store(&state, &lyon.name).unwrap());
     let taken = lyon.post("/v1/hello", encode(&other)).await;
     assert_eq!(taken.status(), StatusCode::OK);
     let refused = lyon.post("/v1/hello", encode(&lyon.greeting())).await;
