@@ -154,6 +154,18 @@ fn partitions(layout: &Layout, database: &DatabaseSettings) -> Finding {
         );
         return Finding::failed("partitions", words);
     }
+    let elsewhere: Vec<&str> = partitions
+        .iter()
+        .filter(|partition| partition.region != settings.region.as_str())
+        .map(|partition| partition.partition.as_str())
+        .collect();
+    if !elsewhere.is_empty() {
+        let words = format!(
+            "{} are of another region: their stores are refused here, serve them there",
+            elsewhere.join(", ")
+        );
+        return Finding::warning("partitions", words);
+    }
     let members: i64 = partitions.iter().map(|partition| partition.members).sum();
     Finding::good("partitions", format!("{} with {members} people", partitions.len()))
 }

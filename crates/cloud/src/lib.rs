@@ -59,5 +59,7 @@ pub use embedded::{DiskError, KeyError};
 pub use files::FileError;
 pub use layout::{LayoutError, StoreEntry};
 pub use postgres::DatabaseError;
+#[doc(hidden)]
+pub use postgres::synthetic;
 pub use registry::OpenError;
 pub use service::{Options, ServeError, Service, serve};

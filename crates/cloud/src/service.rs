@@ -7,7 +7,7 @@ use crate::{
     layout::{Layout, LayoutError},
     metrics::Metrics,
     postgres::Postgres,
-    registry::{OpenError, Registry},
+    registry::{Health, OpenError, Registry},
 };
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
@@ -240,9 +240,12 @@ async fn look_after(app: &Arc<App>, door: &Doorkeeper, mut certificate: Certific
         let swept = app.clone();
         let upkeep = tokio::task::spawn_blocking(move || {
             let renewed = certificate.renewed();
-            (certificate, renewed, swept.registry.sweep(clock::now()))
+            if let Err(problem) = swept.registry.sweep(clock::now()) {
+                tracing::warn!(problem = problem.name(), "upkeep failed and is tried again");
+            }
+            (certificate, renewed, swept.registry.health())
         });
-        let Ok((kept, renewed, Ok(()))) = upkeep.await else { return };
+        let Ok((kept, renewed, Health::Ready | Health::Waiting)) = upkeep.await else { return };
         certificate = kept;
         if let Some(config) = renewed {
             door.renew(config);

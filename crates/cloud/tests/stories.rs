@@ -8,12 +8,16 @@ use common::{
     people::{Person, purposes},
     read, resolution,
 };
+use palmgate_ledger::{Entry, EntryKind, Ledger};
 use palmgate_protocol::{
     Purpose, TEMPLATE_BYTES, Timestamp,
     cloud::{ClaimQuery, ErasureState, MemberRecord, Resolution},
     decode, encode,
 };
-use palmgate_seal::envelope::{self, Label};
+use palmgate_seal::{
+    envelope::{self, Label},
+    sign::SigningKey,
+};
 use reqwest::StatusCode;
 use ring::{digest, hmac};
 use std::{collections::BTreeSet, path::Path};
@@ -50,6 +54,7 @@ stories! {
     a_store_can_neither_take_over_nor_shadow_anothers_people,
     a_registration_whose_words_and_record_differ_is_refused,
     the_first_keys_of_a_store_stay_until_the_operator_resets_it,
+    a_ledger_that_goes_on_is_cosigned_and_a_fork_is_not,
 }
 
 async fn a_shard_is_whole_then_a_difference_then_nothing(cloud: Cloud) {
@@ -355,4 +360,74 @@ async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it(cloud: Clou
     assert_eq!(common::problem(refused).await, (409, "keys-changed".into()));
     let known: palmgate_protocol::cloud::Directory = read(lyon.get("/v1/directory").await).await;
     assert_eq!(known.issuers.len(), 2);
+}
+
+/// The body of C2SP tlog-witness.
+fn asks(old: u64, path: &[[u8; 32]], checkpoint: &str) -> Vec<u8> {
+    let path: String =
+        path.iter().map(|hash| format!("{}\n", data_encoding::BASE64.encode(hash))).collect();
+    format!("old {old}\n{path}\n{checkpoint}").into_bytes()
+}
+
+/// A ledger of a store with so many entries, all alike but for `rule`.
+fn ledger(store: &Gateway, entries: usize, rule: &str) -> (tempfile::TempDir, Ledger) {
+    let directory = tempfile::tempdir().unwrap();
+    let key = SigningKey::from_pkcs8(store.signing.pkcs8().expose()).unwrap();
+    let origin = palmgate_ledger::origin(&store.tenant, &store.name);
+    let mut ledger = Ledger::open(directory.path(), &origin, key).unwrap();
+    grow(&mut ledger, entries, rule);
+    (directory, ledger)
+}
+
+fn grow(ledger: &mut Ledger, entries: usize, rule: &str) {
+    for _ in 0..entries {
+        let entry = Entry {
+            at: Timestamp::from_millis(1_800_000_000_000),
+            kind: EntryKind::Scan,
+            terminal: None,
+            purpose: None,
+            outcome: "accepted".into(),
+            rules: vec![rule.into()],
+            pack: [0; 32],
+            commitment: palmgate_ledger::NOBODY,
+        };
+        ledger.append(&entry).unwrap();
+    }
+    ledger.flush().unwrap();
+}
+
+async fn a_ledger_that_goes_on_is_cosigned_and_a_fork_is_not(cloud: Cloud) {
+    let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
+    let path = "/v1/witness/add-checkpoint";
+    let (_directory, mut own) = ledger(&lyon, 3, "one");
+    let first = own.checkpoint().to_owned();
+    let cosigned = lyon.post(path, asks(0, &[], &first)).await;
+    assert_eq!(cosigned.status(), StatusCode::OK);
+    let line = cosigned.text().await.unwrap();
+    assert!(line.contains("palmgate-witness/") && line.lines().count() == 1, "{line}");
+    grow(&mut own, 4, "one");
+    let proof = own.consistency(3, 7).unwrap().path;
+    let second = own.checkpoint().to_owned();
+    let wrong_size = lyon.post(path, asks(0, &[], &second)).await;
+    assert_eq!(wrong_size.status(), StatusCode::CONFLICT);
+    assert_eq!(wrong_size.headers()["content-type"], "text/x.tlog.size");
+    assert_eq!(wrong_size.text().await.unwrap(), "3\n");
+    assert_eq!(lyon.post(path, asks(3, &proof, &second)).await.status(), StatusCode::OK);
+
+    let (_directory, fork) = ledger(&lyon, 7, "another");
+    let forked = lyon.post(path, asks(7, &[], fork.checkpoint())).await;
+    assert_eq!(forked.status(), StatusCode::CONFLICT, "another tree of the same size");
+    let (_directory, longer) = ledger(&lyon, 9, "another");
+    let proof = longer.consistency(7, 9).unwrap().path;
+    let forked = lyon.post(path, asks(7, &proof, longer.checkpoint())).await;
+    assert_eq!(common::problem(forked).await, (422, "not-consistent".into()));
+    let rolled_back = lyon.post(path, asks(3, &[], &first)).await;
+    assert_eq!(rolled_back.status(), StatusCode::CONFLICT);
+    let of_another = paris.post(path, asks(0, &[], &second)).await;
+    assert_eq!(common::problem(of_another).await, (403, "not-signed".into()));
+    for malformed in [b"".to_vec(), b"old x\n\n".to_vec(), asks(9, &[], &second), vec![0xff; 40]] {
+        assert_eq!(common::problem(lyon.post(path, malformed).await).await.0, 400);
+    }
+    let heads = lyon.get("/v1/witness/heads").await.text().await.unwrap();
+    assert!(heads.starts_with(&second) && heads.contains("palmgate-witness/"), "{heads}");
 }

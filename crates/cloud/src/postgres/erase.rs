@@ -99,7 +99,7 @@ impl Postgres {
 
     /// Makes it certain that the erasure will happen. The partition in which a key is still to be
     /// destroyed.
-    fn begin_erasure(
+    pub(super) fn begin_erasure(
         &self,
         tx: &mut Transaction<'_>,
         erasure: &Erasure,

@@ -81,6 +81,19 @@ impl Keyrings {
         Ok(Ring { generation, version, groups })
     }
 
+    /// A copy of a table, opened with a root that somebody tries.
+    #[cfg(test)]
+    pub(super) fn opened_by(
+        &self,
+        root: &Root,
+        partition: &Name,
+        generation: i64,
+        table: &[u8],
+    ) -> Option<Ring> {
+        let opened = root.key.open(&self.table_place(partition, generation), table).ok()?;
+        Some(Ring { generation, version: 0, groups: unpack(opened.expose())? })
+    }
+
     /// A new key for a person, in a group with room, as a row to be written with the person. The
     /// partition's row is locked.
     pub(super) fn add(
@@ -117,6 +130,32 @@ impl Keyrings {
         Ok(key)
     }
 
+    /// Keys for many new people at once, in groups of their own: each with its group and the
+    /// group's key. The partition's row is locked.
+    pub(super) fn add_many(
+        &self,
+        tx: &mut Transaction<'_>,
+        partition: &Name,
+        people: usize,
+    ) -> Done<Vec<(i32, aead::Key, aead::Key)>> {
+        let sizes = (0..people).step_by(GROUP_MEMBERS as usize);
+        let sizes: Vec<i32> =
+            sizes.map(|first| (people - first).min(GROUP_MEMBERS as usize) as i32).collect();
+        let groups = self.new_groups(tx, partition, &sizes)?;
+        let ring = self.ring(tx, partition)?;
+        let mut keys = Vec::with_capacity(people);
+        for (group, size) in groups.into_iter().zip(sizes) {
+            let sealing = ring.groups.get(&group).ok_or(Failed::Again)?;
+            keys.extend((0..size).map(|_| (group, aead::Key::generate(), sealing.duplicate())));
+        }
+        Ok(keys)
+    }
+
+    /// A person's key under that of the group.
+    pub(super) fn sealed(&self, group: &aead::Key, member: &[u8], key: &aead::Key) -> Vec<u8> {
+        group.seal(&self.key_place(member), key.expose())
+    }
+
     fn group_with_room(&self, tx: &mut Transaction<'_>, partition: &Name) -> Done<i32> {
         let with_room = tx.query_opt(
             "SELECT key_group FROM key_group WHERE tenant = $1 AND partition = $2 AND members < $3 \
@@ -128,15 +167,27 @@ impl Keyrings {
             self.count(tx, partition, group, 1, false)?;
             return Ok(group);
         }
+        Ok(self.new_groups(tx, partition, &[1])?[0])
+    }
+
+    /// New groups that already count so many people each.
+    fn new_groups(
+        &self,
+        tx: &mut Transaction<'_>,
+        partition: &Name,
+        sizes: &[i32],
+    ) -> Done<Vec<i32>> {
         let ring = self.ring(tx, partition)?;
-        let group = ring.groups.last_key_value().map_or(0, |(last, _)| last + 1);
+        let first = ring.groups.last_key_value().map_or(0, |(last, _)| last + 1);
+        let new: Vec<i32> = (first..).take(sizes.len()).collect();
         tx.execute(
-            "INSERT INTO key_group (tenant, partition, key_group, members) VALUES ($1, $2, $3, 1)",
-            &[&self.tenant.as_str(), &partition.as_str(), &group],
+            "INSERT INTO key_group (tenant, partition, key_group, members) \
+             SELECT $1, $2, g, m FROM unnest($3::integer[], $4::integer[]) AS new (g, m)",
+            &[&self.tenant.as_str(), &partition.as_str(), &new, &sizes],
         )?;
         let mut groups = duplicated(&ring.groups);
-        groups.insert(group, aead::Key::generate());
-        let next = Ring { generation: ring.generation.max(1), version: fresh_version(), groups };
+        groups.extend(new.iter().map(|group| (*group, aead::Key::generate())));
+        let (generation, version) = (ring.generation.max(1), fresh_version());
         let root = if ring.generation == 0 {
             let root = Root::fresh(1);
             self.roots.add(partition, &root).map_err(Problem::internal)?;
@@ -145,8 +196,8 @@ impl Keyrings {
             let root = self.roots.read(partition, ring.generation.cast_unsigned());
             root.map_err(Problem::internal)?.ok_or(Failed::Again)?
         };
-        self.write(tx, partition, &next, &root)?;
-        Ok(group)
+        self.write(tx, partition, &Ring { generation, version, groups }, &root)?;
+        Ok(new)
     }
 
     fn count(

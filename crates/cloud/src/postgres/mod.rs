@@ -19,6 +19,9 @@ mod roots;
 mod rows;
 mod search;
 mod shards;
+pub mod synthetic;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 pub use database::DatabaseError;

@@ -407,12 +407,23 @@ impl Postgres {
 
     /// Notes a tombstone, unless it is there. The tenant's row is locked.
     pub(super) fn bury(&self, tx: &mut Transaction<'_>, hash: &[u8; 32]) -> Done<()> {
-        tx.execute(
-            "WITH next AS (UPDATE tenant SET tombstone_revision = tombstone_revision + 1 \
-             WHERE tenant = $1 RETURNING tombstone_revision) \
-             INSERT INTO tombstone (tenant, hash, revision) SELECT $1, $2, tombstone_revision \
-             FROM next ON CONFLICT (tenant, hash) DO NOTHING",
+        let known = tx.query_opt(
+            "SELECT 1 FROM tombstone WHERE tenant = $1 AND hash = $2",
             &[&self.tenant(), &hash.as_slice()],
+        )?;
+        if known.is_some() {
+            return Ok(());
+        }
+        let revision: i64 = tx
+            .query_one(
+                "UPDATE tenant SET tombstone_revision = tombstone_revision + 1 \
+                 WHERE tenant = $1 RETURNING tombstone_revision",
+                &[&self.tenant()],
+            )?
+            .get(0);
+        tx.execute(
+            "INSERT INTO tombstone (tenant, hash, revision) VALUES ($1, $2, $3)",
+            &[&self.tenant(), &hash.as_slice(), &revision],
         )?;
         Ok(())
     }

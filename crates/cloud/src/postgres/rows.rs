@@ -183,6 +183,18 @@ impl Column {
         key.open(&self.aad(tenant, row), sealed).map_err(Problem::internal)
     }
 
+    /// For who tries keys that do not fit.
+    #[cfg(test)]
+    pub(super) fn open_quietly(
+        self,
+        tenant: &Name,
+        key: &aead::Key,
+        row: &[u8],
+        sealed: &[u8],
+    ) -> Option<Secret<Vec<u8>>> {
+        key.open(&self.aad(tenant, row), sealed).ok()
+    }
+
     pub(super) fn seal<T: Encode<()>>(
         self,
         tenant: &Name,

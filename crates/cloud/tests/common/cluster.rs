@@ -80,6 +80,15 @@ impl Cluster {
         thread::sleep(Duration::from_millis(200));
     }
 
+    /// The same data under a server with other settings.
+    pub(crate) fn restarted(mut self, settings: &[&str]) -> Self {
+        self.sql("postgres", "CHECKPOINT").unwrap();
+        self.kill();
+        self.settings = settings.iter().map(|&setting| setting.into()).collect();
+        self.launch();
+        self
+    }
+
     /// A new database.
     pub(crate) fn create(&self, database: &str) {
         self.sql("postgres", &format!("CREATE DATABASE \"{database}\"")).unwrap();
@@ -148,6 +157,9 @@ fn is_root() -> bool {
 }
 
 fn program(name: &str) -> PathBuf {
+    if let Some(chosen) = std::env::var_os("PGVECTOR_BIN") {
+        return PathBuf::from(chosen).join(name);
+    }
     let versions = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
     let mut found: Vec<_> = versions
         .map(|version| version.path().join("bin").join(name))
