@@ -24,6 +24,9 @@ const PAGE: i64 = 4096;
 /// People whose time is over forgotten in one transaction.
 const SWEPT: i64 = 64;
 
+/// What was asked for, in which partition, and when it was done.
+type KnownErasure = (ErasureRow, Option<Name>, Option<i64>);
+
 impl Postgres {
     pub(super) fn erase(
         &self,
@@ -84,7 +87,7 @@ impl Postgres {
         &self,
         tx: &mut Transaction<'_>,
         commitment: &[u8; 32],
-    ) -> Done<Option<(ErasureRow, Option<Name>, Option<i64>)>> {
+    ) -> Done<Option<KnownErasure>> {
         let known = tx.query_opt(
             "SELECT sealed, partition, erased_at FROM erasure \
              WHERE tenant = $1 AND commitment = $2",

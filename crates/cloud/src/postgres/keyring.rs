@@ -24,7 +24,7 @@ use std::{
 };
 
 /// People in a group at most.
-const GROUP_MEMBERS: i32 = 128;
+const GROUP_MEMBERS: u16 = 128;
 const ENTRY_BYTES: usize = 4 + 32;
 
 /// The groups' keys of one partition as they were at a version.
@@ -138,9 +138,10 @@ impl Keyrings {
         partition: &Name,
         people: usize,
     ) -> Done<Vec<(i32, aead::Key, aead::Key)>> {
-        let sizes = (0..people).step_by(GROUP_MEMBERS as usize);
-        let sizes: Vec<i32> =
-            sizes.map(|first| (people - first).min(GROUP_MEMBERS as usize) as i32).collect();
+        let mut sizes = vec![i32::from(GROUP_MEMBERS); people / usize::from(GROUP_MEMBERS)];
+        sizes.extend(
+            i32::try_from(people % usize::from(GROUP_MEMBERS)).ok().filter(|rest| *rest > 0),
+        );
         let groups = self.new_groups(tx, partition, &sizes)?;
         let ring = self.ring(tx, partition)?;
         let mut keys = Vec::with_capacity(people);
@@ -160,7 +161,7 @@ impl Keyrings {
         let with_room = tx.query_opt(
             "SELECT key_group FROM key_group WHERE tenant = $1 AND partition = $2 AND members < $3 \
              ORDER BY members DESC LIMIT 1",
-            &[&self.tenant.as_str(), &partition.as_str(), &GROUP_MEMBERS],
+            &[&self.tenant.as_str(), &partition.as_str(), &i32::from(GROUP_MEMBERS)],
         )?;
         if let Some(row) = with_room {
             let group = row.get(0);

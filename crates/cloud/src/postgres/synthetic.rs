@@ -7,7 +7,7 @@ use super::{
     people::{EMBEDDING_ENTRY, Person},
     rows::{Column, Held, Member},
 };
-use crate::layout::Layout;
+use crate::{layout::Layout, problem::Problem};
 use palmgate_protocol::{
     Biometric, CODE_BYTES, CODES_PER_TEMPLATE, ClaimHandle, Custody, DAY, Embedding, Hand,
     MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret, TEMPLATE_FORMAT, Template,
@@ -124,7 +124,7 @@ pub fn load(
     while first < members {
         let last = members.min(first + BATCH);
         let batch = || registry.database.run(|tx| registry.load(tx, store, first..last, held, now));
-        batch().map_err(|problem| problem.name())?;
+        batch().map_err(Problem::name)?;
         first = last;
     }
     Ok(())
@@ -171,7 +171,7 @@ impl Postgres {
         tx.execute(
             "UPDATE partition SET operator_members = operator_members + $3 \
              WHERE tenant = $1 AND partition = $2",
-            &[&self.tenant(), &partition.as_str(), &((people.end - people.start) as i64)],
+            &[&self.tenant(), &partition.as_str(), &(people.end - people.start).cast_signed()],
         )?;
         Ok(())
     }
