@@ -2,6 +2,8 @@
 //! packages, then runs everything; `cargo xtask forensic` shows at length that the erased are gone.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
+mod cloud_bench;
+
 use std::{
     env,
     ffi::OsStr,
@@ -12,9 +14,10 @@ use std::{
 
 /// Programs that the tests start, headers that they are built with, and the package that brings
 /// each.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 5] = [
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
+    ("pg_createcluster", "postgresql"),
     ("swtpm", "swtpm"),
     ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
 ];
@@ -27,7 +30,11 @@ fn main() -> ExitCode {
         "test" => test(),
         "lint" => lint(),
         "forensic" => forensic(),
-        _ => Err("usage: cargo xtask test | lint | forensic".to_owned()),
+        "cloud-bench" => {
+            let sizes: Vec<String> = env::args().skip(2).collect();
+            install_programs().and_then(|()| cloud_bench::run(&sizes))
+        }
+        _ => Err("usage: cargo xtask test | lint | forensic | cloud-bench".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ mod evaluate;
 mod format;
 pub mod hands;
 mod policy;
+mod simulate;
 pub mod stage;
 mod terminal;
 
@@ -34,6 +35,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Measure a scan step by step against a shard of many people.
     Bench(bench::Arguments),
+    /// Simulate a chain of stores: what their shards answer, and what the rest costs.
+    Simulate(simulate::Arguments),
     /// Measure recognition on a folder of your own pictures, as ISO/IEC 19795-1 asks.
     Evaluate(evaluate::Arguments),
     /// Add, list or revoke terminals of the box; or be a terminal, with pictures as hands.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         None => demo::run(demo::Arguments::default()),
         Some(Verb::Demo(arguments)) => demo::run(arguments),
         Some(Verb::Bench(arguments)) => bench::run(&arguments),
+        Some(Verb::Simulate(arguments)) => simulate::run(&arguments),
         Some(Verb::Evaluate(arguments)) => evaluate::run(&arguments),
         Some(Verb::Terminal(verb)) => terminal::run(verb),
         Some(Verb::Audit(verb)) => audit::run(verb),

@@ -109,7 +109,11 @@ impl Cloud {
     /// Founds and starts a cloud below `directory`.
     pub fn start(directory: &Path, tenant: &Name) -> Result<Self> {
         let state = directory.join("cloud");
-        let founding = provision::Founding { tenant, host: "127.0.0.1", accept_operator: true };
+        let founding = provision::Founding {
+            host: "127.0.0.1",
+            accept_operator: true,
+            ..provision::Founding::new(tenant)
+        };
         provision::init(&state, &founding, now())?;
         let listen = free_address()?;
         let process = Self::launch(&state, listen, directory)?;
@@ -366,7 +370,7 @@ fn in_a_month() -> String {
 /// Runs the cloud in this process until it is told to end.
 pub fn serve_cloud(state: PathBuf, listen: SocketAddr) -> ExitCode {
     let served = control::block_on(async {
-        let options = palmgate_cloud::Options { state, listen, monitor: None };
+        let options = palmgate_cloud::Options { state, listen, monitor: None, matcher: None };
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let stop = async move {
             term.recv().await;

@@ -2,9 +2,9 @@
 //! nothing that was ever written can be read; then the answer. A crash in between is finished at
 //! the next start, or by the store's repetition.
 
-use super::{Registry, rows::ErasureRow, state::State};
+use super::{Embedded, rows::ErasureRow, state::State};
 use crate::{
-    disk::{Changes, Table},
+    embedded::disk::{Changes, Table},
     problem::Problem,
 };
 use palmgate_protocol::{
@@ -12,7 +12,7 @@ use palmgate_protocol::{
     cloud::{Erasure, ErasureState},
 };
 
-impl Registry {
+impl Embedded {
     /// Forgets a person, registered or not. Whoever names both ids was given them, so any store
     /// of the tenant may ask.
     pub(crate) fn erase(
@@ -31,7 +31,7 @@ impl Registry {
         match state.erasures.get(&erasure.commitment) {
             Some(known) if !is_same(known, &row) => return Err(Problem::Conflict),
             Some(_) => {}
-            None => begin(&mut state, erasure, row)?,
+            None => begin(&mut state, erasure, row, now)?,
         }
         finish(&mut state, now)?;
         self.state_of(&state, &erasure.commitment).ok_or(Problem::Internal)
@@ -54,14 +54,8 @@ impl Registry {
             removals.values().any(|removal| removal.hash == row.member_hash)
         };
         let holders = state.holders.iter().filter(|(_, holder)| waits_for(&holder.removals));
-        let mut answer = ErasureState {
-            erased_at: row.erased_at?,
-            outstanding: holders.map(|(store, _)| store.clone()).collect(),
-            signature: Vec::new(),
-        };
-        let bytes = answer.signed_bytes(commitment);
-        answer.signature = self.publisher.sign(ErasureState::LABEL, &bytes).to_vec();
-        Some(answer)
+        let outstanding = holders.map(|(store, _)| store.clone()).collect();
+        Some(self.tenant.sign_erasure(commitment, row.erased_at?, outstanding))
     }
 }
 
@@ -71,13 +65,18 @@ fn is_same(known: &ErasureRow, asked: &ErasureRow) -> bool {
 }
 
 /// Makes it certain that the erasure will happen.
-fn begin(state: &mut State, erasure: &Erasure, row: ErasureRow) -> Result<(), Problem> {
+fn begin(
+    state: &mut State,
+    erasure: &Erasure,
+    row: ErasureRow,
+    now: Timestamp,
+) -> Result<(), Problem> {
     let owner = state.claimed(&erasure.claim).map(|person| person.row.id);
     if owner.is_some_and(|owner| owner != erasure.member) {
         return Err(Problem::Conflict);
     }
     let mut changes = Changes::default();
-    state.forget(&erasure.member, &mut changes);
+    state.forget(&erasure.member, now, &mut changes);
     state.bury(row.member_hash, &mut changes);
     state.bury(row.claim_hash, &mut changes);
     state.write_fixed(Table::Erasure, &erasure.commitment, &row, &mut changes);
@@ -108,17 +107,21 @@ pub(super) fn finish(state: &mut State, now: Timestamp) -> Result<(), Problem> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
+impl Embedded {
     /// What is durable when the process dies between the tombstone and the key.
-    pub(in crate::registry) fn begin_only(state: &mut State, erasure: &Erasure, store: &Name) {
+    pub(crate) fn begin_erasure_only(&self, erasure: &Erasure, store: &Name) {
+        let mut state = self.write().unwrap();
         let row = ErasureRow {
             member_hash: state.tombstone_hasher.member(&erasure.member),
             claim_hash: state.tombstone_hasher.claim(&erasure.claim),
             asked_by: store.clone(),
             erased_at: None,
         };
-        begin(state, erasure, row).unwrap();
+        begin(&mut state, erasure, row, Timestamp::from_millis(0)).unwrap();
+    }
+
+    /// Whether keys exist that nobody's rows need.
+    pub(crate) fn has_dead_keys(&self) -> bool {
+        self.read().unwrap().has_dead_keys()
     }
 }

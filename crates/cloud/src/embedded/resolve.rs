@@ -1,19 +1,18 @@
 //! Misses: a person asked to be looked up in a store that does not know them. The cloud looks at
 //! the one person whose claim was shown, never at others.
 
-use super::{Registry, rows::GatewayKeys, state::Person};
-use crate::{disk::Changes, problem::Problem};
+use super::{Embedded, rows::GatewayKeys, state::Person};
+use crate::{embedded::disk::Changes, problem::Problem};
 use palmgate_protocol::{
-    ClaimHandle, Custody, Name, Probe, Purpose, Secret, Template, Timestamp,
+    ClaimHandle, Custody, Name, Secret, Timestamp,
     cloud::{ClaimQuery, MemberRecord, ProbeQuery, Resolution},
     decode,
 };
-use palmgate_seal::envelope::{self, Label, SealingKey};
 
 /// The keys of the store that asks, and the record if it may have it.
 type Claimed = (GatewayKeys, Option<Secret<Vec<u8>>>);
 
-impl Registry {
+impl Embedded {
     /// `operator` custody. A hit makes the store a holder before the record leaves.
     pub(crate) fn resolve_probe(
         &self,
@@ -21,23 +20,16 @@ impl Registry {
         query: &ProbeQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        let probe = self.open_probe(query)?;
+        let probe = self.tenant.open_probe(query)?;
         let (keys, found) = self.claimed(store, &query.claim, Custody::Operator, now)?;
         let Some(bytes) = found else { return Ok(Resolution::NotFound) };
         let record: MemberRecord = decode(bytes.expose()).map_err(Problem::internal)?;
-        if !self.is_of(&record, query.purpose, &probe, now)
+        if !self.tenant.is_of(&record, query.purpose, &probe, now)
             || !self.becomes_holder(store, &query.claim, now)?
         {
             return Ok(Resolution::NotFound);
         }
-        let sealed = envelope::seal(
-            &SealingKey(keys.seal),
-            Label::Resolution,
-            &self.settings.tenant,
-            &Resolution::binding(&query.claim),
-            bytes.expose(),
-        );
-        Ok(Resolution::Found { sealed: sealed.map_err(Problem::internal)? })
+        self.tenant.seal_to(keys.seal, &Resolution::binding(&query.claim), &bytes)
     }
 
     /// `split` custody: the sealed record as it was registered.
@@ -56,15 +48,6 @@ impl Registry {
         }
     }
 
-    fn open_probe(&self, query: &ProbeQuery) -> Result<Probe, Problem> {
-        let tenant = &self.settings.tenant;
-        let padded =
-            envelope::open(&self.matcher, Label::Probe, tenant, &query.binding(), &query.sealed)
-                .map_err(|_| Problem::RecordRefused)?;
-        let bytes = envelope::unpad(padded.expose()).map_err(|_| Problem::RecordRefused)?;
-        Probe::from_bytes(bytes).map_err(|_| Problem::RecordRefused)
-    }
-
     /// The record of the claimed person, when this store may be given it.
     fn claimed(
         &self,
@@ -79,28 +62,6 @@ impl Registry {
             .claimed(claim)
             .filter(|person| person.row.custody == custody && may_be_given(person, store, now));
         Ok((keys, person.map(|person| state.record(person)).transpose()?))
-    }
-
-    fn is_of(
-        &self,
-        record: &MemberRecord,
-        purpose: Purpose,
-        probe: &Probe,
-        now: Timestamp,
-    ) -> bool {
-        let live = |consent: &palmgate_protocol::cloud::Consent| {
-            consent.purpose == purpose && now < consent.expires_at
-        };
-        let matching = &self.settings.matching;
-        let score =
-            |template: Template| palmgate_gallery::verify(probe, &template, &matching.fusion());
-        record.consents.iter().any(live)
-            && record
-                .templates
-                .iter()
-                .filter(|sealed| sealed.purpose == purpose)
-                .filter_map(|sealed| Template::from_bytes(sealed.template.expose()).ok())
-                .any(|template| score(template) >= matching.threshold)
     }
 
     /// Notes, durably, that the store has the person; `false` when they were forgotten or

@@ -2,8 +2,8 @@
 //! the state key; each bound to tenant, table and name.
 
 use crate::{
-    disk::Table,
-    keys::{KEY_ID_BYTES, KeyId},
+    embedded::disk::Table,
+    embedded::keys::{KEY_ID_BYTES, KeyId},
     problem::Problem,
 };
 use minicbor::{Decode, Encode};
@@ -68,6 +68,9 @@ pub(super) struct Removal {
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub(super) hash: [u8; 32],
+    /// When the person had to go; `None` in rows of earlier versions.
+    #[n(2)]
+    pub(super) asked_at: Option<Timestamp>,
 }
 
 /// What was done about an erasure; nothing here names the person.

@@ -7,12 +7,12 @@ use super::{
         parse_removal_name, removal_name, split_key_id, with_key_id,
     },
     shards::Kept,
-    tombstones::TombstoneSet,
 };
 use crate::{
-    disk::{Changes, Disk, Row, Table},
-    keys::{KeyId, KeyTable},
+    embedded::disk::{Changes, Disk, Row, Table},
+    embedded::keys::{KeyId, KeyTable},
     problem::Problem,
+    tombstones::TombstoneSet,
 };
 use palmgate_protocol::{ClaimHandle, Custody, MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{aead, hidden_id::IdHasher};
@@ -122,6 +122,17 @@ impl State {
         self.disk.rows(table).map_err(Problem::internal)?.into_iter().map(open).collect()
     }
 
+    pub(super) fn witnessed(&self, origin: &str) -> Result<Option<String>, Problem> {
+        let (key, name) = (&self.keys.fixed().state, origin.as_bytes());
+        let sealed = self.disk.get(Table::Witnessed, name).map_err(Problem::internal)?;
+        sealed.map(|sealed| self.rows.open(key, Table::Witnessed, name, &sealed)).transpose()
+    }
+
+    pub(super) fn all_witnessed(&self) -> Result<Vec<String>, Problem> {
+        let rows = self.fixed_rows(Table::Witnessed)?;
+        Ok(rows.into_iter().map(|(_, checkpoint)| checkpoint).collect())
+    }
+
     /// A row whose key is gone is what an interrupted erasure left: it is nobody any more.
     fn load_people(&mut self) -> Result<(), Problem> {
         for (name, bytes) in self.disk.rows(Table::Member).map_err(Problem::internal)? {
@@ -211,12 +222,14 @@ impl State {
         &mut self,
         member: &MemberId,
         which: impl Fn(&Name) -> bool,
+        now: Timestamp,
         changes: &mut Changes,
     ) {
         let Some(person) = self.people.get_mut(member) else { return };
         let (gone, kept) = person.row.holders.drain(..).partition(|held| which(&held.store));
         person.row.holders = kept;
-        let removal = Removal { member: *member, hash: self.tombstone_hasher.member(member) };
+        let hash = self.tombstone_hasher.member(member);
+        let removal = Removal { member: *member, hash, asked_at: Some(now) };
         let gone: Vec<Held> = gone;
         for held in gone {
             let revision = self.next_revision();
@@ -235,8 +248,8 @@ impl State {
 
     /// Forgets people: tombstones, removals for every holder, rows deleted. Their keys are
     /// destroyed by [`State::rotate`] after the commit.
-    pub(super) fn forget(&mut self, member: &MemberId, changes: &mut Changes) {
-        self.release(member, |_| true, changes);
+    pub(super) fn forget(&mut self, member: &MemberId, now: Timestamp, changes: &mut Changes) {
+        self.release(member, |_| true, now, changes);
         let Some(row) = self.unlink(member) else { return };
         let name = self.index.member(member);
         changes.delete(Table::Member, &name);

@@ -1,16 +1,10 @@
-//! Who was forgotten: keyed hashes, their Merkle root, and pages of them for the stores.
+//! Who was forgotten: keyed hashes and their Merkle root.
 
-use super::Registry;
-use crate::problem::Problem;
-use palmgate_protocol::cloud::Tombstones;
 use ring::digest::{Context, SHA256};
 use std::{collections::BTreeMap, sync::OnceLock};
 
-/// Hashes in one page.
-const PAGE: usize = 4096;
-
 #[derive(Default)]
-pub(super) struct TombstoneSet {
+pub(crate) struct TombstoneSet {
     hashes: BTreeMap<[u8; 32], u64>,
     by_revision: BTreeMap<u64, [u8; 32]>,
     root: OnceLock<[u8; 32]>,
@@ -18,7 +12,7 @@ pub(super) struct TombstoneSet {
 
 impl TombstoneSet {
     /// `false` when it was there already.
-    pub(super) fn insert(&mut self, hash: [u8; 32], revision: u64) -> bool {
+    pub(crate) fn insert(&mut self, hash: [u8; 32], revision: u64) -> bool {
         if self.contains(&hash) {
             return false;
         }
@@ -28,33 +22,27 @@ impl TombstoneSet {
         true
     }
 
-    pub(super) fn contains(&self, hash: &[u8; 32]) -> bool {
+    pub(crate) fn contains(&self, hash: &[u8; 32]) -> bool {
         self.hashes.contains_key(hash)
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Those that came after a revision, in order.
+    pub(crate) fn after(&self, revision: u64) -> impl Iterator<Item = (&u64, &[u8; 32])> {
+        self.by_revision.range(revision.saturating_add(1)..)
+    }
+
+    /// The revision of the last one; 0 when there is none.
+    pub(crate) fn last_revision(&self) -> u64 {
+        self.by_revision.last_key_value().map_or(0, |(revision, _)| *revision)
+    }
+
+    pub(crate) fn len(&self) -> usize {
         self.hashes.len()
     }
 
-    pub(super) fn root(&self) -> [u8; 32] {
+    pub(crate) fn root(&self) -> [u8; 32] {
         let root = || tree_hash(&self.hashes.keys().collect::<Vec<_>>());
         *self.root.get_or_init(root)
-    }
-}
-
-impl Registry {
-    /// What was forgotten after the point that an earlier page named; 0 for the first page.
-    pub(crate) fn tombstones(&self, after: u64) -> Result<Tombstones, Problem> {
-        let state = self.read()?;
-        let set = &state.tombstones;
-        let mut later = set.by_revision.range(after.saturating_add(1)..);
-        let page: Vec<_> = later.by_ref().take(PAGE).collect();
-        Ok(Tombstones {
-            key: state.keys.fixed().tombstone,
-            up_to: page.last().map_or(after, |(revision, _)| **revision),
-            hashes: page.into_iter().map(|(_, hash)| (*hash).into()).collect(),
-            more: later.next().is_some(),
-        })
     }
 }
 
@@ -70,7 +58,7 @@ fn tree_hash(leaves: &[&[u8; 32]]) -> [u8; 32] {
     }
 }
 
-pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(part);

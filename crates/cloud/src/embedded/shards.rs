@@ -6,14 +6,14 @@
 //! to disk here: they could not be unwritten when a person in them is forgotten.
 
 use super::{
-    Registry,
+    Embedded,
     rows::{HolderRow, Link, removal_name},
     state::{Holder, State},
-    tombstones::sha256,
 };
 use crate::{
-    disk::{Changes, Table},
+    embedded::disk::{Changes, Table},
     problem::Problem,
+    tombstones::sha256,
 };
 use axum::body::Bytes;
 use palmgate_protocol::{MemberId, Name, Timestamp, cloud::ShardChunk, decode, encode};
@@ -60,7 +60,7 @@ struct Plan {
     add: Vec<MemberId>,
 }
 
-impl Registry {
+impl Embedded {
     /// The encoded shard that follows version `held` (0: none), or `None` when nothing changed
     /// and the lease is not past half. Asking for what follows a version confirms it.
     pub(crate) fn shard(
@@ -77,9 +77,13 @@ impl Registry {
                 Next::Build(plan) => plan,
             };
             let chunks = self.chunks(&plan)?;
-            let shard =
-                shard::publish(&self.publisher, &plan.to, &self.draft(store, &plan), &chunks)
-                    .map_err(Problem::internal)?;
+            let shard = shard::publish(
+                &self.tenant.publisher,
+                &plan.to,
+                &self.draft(store, &plan),
+                &chunks,
+            )
+            .map_err(Problem::internal)?;
             let (hash, bytes) = (sha256(&[&shard.manifest]), Bytes::from(encode(&shard)));
             if self.issue(store, plan, hash, &bytes)? {
                 return Ok(Some(bytes));
@@ -118,7 +122,7 @@ impl Registry {
             Some(_) => holder.removals.values().map(|removal| removal.member).collect(),
             None => Vec::new(),
         };
-        let half = self.settings.lease() / 2;
+        let half = self.tenant.settings.lease() / 2;
         if let Some(last) = current
             && add.is_empty()
             && remove.is_empty()
@@ -132,7 +136,7 @@ impl Registry {
             base: current.map_or(0, |last| last.version),
             previous: row.last_hash,
             up_to: state.revision(),
-            lease_until: now.after(self.settings.lease()),
+            lease_until: now.after(self.tenant.settings.lease()),
             rows: holder.members.len() as u64,
             tombstone_root: state.tombstones.root(),
             remove,
@@ -142,7 +146,7 @@ impl Registry {
 
     fn draft<'a>(&'a self, store: &'a Name, plan: &Plan) -> shard::Draft<'a> {
         shard::Draft {
-            tenant: &self.settings.tenant,
+            tenant: self.tenant.name(),
             store,
             version: plan.version,
             base: plan.base,

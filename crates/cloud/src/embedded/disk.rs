@@ -19,6 +19,8 @@ pub(crate) enum Table {
     Removal = b'x',
     /// What is known of a store's gateway and its chain of shards.
     Holder = b'h',
+    /// The checkpoint of a ledger that was cosigned last.
+    Witnessed = b'w',
     /// The revision counter.
     Revision = b'v',
 }
@@ -33,6 +35,7 @@ impl Table {
             Self::Erasure => "erasure",
             Self::Removal => "removal",
             Self::Holder => "holder",
+            Self::Witnessed => "witnessed",
             Self::Revision => "revision",
         }
     }
