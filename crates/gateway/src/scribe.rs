@@ -245,7 +245,7 @@ impl Writer {
             }
         }
         if !changed.is_empty() {
-            self.vault.write_many(&changed)?;
+            self.vault.write_many(changed)?;
         }
         if !new.is_empty() {
             self.vault.insert(new)?;
@@ -286,7 +286,7 @@ impl Writer {
     ) -> Result<(), Failure> {
         let changed: Vec<_> =
             changed.into_iter().map(|(column, value)| (member, column, value)).collect();
-        self.vault.write_many(&changed)?;
+        self.vault.write_many(changed)?;
         self.vault.forget_columns(&[(member, gone)])?;
         if let Some(registration) = registration {
             self.vault.outbox_push(&registration)?;

@@ -8,6 +8,7 @@ mod forgetting;
 pub(crate) mod fuse;
 mod kills;
 mod medium;
+mod migrating;
 mod memory;
 mod model;
 mod powercut;
