@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palmgate_ledger::{Entry, EntryKind, Ledger, NOBODY, origin};
+use palmgate_ledger::{Checkpoint, Entry, EntryKind, Ledger, NOBODY, origin};
 use palmgate_protocol::{ClaimHandle, Hand, MemberId, Name, Purpose, Secret, Timestamp};
 use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use palmgate_vault::{Batch, Column, ErasureRequest, FileRoot, NewPerson, Vault};
@@ -69,6 +69,7 @@ struct Compliant {
     vault: Vault,
     ledger: Ledger,
     key: VerifyingKey,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Compliant {
@@ -83,7 +84,7 @@ impl Compliant {
         for first in (0..PEOPLE).step_by(10_000) {
             vault.insert((first..first + 10_000).map(person).collect()).unwrap();
         }
-        Self { vault, ledger, key }
+        Self { vault, ledger, key, checkpoint: None }
     }
 }
 
@@ -116,6 +117,7 @@ fn entry(number: u64, kind: EntryKind) -> Entry {
 impl Store for Compliant {
     fn commit(&mut self, group: &[(Operation, u64)]) {
         let (mut new, mut gone, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut entries = Vec::with_capacity(group.len());
         for &(operation, number) in group {
             let write = |at| (member(number), at, Secret::new(value(number + 1, at)));
             match operation {
@@ -128,17 +130,24 @@ impl Store for Compliant {
                 Update => writes.push(write(Column::Phone)),
                 UpdateMetadata => writes.push(write(Column::Profile)),
                 ReadLog => {
-                    let evidence = self.ledger.evidence(number % self.ledger.signed_len());
-                    evidence.unwrap().verify(&self.key).unwrap();
+                    // One signature a checkpoint, one proof an entry.
+                    let size = self.ledger.signed_len();
+                    if self.checkpoint.as_ref().is_none_or(|held| held.size != size) {
+                        let note = self.ledger.checkpoint();
+                        self.checkpoint = Some(Checkpoint::verify(note, &self.key).unwrap());
+                    }
+                    let evidence = self.ledger.evidence(number % size).unwrap();
+                    evidence.verify_under(self.checkpoint.as_ref().unwrap()).unwrap();
                 }
             }
             let kind =
                 if matches!(operation, Delete) { EntryKind::Erasure } else { EntryKind::Right };
-            self.ledger.append(&entry(number, kind)).unwrap();
+            entries.push(entry(number, kind));
         }
         let logged: Vec<_> = gone.iter().map(|one| one.commitment).collect();
         self.vault.commit(&Batch { insert: new, write: writes, erase: gone }).unwrap();
-        self.ledger.flush().unwrap();
+        self.ledger.append_all(&entries).unwrap();
+        self.ledger.sync().unwrap();
         self.vault.finish_erasures(&logged).unwrap();
     }
 }
