@@ -2,16 +2,17 @@
 //! What is reported as done is durable.
 
 use crate::{
-    clock, cloud::Outgoing, decision_log::DecisionLog, receipts::Receipts, records::Columns,
+    clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, receipts::Receipts,
+    records::Columns,
 };
 use palmgate_ledger::{Entry, EntryKind, NOBODY};
-use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket};
+use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket, office::Hold};
 use palmgate_protocol::{
-    ClaimHandle, MemberId, PurposeSet, Secret, Timestamp,
+    ClaimHandle, MemberId, Secret, Timestamp,
     cloud::{Erasure, ErasureState, ShardApplied},
     decode, encode, encode_for_sealing,
     limits::MAX_HISTORY_ENTRIES,
-    terminal::Use,
+    terminal::{AnswerBody, Use},
 };
 use palmgate_vault::{Column, ErasureRequest, NewPerson, Vault};
 use std::{
@@ -29,6 +30,9 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// The vault's root changes at least this often, so that what was removed without an erasure does
 /// not stay readable for longer.
 const RENEWAL: Duration = Duration::from_hours(24);
+
+/// Makes an answer of a person's uses.
+pub(crate) type Tell = Box<dyn FnOnce(Vec<Use>) -> AnswerBody + Send>;
 
 /// Something to write.
 pub(crate) enum Deed {
@@ -69,8 +73,14 @@ pub(crate) enum Deed {
     },
     /// A use, for the person's own history.
     Use(MemberId, Use),
-    /// The history, for the person.
-    ReadHistory { ticket: Ticket, member: MemberId, consents: PurposeSet },
+    /// An answer that needs the person's history.
+    WithHistory { ticket: Ticket, member: MemberId, answer: Tell },
+    /// A state of the store; `kept` hears whether it is durable.
+    Keep { name: &'static str, value: Secret<Vec<u8>>, kept: Option<oneshot::Sender<bool>> },
+    /// Entries are made under this pack from now on.
+    Pack([u8; 32]),
+    /// The legal holds in force.
+    Holds(Vec<Hold>),
     /// A decision.
     Log { decision: Decision, at: Timestamp },
     /// The cloud's word on an erasure.
@@ -100,7 +110,7 @@ pub(crate) enum Done {
     Told,
     /// Whether decisions can be logged has changed.
     LogWritable(bool),
-    History(Ticket, Vec<Use>, PurposeSet),
+    Answer(Ticket, AnswerBody),
 }
 
 /// The way to the thread.
@@ -125,10 +135,10 @@ impl Scribe {
         let entries = Arc::new(AtomicU64::new(log.len()));
         let counted = Arc::clone(&entries);
         let done = Box::new(done);
-        let uses = Vec::new();
+        let (uses, held) = (Vec::new(), Held::default());
         let (writable, renewed) = (true, Instant::now());
         let mut writer =
-            Writer { vault, log, writable, renewed, receipts, history, pack, uses, done };
+            Writer { vault, log, writable, renewed, receipts, history, pack, uses, held, done };
         let _ = report("interrupted erasure", writer.finish_erasures());
         thread::Builder::new().name("scribe".into()).spawn(move || {
             while let Some(deed) = queue.blocking_recv() {
@@ -174,6 +184,7 @@ struct Writer {
     history: Duration,
     pack: [u8; 32],
     uses: Vec<(MemberId, Use)>,
+    held: Held,
     done: Box<dyn Fn(Done) + Send>,
 }
 
@@ -209,10 +220,22 @@ impl Writer {
                 (self.done)(Done::Told);
             }
             Deed::Use(member, used) => self.uses.push((member, used)),
-            Deed::ReadHistory { ticket, member, consents } => {
+            Deed::WithHistory { ticket, member, answer } => {
                 self.write_uses();
                 let uses = report("history", self.read_history(member)).unwrap_or_default();
-                (self.done)(Done::History(ticket, uses, consents));
+                (self.done)(Done::Answer(ticket, answer(uses)));
+            }
+            Deed::Keep { name, value, kept } => {
+                let result = self.vault.put_state(name, value.expose()).map_err(Failure::from);
+                let durable = report(name, result).is_ok();
+                if let Some(kept) = kept {
+                    let _ = kept.send(durable);
+                }
+            }
+            Deed::Pack(pack) => self.pack = pack,
+            Deed::Holds(holds) => {
+                self.held.put(holds);
+                let _ = report("held uses", self.held.release(&self.vault));
             }
             Deed::Log { decision, at } => {
                 let entry = self.entry(&decision, at);
@@ -322,7 +345,9 @@ impl Writer {
                 let erasure = Erasure { member, claim, commitment };
                 self.vault.outbox_push(&encode(&Outgoing::Erase(erasure)))?;
             }
-            self.uses.retain(|(of, _)| *of != member);
+            self.write_uses_of(member);
+            let kept = self.read_history(member).and_then(|uses| self.held.keep(&self.vault, uses));
+            report("held uses", kept).map_err(|()| "what a legal hold covers could not be kept")?;
             self.vault.erase(&[ErasureRequest { member, claim, commitment }])?;
         }
         self.record_erasure(&entry, relay, again)
@@ -368,12 +393,23 @@ impl Writer {
         }
     }
 
+    /// Only what a hold covers has to be there before an erasure.
+    fn write_uses_of(&mut self, member: MemberId) {
+        let own = self.uses.extract_if(.., |(of, _)| *of == member).collect::<Vec<_>>();
+        for (member, used) in own.into_iter().filter(|_| self.held.any()) {
+            let _ = report("history", self.note_use(member, used));
+        }
+    }
+
     fn note_use(&self, member: MemberId, used: Use) -> Result<(), Failure> {
         let mut uses = self.read_history(member)?;
-        let oldest = used.at;
-        uses.retain(|earlier| oldest.since(earlier.at) < self.history);
+        let (oldest, mut room) = (used.at, MAX_HISTORY_ENTRIES - 1);
+        uses.retain(|earlier| {
+            let fits = oldest.since(earlier.at) < self.history && room > 0;
+            room -= usize::from(fits);
+            fits || self.held.covers(earlier)
+        });
         uses.insert(0, used);
-        uses.truncate(MAX_HISTORY_ENTRIES);
         if self.vault.contains(&member) {
             self.vault.write(&member, Column::History, encode_for_sealing(&uses).expose())?;
         }
@@ -394,6 +430,8 @@ impl Writer {
                 DecisionKind::Right => EntryKind::Right,
                 DecisionKind::Erasure => EntryKind::Erasure,
                 DecisionKind::Shard => EntryKind::Shard,
+                DecisionKind::Office => EntryKind::Operation,
+                DecisionKind::Pack => EntryKind::Pack,
             },
             terminal: decision.terminal.clone(),
             purpose: decision.purpose,

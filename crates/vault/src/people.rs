@@ -20,6 +20,8 @@ pub enum Column {
     Template(Purpose, Hand),
     /// A record that another key, held by the person, seals once more.
     SealedRecord,
+    /// The written release that the person signed.
+    Release,
 }
 
 impl Column {
@@ -29,6 +31,7 @@ impl Column {
         [Self::Profile, Self::CardToken, Self::Phone, Self::History, Self::SealedRecord]
             .into_iter()
             .chain(Purpose::ALL.into_iter().flat_map(hands))
+            .chain([Self::Release])
     }
 
     /// The column's bit in a set of columns.
@@ -40,6 +43,7 @@ impl Column {
             Self::History => 3,
             Self::SealedRecord => 4,
             Self::Template(purpose, hand) => 5 + 2 * purpose as u16 + hand as u16,
+            Self::Release => 15,
         };
         1 << index
     }
@@ -51,6 +55,7 @@ impl Column {
             Self::Phone => "phone",
             Self::History => "history",
             Self::SealedRecord => "sealed record",
+            Self::Release => "release",
             Self::Template(_, Hand::Left) => "template, left",
             Self::Template(_, Hand::Right) => "template, right",
         }
