@@ -108,6 +108,12 @@ impl Receipts {
         self.sign(ledger, index, generation, recipients, commitment, at)
     }
 
+    /// The receipt of an erasure, if one was written.
+    pub(crate) fn existing(&self, commitment: &[u8; 32]) -> Option<String> {
+        let text = fs::read_to_string(self.path(commitment)).ok()?;
+        receipt::verify(&text, Some(&self.key.public())).ok().map(|_| text)
+    }
+
     /// Renews a receipt with the cloud's word.
     pub(crate) fn acknowledged(
         &self,

@@ -17,7 +17,7 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 const HASH_BYTES: u64 = size_of::<Hash>() as u64;
@@ -438,7 +438,7 @@ impl Ledger {
     }
 
     /// Reads complete tiles from the hash file, checked.
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Rc<Tile>, LedgerError> {
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, LedgerError> {
         |number| {
             if let Some(tile) = self.places.borrow().tile(number) {
                 return Ok(tile);
@@ -448,7 +448,7 @@ impl Ledger {
             let place = number * TILE * HASH_BYTES;
             let read = self.hashes.read_exact_at(leaves.as_flattened_mut(), place);
             read.map_err(io("read", &path))?;
-            let tile = Rc::new(Tile::new(leaves));
+            let tile = Arc::new(Tile::new(leaves));
             if self.tree.tile_root(number) != Some(&tile.root()) {
                 return Err(LedgerError::Hashes { path });
             }

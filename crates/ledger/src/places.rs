@@ -8,7 +8,7 @@ use crate::{
     lines::{Location, SEGMENT_ENTRIES},
     tree::Tile,
 };
-use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, rc::Rc};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, sync::Arc};
 
 /// Lines between two places that are remembered.
 const STRIDE: u64 = 16;
@@ -22,7 +22,7 @@ const SEGMENTS: usize = 256;
 #[derive(Default)]
 pub(crate) struct Places {
     segments: BTreeMap<u64, Segment>,
-    tiles: BTreeMap<u64, Rc<Tile>>,
+    tiles: BTreeMap<u64, Arc<Tile>>,
 }
 
 struct Segment {
@@ -40,15 +40,15 @@ pub(crate) fn place_of(layout: &Layout, index: u64) -> Location {
 }
 
 impl Places {
-    pub(crate) fn tile(&self, number: u64) -> Option<Rc<Tile>> {
+    pub(crate) fn tile(&self, number: u64) -> Option<Arc<Tile>> {
         self.tiles.get(&number).cloned()
     }
 
-    pub(crate) fn keep(&mut self, number: u64, tile: &Rc<Tile>) {
+    pub(crate) fn keep(&mut self, number: u64, tile: &Arc<Tile>) {
         if self.tiles.len() >= TILES {
             self.tiles.pop_first();
         }
-        self.tiles.insert(number, Rc::clone(tile));
+        self.tiles.insert(number, Arc::clone(tile));
     }
 
     /// The line of an entry, without its line feed; `size` entries are signed.

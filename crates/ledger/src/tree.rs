@@ -1,5 +1,5 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, node_hash, root_of, split};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
 pub(crate) const TILE: u64 = 256;
@@ -105,7 +105,7 @@ impl Tree {
         &self,
         index: u64,
         size: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Rc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<InclusionProof, E> {
         let mut path = Vec::new();
         let (mut start, mut end) = (0, size);
@@ -128,7 +128,7 @@ impl Tree {
         &self,
         from: u64,
         to: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Rc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<ConsistencyProof, E> {
         let mut path = Vec::new();
         if from == 0 || from == to {
@@ -159,7 +159,7 @@ impl Tree {
         &self,
         start: u64,
         end: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Rc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<Hash, E> {
         let width = end - start;
         if width.is_power_of_two()
@@ -246,10 +246,10 @@ mod tests {
             Self::new((0..size).map(|i| leaf_hash(&i.to_be_bytes())))
         }
 
-        fn tiles(&self) -> impl FnMut(u64) -> Result<Rc<Tile>, Infallible> {
+        fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
             |tile| {
                 let start = (tile * TILE) as usize;
-                Ok(Rc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
+                Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
             }
         }
 

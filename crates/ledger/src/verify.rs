@@ -15,7 +15,7 @@ use palmgate_seal::sign::VerifyingKey;
 use std::{
     convert::Infallible,
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 /// What a ledger that verifies contains.
@@ -183,10 +183,10 @@ impl Exported {
         Ok(Self { checkpoint, note, tree, leaves })
     }
 
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Rc<Tile>, Infallible> {
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
         |tile| {
             let start = (tile * TILE) as usize;
-            Ok(Rc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
+            Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
         }
     }
 }

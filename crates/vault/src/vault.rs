@@ -288,16 +288,32 @@ impl Vault {
     /// # Errors
     /// [`OutboxFull`](VaultError::OutboxFull); a bound; the disk.
     pub fn outbox_push(&self, value: &[u8]) -> Result<u64, VaultError> {
+        let numbers = self.outbox_push_all(&[value])?;
+        Ok(numbers[0])
+    }
+
+    /// Puts entries at the end of the outbox, for the price of one, and gives their numbers. Durable.
+    ///
+    /// # Errors
+    /// As for [`outbox_push`](Self::outbox_push); a crash may leave some of them there.
+    pub fn outbox_push_all<V: AsRef<[u8]>>(&self, values: &[V]) -> Result<Vec<u64>, VaultError> {
         let mut inner = self.lock()?;
-        if inner.outbox_entries >= MAX_OUTBOX_ENTRIES {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        if inner.outbox_entries + values.len() > MAX_OUTBOX_ENTRIES {
             return Err(VaultError::OutboxFull { limit: MAX_OUTBOX_ENTRIES });
         }
-        inner.check_write(value)?;
-        let number = inner.records.next_number()?;
-        inner.outbox().put(&store::number(number), value)?;
-        inner.outbox_entries += 1;
+        values.iter().try_for_each(|value| inner.check_write(value.as_ref()))?;
+        let mut numbers = Vec::with_capacity(values.len());
+        for value in values {
+            let number = inner.records.next_number()?;
+            inner.outbox().put(&store::number(number), value.as_ref())?;
+            inner.outbox_entries += 1;
+            numbers.push(number);
+        }
         inner.records.sync()?;
-        Ok(number)
+        Ok(numbers)
     }
 
     /// The first entries of the outbox with their numbers, oldest first.
