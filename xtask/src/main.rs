@@ -3,12 +3,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
 mod cloud_bench;
+mod forensic;
 
 use std::{
     env,
     ffi::OsStr,
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::Instant,
 };
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let done = match verb.as_str() {
         "test" => test(),
         "lint" => lint(),
-        "forensic" => forensic(),
+        "forensic" => forensic::run(),
         "cloud-bench" => {
             let sizes: Vec<String> = env::args().skip(2).collect();
             install_programs().and_then(|()| cloud_bench::run(&sizes))
@@ -58,40 +59,6 @@ fn test() -> Result<(), String> {
     step("build", "cargo", &[workspace("build"), built].concat())?;
     let everything = [workspace("test"), vec!["--no-fail-fast".to_owned()]].concat();
     step("tests and stories", "cargo", &everything)
-}
-
-/// Everything ever written is searched for people who were erased, and the power is cut at every
-/// change of the disk. Ends with one line of JSON.
-fn forensic() -> Result<(), String> {
-    const KEYS: [&str; 7] = [
-        "erased",
-        "remnants",
-        "control_before",
-        "control_without_rotation",
-        "crash_points",
-        "lost",
-        "back",
-    ];
-    install_programs()?;
-    let mut tests = Command::new("cargo");
-    tests.args(["test", "--release", "-p", "palmgate-vault", "--features", "tpm", "--lib", "--"]);
-    tests.args(["tests::forensic", "tests::powercut", "--include-ignored", "--nocapture"]);
-    // It waits a second for each of sled's endless waits, for many minutes: run it by itself.
-    tests.args(["--skip", "every_second_change_failing"]);
-    let output = tests.stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    print!("{text}");
-    if !output.status.success() {
-        return Err(format!("the forensic tests failed with {}", output.status));
-    }
-    let figure = |key: &str| {
-        let prefix = format!("forensic {key} ");
-        let value = text.lines().find_map(|line| line.strip_prefix(&prefix)?.parse::<u64>().ok());
-        value.map(|value| format!("\"{key}\":{value}")).ok_or(format!("no figure for {key}"))
-    };
-    let figures: Vec<String> = KEYS.into_iter().map(figure).collect::<Result<_, _>>()?;
-    println!("{{{}}}", figures.join(","));
-    Ok(())
 }
 
 fn lint() -> Result<(), String> {

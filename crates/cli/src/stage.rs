@@ -156,6 +156,10 @@ pub struct Shape<'a> {
     pub broker: Option<u16>,
     /// A TPM that keeps the root, as tpm2-tss spells it; otherwise a file.
     pub tpm: Option<&'a str>,
+    /// More of the configuration, such as table `[law]`.
+    pub more: &'a str,
+    /// Whether employees are served, which only the French pack allows.
+    pub staff: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -169,6 +173,8 @@ impl<'a> Shape<'a> {
             strangers: 0,
             broker: None,
             tpm: None,
+            more: "",
+            staff: true,
         }
     }
 }
@@ -211,6 +217,7 @@ impl Gateway {
                 bundle.display().to_string()
             )?;
         }
+        text.push_str(shape.more);
         let file = directory.join(format!("{}.toml", shape.store));
         fs::write(&file, text)?;
         if shape.strangers > 0 {
@@ -327,18 +334,21 @@ fn configuration(shape: &Shape<'_>, state: &Path, https: SocketAddr, broker: Soc
         Some(_) => String::new(),
         None => format!("broker = \"{broker}\"\n"),
     };
+    let (staff, zones) =
+        if shape.staff { (", \"staff\"", "\"strong-room\"") } else { ("", "") };
     let roaming = if shape.cloud.is_some() { ", \"roaming\"" } else { "" };
     format!(
         r#"[store]
 tenant = "{}"
 name = "{}"
 custody = "{}"
-purposes = ["pay", "loyalty", "entry", "staff"{roaming}]
+purposes = ["pay", "loyalty", "entry"{staff}{roaming}]
 state_directory = {:?}
 
 [store.operator_dossier]
 reason = "demonstration on loopback with openly licensed and synthetic pictures"
 dpia_sha256 = "{}"
+assessed = 2026-01-31
 signed_by = ["demonstration one", "demonstration two"]
 expires = "{}"
 
@@ -347,7 +357,7 @@ expires = "{}"
 public_host = "127.0.0.1"
 
 [staff]
-zones = ["strong-room"]
+zones = [{zones}]
 
 [development]
 root_in_file = true

@@ -1,13 +1,19 @@
 //! The control socket: what an operator on the box itself may do. No verb reads, searches, lists or
 //! exports people.
 
-use crate::{http::Served, store::Input};
+use crate::{
+    held,
+    http::Served,
+    office::{ClockView, Done, Draft, HeldUse, Order, Refused, SignedTime, View},
+    store::{Desk, Input},
+};
 use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
+use palmgate_policy::looks_like_card_number;
 use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -92,14 +98,34 @@ struct Controlled {
 
 type Failure = (StatusCode, String);
 
+/// Which pack is in force.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PackView {
+    /// Name, version and hash.
+    pub pack: String,
+}
+
+/// What a decommissioning did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Decommissioned {
+    /// People whose keys are destroyed.
+    pub people: usize,
+}
+
 /// The routes of the control socket.
 pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
     Router::new()
         .route("/terminals", get(list).post(add))
         .route("/terminals/{name}", delete(revoke))
-        .route("/broker-identity", axum::routing::post(broker_identity))
+        .route("/broker-identity", post(broker_identity))
         .route("/counter", get(counter))
         .route("/steps", get(steps))
+        .route("/office", get(view).post(order))
+        .route("/office/breach/{id}/{language}", get(draft))
+        .route("/office/held", get(held_uses))
+        .route("/clock", get(clock).post(confirm))
+        .route("/pack", post(reload))
+        .route("/decommission", post(decommission))
         .with_state(Controlled { served, inputs })
 }
 
@@ -120,6 +146,9 @@ async fn add(
 ) -> Result<Json<Code>, Failure> {
     let bad = |error: String| (StatusCode::BAD_REQUEST, error);
     let name: Name = wanted.name.parse().map_err(|error| bad(format!("{error}")))?;
+    if looks_like_card_number(wanted.name.as_bytes()) {
+        return Err(bad("the name looks like a card number (rule P-PCI-1)".into()));
+    }
     let purposes: Result<PurposeSet, String> =
         wanted.purposes.iter().map(|purpose| purpose.parse::<Purpose>()).collect();
     let code = controlled.served.terminals.add(name, purposes.map_err(bad)?, wanted.enrols);
@@ -171,4 +200,75 @@ async fn steps(State(controlled): State<Controlled>) -> Json<Vec<ScanSteps>> {
         .iter()
         .map(|scan| scan.iter().map(|(step, took)| (step.to_owned(), micros(took))).collect());
     Json(scans.collect())
+}
+
+impl Controlled {
+    /// Asks the store's task.
+    async fn ask<T>(&self, asked: impl FnOnce(oneshot::Sender<T>) -> Desk) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || (StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping".to_owned());
+        self.inputs.send(Input::Office(asked(reply))).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+fn refused(refused: Refused) -> Failure {
+    let status = match refused {
+        Refused::Disk => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, refused.to_string())
+}
+
+async fn view(State(controlled): State<Controlled>) -> Result<Json<View>, Failure> {
+    controlled.ask(Desk::View).await.map(Json)
+}
+
+async fn order(
+    State(controlled): State<Controlled>,
+    Json(order): Json<Order>,
+) -> Result<Json<Done>, Failure> {
+    controlled.ask(|reply| Desk::Order(order, reply)).await?.map(Json).map_err(refused)
+}
+
+async fn draft(
+    State(controlled): State<Controlled>,
+    Path((id, language)): Path<(u64, String)>,
+) -> Result<Json<Draft>, Failure> {
+    // A dash is the store's own language.
+    let language = Some(language).filter(|language| language != "-");
+    controlled.ask(|reply| Desk::Draft(id, language, reply)).await?.map(Json).map_err(refused)
+}
+
+async fn held_uses(State(controlled): State<Controlled>) -> Result<Json<Vec<HeldUse>>, Failure> {
+    let vault = controlled.served.terminals.vault();
+    let shown = tokio::task::spawn_blocking(move || {
+        held::show(&vault).map_err(|error| error.to_string())
+    });
+    let failed = |error: String| (StatusCode::INTERNAL_SERVER_ERROR, error);
+    let shown = shown.await.map_err(|error| failed(error.to_string()))?;
+    shown.map(Json).map_err(failed)
+}
+
+async fn clock(State(controlled): State<Controlled>) -> Result<Json<ClockView>, Failure> {
+    controlled.ask(Desk::Clock).await.map(Json)
+}
+
+async fn confirm(
+    State(controlled): State<Controlled>,
+    Json(time): Json<SignedTime>,
+) -> Result<(), Failure> {
+    controlled.ask(|reply| Desk::Confirm(time.note, reply)).await?.map_err(refused)
+}
+
+async fn reload(State(controlled): State<Controlled>) -> Result<Json<PackView>, Failure> {
+    let pack = controlled.ask(Desk::Reload).await?.map_err(refused)?;
+    Ok(Json(PackView { pack }))
+}
+
+async fn decommission(
+    State(controlled): State<Controlled>,
+) -> Result<Json<Decommissioned>, Failure> {
+    let people = controlled.ask(Desk::Decommission).await?;
+    Ok(Json(Decommissioned { people }))
 }

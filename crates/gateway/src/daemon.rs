@@ -5,12 +5,11 @@
 use crate::{
     RootKeeping, clock,
     config::{Config, Log, LogTarget},
-    law,
+    law::{self, InForce},
     run::{self, Gateway},
 };
-use palmgate_policy::Pack;
 use sd_notify::NotifyState;
-use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -51,7 +50,7 @@ pub fn check(file: &Path) -> ExitCode {
 }
 
 /// The configuration, and the law that lets it open.
-fn read(file: &Path) -> Result<(Config, Arc<Pack>), ExitCode> {
+fn read(file: &Path) -> Result<(Config, InForce), ExitCode> {
     let origin = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| {
         eprintln!("error: {origin}: {error}\n  remedy: pass the right file with --config");
@@ -63,8 +62,9 @@ fn read(file: &Path) -> Result<(Config, Arc<Pack>), ExitCode> {
     };
     let config = Config::parse(&text, &origin, clock::now()).map_err(|errors| refuse(&errors))?;
     let (settings, dossier) = (&config.options.settings, config.dossier.as_ref());
-    let law = law::open(&config.law, settings, &config.fallback, dossier, clock::now())
+    let mut law = law::open(&config.law, settings, &config.fallback, dossier, clock::now())
         .map_err(|error| refuse(&format_args!("error: {origin}: {error}")))?;
+    law.house.place = config.options.store.to_string();
     Ok((config, law))
 }
 
@@ -85,7 +85,7 @@ fn log_to(log: &Log) {
     }
 }
 
-async fn serve(config: Config, law: Arc<Pack>) -> ExitCode {
+async fn serve(config: Config, law: InForce) -> ExitCode {
     let (mut term, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(term), Ok(interrupt)) => (term, interrupt),

@@ -65,32 +65,61 @@ impl DecisionLog {
         }
         self.append_waiting()?;
         self.ledger.flush().inspect_err(|_| self.failed = true)?;
-        self.signed = self.ledger.signed_len();
-        self.unsigned.clear();
-        self.appended = 0;
+        self.settled();
         Ok(())
     }
 
-    /// The index of an erasure's durable entry: logs it unless an interrupted attempt already has.
-    pub(crate) fn log_erasure(&mut self, entry: &Entry, again: bool) -> Result<u64, LedgerError> {
-        let waiting = |entry: &Entry, unsigned: &VecDeque<Entry>| {
-            unsigned.iter().position(|one| one.commitment == entry.commitment && is_erasure(one))
-        };
-        if let Some(position) = waiting(entry, &self.unsigned) {
-            let index = self.signed + position as u64;
-            return self.flush().map(|()| index);
+    /// Makes everything taken durable without a checkpoint on the disk: that follows with the next
+    /// [`DecisionLog::flush`].
+    fn sync(&mut self) -> Result<(), LedgerError> {
+        if self.failed {
+            return self.flush();
         }
-        if again {
-            self.flush()?;
-            let logged = self.ledger.find(EntryKind::Erasure, &entry.commitment)?;
-            if let Some((index, _)) = logged {
-                return Ok(index);
-            }
+        self.append_waiting()?;
+        self.ledger.sync().inspect_err(|_| self.failed = true)?;
+        self.settled();
+        Ok(())
+    }
+
+    fn settled(&mut self) {
+        self.signed = self.ledger.signed_len();
+        self.unsigned.clear();
+        self.appended = 0;
+    }
+
+    /// The indices of erasures' durable entries: logs each unless an interrupted attempt already has,
+    /// which the second of a pair says is possible.
+    pub(crate) fn log_erasures(
+        &mut self,
+        entries: &[(&Entry, bool)],
+    ) -> Result<Vec<u64>, LedgerError> {
+        let mut indices = Vec::with_capacity(entries.len());
+        for (entry, again) in entries {
+            let index = match self.logged(entry, *again)? {
+                Some(index) => index,
+                None => {
+                    let index = self.len();
+                    self.log((*entry).clone())?;
+                    index
+                }
+            };
+            indices.push(index);
         }
-        let index = self.len();
-        self.log(entry.clone())?;
+        self.sync()?;
+        Ok(indices)
+    }
+
+    fn logged(&mut self, entry: &Entry, again: bool) -> Result<Option<u64>, LedgerError> {
+        let same = |one: &Entry| one.commitment == entry.commitment && is_erasure(one);
+        if let Some(position) = self.unsigned.iter().position(same) {
+            return Ok(Some(self.signed + position as u64));
+        }
+        if !again {
+            return Ok(None);
+        }
         self.flush()?;
-        Ok(index)
+        let found = self.ledger.find(EntryKind::Erasure, &entry.commitment)?;
+        Ok(found.map(|(index, _)| index))
     }
 
     fn append_waiting(&mut self) -> Result<(), LedgerError> {
@@ -186,10 +215,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut log = open(root.path());
         let erasure = entry(EntryKind::Erasure, 7);
-        assert_eq!(log.log_erasure(&erasure, false).unwrap(), 0);
+        assert_eq!(log.log_erasures(&[(&erasure, false)]).unwrap(), [0]);
         log.log(entry(EntryKind::Scan, 1)).unwrap();
-        assert_eq!(log.log_erasure(&erasure, true).unwrap(), 0);
-        assert_eq!(log.log_erasure(&entry(EntryKind::Erasure, 8), true).unwrap(), 2);
+        assert_eq!(log.log_erasures(&[(&erasure, true)]).unwrap(), [0]);
+        let both = [(&entry(EntryKind::Erasure, 8), true), (&erasure, true)];
+        assert_eq!(log.log_erasures(&both).unwrap(), [2, 0]);
         assert_eq!(log.len(), 3);
     }
 }

@@ -25,6 +25,40 @@ pub struct Declared {
     pub statements: Vec<&'static str>,
     /// Figures of accuracy and liveness reports.
     pub measured: Option<palmgate_policy::Measured>,
+    /// People trusted to sign packs and times.
+    pub signers: Vec<Signer>,
+}
+
+/// The law that a store lives under, and what it was judged by.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The pack.
+    pub pack: Arc<Pack>,
+    /// What papers and receipts know of the store.
+    pub house: packs::House,
+    /// When the impact assessment was signed.
+    pub assessed: Option<Timestamp>,
+    declared: Declared,
+    settings: Settings,
+    dossier: Option<crate::config::Dossier>,
+}
+
+impl InForce {
+    /// Reads the pack again and judges the store anew; on any error this one stays in force.
+    ///
+    /// # Errors
+    /// [`LawError`], with everything that is wrong.
+    pub fn again(&self, now: Timestamp) -> Result<Self, LawError> {
+        let (declared, settings) = (&self.declared, &self.settings);
+        let mut read = open(declared, settings, &self.house.fallback, self.dossier.as_ref(), now)?;
+        read.house.place.clone_from(&self.house.place);
+        Ok(read)
+    }
+
+    /// People trusted to sign.
+    pub fn signers(&self) -> &[Signer] {
+        &self.declared.signers
+    }
 }
 
 /// A pack and who signed it.
@@ -94,7 +128,7 @@ pub fn open(
     fallback: &str,
     dossier: Option<&crate::config::Dossier>,
     now: Timestamp,
-) -> Result<Arc<Pack>, LawError> {
+) -> Result<InForce, LawError> {
     let pack = match &declared.pack {
         None => Pack::embedded(),
         Some(files) => Arc::new(signed(files)?),
@@ -113,7 +147,25 @@ pub fn open(
     };
     let law = Law::new(Arc::clone(&pack), &facts);
     let refusals = law.refusals(&opening(&pack, declared, settings, fallback, dossier, now));
-    if refusals.is_empty() { Ok(pack) } else { Err(LawError::Refused(refusals)) }
+    if !refusals.is_empty() {
+        return Err(LawError::Refused(refusals));
+    }
+    Ok(InForce {
+        pack,
+        house: house(declared, settings, fallback),
+        assessed: assessed(declared, dossier),
+        declared: declared.clone(),
+        settings: settings.clone(),
+        dossier: dossier.cloned(),
+    })
+}
+
+/// The later of the dates on which an assessment was signed.
+fn assessed(
+    declared: &Declared,
+    dossier: Option<&crate::config::Dossier>,
+) -> Option<Timestamp> {
+    declared.assessed.max(dossier.map(|dossier| dossier.assessed))
 }
 
 fn signed(files: &PackFiles) -> Result<Pack, LawError> {
@@ -193,11 +245,8 @@ fn opening(
         purposes_without_need: unless(states("need-of-each-purpose"), purposes),
         zones_without_reason: unless(states("reason-of-each-zone"), settings.zones.clone()),
         notice_missing,
-        // The dossier of an exception names the assessment that examined it.
-        dpia_days: declared
-            .assessed
-            .or_else(|| dossier.map(|_| now))
-            .map(|signed| days(now.since(signed))),
+        // The dossier of an exception names the assessment that examined it, with its date.
+        dpia_days: assessed(declared, dossier).map(|signed| days(now.since(signed))),
         dpia_covers: states("assessment-covers-this-store") || dossier.is_some(),
         dpo_opinion: states("officer-opinion"),
         residual_risk_high: !states("residual-risk-low"),
@@ -225,7 +274,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
-    fn opened(text: &str) -> Result<Arc<Pack>, LawError> {
+    fn opened(text: &str) -> Result<InForce, LawError> {
         let config = Config::parse(text, "test.toml", NOW).unwrap();
         let (settings, dossier) = (&config.options.settings, config.dossier.as_ref());
         open(&config.law, settings, &config.fallback, dossier, NOW)
@@ -233,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_store_on_a_desk_opens_and_one_in_production_needs_its_papers() {
-        assert_eq!(opened("").unwrap().hash(), Pack::embedded().hash());
+        assert_eq!(opened("").unwrap().pack.hash(), Pack::embedded().hash());
         let Err(LawError::Refused(refusals)) = opened("law.production = true") else {
             panic!("it opened")
         };

@@ -4,7 +4,7 @@ use crate::{
     broker::{BrokerCollector, Counters},
     work::StepTimes,
 };
-use palmgate_policy::{Decision, DecisionKind, Standing};
+use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Standing};
 use palmgate_protocol::Timestamp;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     steps: HistogramVec,
     people: IntGaugeVec,
     root: IntGaugeVec,
+    requests: IntGaugeVec,
+    alarms: IntGaugeVec,
     gauges: Gauges,
     shed: IntCounterVec,
     faults: IntCounterVec,
@@ -46,6 +48,8 @@ struct Gauges {
     ledger: IntGauge,
     log_writable: IntGauge,
     forgotten: IntGauge,
+    breaches: IntGauge,
+    clock_doubted: IntGauge,
 }
 
 impl Metrics {
@@ -78,6 +82,16 @@ impl Metrics {
             &["promise"],
         )?;
         registry.register(Box::new(root.clone()))?;
+        let requests = IntGaugeVec::new(
+            Opts::new("palmgate_rights_requests", "Open requests of people, by urgency."),
+            &["urgency"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        let alarms = IntGaugeVec::new(
+            Opts::new("palmgate_duty_alarm", "1 while the duty behind a rule is missed."),
+            &["rule"],
+        )?;
+        registry.register(Box::new(alarms.clone()))?;
         let metrics = Self {
             decisions: counter(
                 "palmgate_decisions_total",
@@ -87,6 +101,8 @@ impl Metrics {
             steps,
             people,
             root,
+            requests,
+            alarms,
             gauges: Gauges {
                 from_cloud: gauge("palmgate_people_from_cloud", "People given by the cloud.")?,
                 oldest: gauge(
@@ -110,6 +126,14 @@ impl Metrics {
                 forgotten: gauge(
                     "palmgate_tombstones",
                     "Hashes of people and claims that the tenant's cloud has forgotten.",
+                )?,
+                breaches: gauge(
+                    "palmgate_breaches_unreported",
+                    "Breaches whose report to the authority is not made.",
+                )?,
+                clock_doubted: gauge(
+                    "palmgate_clock_doubted",
+                    "1 after a jump of the clock that no signed time has confirmed.",
                 )?,
             },
             shed: counter("palmgate_shed_total", "Messages dropped at a full queue.", &["queue"])?,
@@ -152,6 +176,26 @@ impl Metrics {
 
     pub(crate) fn erased(&self, rule: &str) {
         self.erasures.with_label_values(&[rule]).inc();
+    }
+
+    /// What is on the office's desk; alarms that are over go to 0.
+    pub(crate) fn office(
+        &self,
+        requests: &[(&str, usize)],
+        breaches: usize,
+        alarms: &[Citation],
+        before: &[Rule],
+    ) {
+        for (urgency, count) in requests {
+            set(&self.requests.with_label_values(&[*urgency]), *count);
+        }
+        set(&self.gauges.breaches, breaches);
+        for rule in before {
+            self.alarms.with_label_values(&[rule.id()]).set(0);
+        }
+        for alarm in alarms {
+            self.alarms.with_label_values(&[alarm.rule.id()]).set(1);
+        }
     }
 
     pub(crate) fn shed(&self, queue: &'static str) {
@@ -204,6 +248,7 @@ impl Metrics {
         set(&gauges.waiting, counts.waiting);
         set(&gauges.ledger, counts.ledger);
         set(&gauges.forgotten, counts.forgotten);
+        gauges.clock_doubted.set(i64::from(standing.clock_doubted));
     }
 
     /// The text exposition format.
@@ -242,5 +287,7 @@ pub(crate) const fn kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Right => "right",
         DecisionKind::Erasure => "erasure",
         DecisionKind::Shard => "shard",
+        DecisionKind::Office => "office",
+        DecisionKind::Pack => "pack",
     }
 }

@@ -8,7 +8,7 @@ use palmgate_ledger::{
 use palmgate_protocol::{Name, Timestamp, cloud::ErasureState};
 use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -18,6 +18,25 @@ use std::{
 /// Commitments whose receipt waits for a recipient.
 pub(crate) type Waiting = Arc<Mutex<BTreeSet<[u8; 32]>>>;
 
+/// Since when each of them waits: recipients have a day (rule G-19).
+#[derive(Clone, Default)]
+pub(crate) struct Pending(Arc<Mutex<BTreeMap<[u8; 32], Timestamp>>>);
+
+impl Pending {
+    /// When the oldest erasure was made that somebody has not confirmed.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
+    }
+
+    fn note(&self, commitment: [u8; 32], status: Status, erased_at: Timestamp) {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match status {
+            Status::Partial => drop(pending.entry(commitment).or_insert(erased_at)),
+            Status::Complete => drop(pending.remove(&commitment)),
+        }
+    }
+}
+
 /// The receipts' directory and what signs them.
 pub(crate) struct Receipts {
     directory: PathBuf,
@@ -25,6 +44,7 @@ pub(crate) struct Receipts {
     store: Name,
     key: SigningKey,
     waiting: Waiting,
+    pending: Pending,
 }
 
 /// A receipt could not be kept.
@@ -48,16 +68,22 @@ impl Receipts {
     ) -> Result<Self, ReceiptsError> {
         let at = |cause| ReceiptsError::File { path: directory.clone(), cause };
         fs::create_dir_all(&directory).map_err(at)?;
-        let own = key.public();
+        let (own, pending) = (key.public(), Pending::default());
         let waiting = fs::read_dir(&directory)
             .map_err(at)?
             .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
             .filter_map(|text| receipt::verify(&text, Some(&own)).ok())
             .filter(|verified| verified.status == Status::Partial)
+            .inspect(|one| pending.note(one.commitment, one.status, one.erased_at))
             .map(|verified| verified.commitment)
             .collect();
         let waiting = Arc::new(Mutex::new(waiting));
-        Ok(Self { directory, tenant, store, key, waiting })
+        Ok(Self { directory, tenant, store, key, waiting, pending })
+    }
+
+    /// Since when receipts wait.
+    pub(crate) fn pending(&self) -> Pending {
+        self.pending.clone()
     }
 
     /// The commitments that still wait.
@@ -79,7 +105,13 @@ impl Receipts {
             |name| Recipient { name, state: RecipientState::Pending, at, signature: None };
         let cloud = cloud_name().filter(|_| relay);
         let recipients: Vec<Recipient> = cloud.map(pending).into_iter().collect();
-        self.sign(ledger, index, generation, recipients, commitment)
+        self.sign(ledger, index, generation, recipients, commitment, at)
+    }
+
+    /// The receipt of an erasure, if one was written.
+    pub(crate) fn existing(&self, commitment: &[u8; 32]) -> Option<String> {
+        let text = fs::read_to_string(self.path(commitment)).ok()?;
+        receipt::verify(&text, Some(&self.key.public())).ok().map(|_| text)
     }
 
     /// Renews a receipt with the cloud's word.
@@ -102,7 +134,9 @@ impl Receipts {
         let stores = state.outstanding.iter().filter(|store| **store != self.store).cloned();
         let recipients =
             cloud_name().map(confirmed).into_iter().chain(stores.map(pending)).collect();
-        self.sign(ledger, before.index, before.root_generation, recipients, commitment).map(drop)
+        let (index, generation) = (before.index, before.root_generation);
+        let erased_at = before.erased_at;
+        self.sign(ledger, index, generation, recipients, commitment, erased_at).map(drop)
     }
 
     fn sign(
@@ -112,6 +146,7 @@ impl Receipts {
         generation: u64,
         recipients: Vec<Recipient>,
         commitment: &[u8; 32],
+        erased_at: Timestamp,
     ) -> Result<String, ReceiptsError> {
         let evidence = ledger.evidence(index)?;
         let (tenant, store) = (self.tenant.clone(), self.store.clone());
@@ -119,6 +154,7 @@ impl Receipts {
         let text = receipt.sign(&self.key);
         let path = self.path(commitment);
         replace(&path, text.as_bytes()).map_err(|cause| ReceiptsError::File { path, cause })?;
+        self.pending.note(*commitment, receipt.status(), erased_at);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match receipt.status() {
             Status::Partial => waiting.insert(*commitment),

@@ -7,13 +7,15 @@ use crate::{
     work::{NewPerson, Sensitive},
 };
 use palmgate_gallery::Fusion;
-use palmgate_policy::{Profile, RecordFacts, looks_like_card_number};
+use palmgate_policy::{Origin, Profile, RecordFacts, looks_like_card_number};
 use palmgate_protocol::{
     Biometric, ClaimHandle, Custody, Hand, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet,
     Secret, TEMPLATE_FORMAT, Template, Timestamp,
     cloud::{MemberRecord, Registration, SealedPurpose},
     decode, encode, encode_for_sealing,
-    terminal::{AssertionBytes, CardToken, ClaimBytes, Enrolment, IssuedClaim, Payment},
+    terminal::{
+        AssertionBytes, CardToken, ClaimBytes, Enrolment, Intent, IssuedClaim, Payment, Scan,
+    },
 };
 use palmgate_seal::{
     aead::{self, Place},
@@ -78,6 +80,55 @@ pub(crate) fn held(
     Some(templates)
 }
 
+/// A person's own templates, for themselves: those that the box holds, those that the claim's key
+/// opens, or those that the claim carries.
+pub(crate) fn own_templates(
+    around: &Surroundings,
+    member: MemberId,
+    profile: &Profile,
+    claim: Option<&Claim>,
+    purposes: PurposeSet,
+) -> Option<Vec<SealedPurpose>> {
+    if profile.custody == Custody::Subject {
+        let claim = claim?;
+        let sealed = claim.sealed_record.as_deref()?;
+        let record = open_sealed(&around.record_key, &around.tenant, claim.handle, sealed)?;
+        return Some(record.templates);
+    }
+    held(&around.vault, &around.tenant, member, claim, purposes)
+}
+
+/// What the cloud is told of somebody on pause or back from it: without `roaming` it takes the
+/// record back. Nothing where the cloud never had one.
+pub(crate) fn restricted(
+    around: &Surroundings,
+    member: MemberId,
+    profile: &Profile,
+    claim: Option<&Claim>,
+) -> Option<Vec<u8>> {
+    // Only the store that enrolled somebody may register them anew.
+    if profile.origin != Origin::Store {
+        return None;
+    }
+    let mut told = profile.clone();
+    if profile.paused {
+        told.consents.retain(|consent| consent.purpose != Purpose::Roaming);
+    }
+    match profile.custody {
+        Custody::Operator => {
+            let record = held_record(around, member, &told)?;
+            withdrawn(&told, &record, None, around)
+        }
+        Custody::Split => {
+            let sealed = around.vault.read(&member, Column::SealedRecord).ok()??;
+            let key = claim?.key.as_ref()?;
+            let record = open_sealed(key, &around.tenant, profile.claim, sealed.expose())?;
+            withdrawn(&told, &record, Some(sealed.expose()), around)
+        }
+        Custody::Subject => None,
+    }
+}
+
 /// The best score of the probes against the templates, for each purpose that has both.
 pub(crate) fn compare(
     probes: &[(Purpose, Probe)],
@@ -122,8 +173,11 @@ pub(crate) fn prepare(
     let person = sensitive.enrolment.as_mut()?;
     let templates = std::mem::take(&mut sensitive.templates);
     let record = new_record(person, profile, &templates);
-    let mut prepared =
-        Prepared { columns: person_columns(person, profile), open: Vec::new(), registration: None };
+    let mut columns = person_columns(person, profile);
+    if let Some(old) = profile.replaces {
+        columns.extend(carried_over(around, old, &columns));
+    }
+    let mut prepared = Prepared { columns, open: Vec::new(), registration: None };
     match profile.custody {
         Custody::Operator => {
             prepared.columns.extend(template_columns(&record));
@@ -175,7 +229,27 @@ fn person_columns(person: &NewPerson, profile: &Profile) -> Columns {
     let details = details.into_iter().filter_map(|(column, value)| {
         value.as_ref().map(|value| (column, Secret::new(value.expose().clone())))
     });
-    details.chain([(Column::Profile, encode_for_sealing(profile))]).collect()
+    let profile_column = (Column::Profile, encode_for_sealing(profile));
+    details.chain(release(person, profile)).chain([profile_column]).collect()
+}
+
+/// What a corrected enrolment takes over from the one before: the person's own history, and a phone
+/// number that was not given anew.
+fn carried_over(around: &Surroundings, old: MemberId, new: &Columns) -> Columns {
+    let wanted = [Column::History, Column::Phone].into_iter();
+    let absent = wanted.filter(|column| new.iter().all(|(known, _)| known != column));
+    absent
+        .filter_map(|column| {
+            let value = around.vault.read(&old, column).ok()??;
+            Some((column, Secret::new(value.expose().clone())))
+        })
+        .collect()
+}
+
+/// The written release as it is kept.
+fn release(person: &NewPerson, profile: &Profile) -> Option<(Column, Secret<Vec<u8>>)> {
+    let release = person.release.as_ref().filter(|_| profile.released_at.is_some())?;
+    Some((Column::Release, encode_for_sealing(release)))
 }
 
 fn template_columns(record: &MemberRecord) -> Columns {
@@ -454,5 +528,16 @@ pub(crate) fn holds_card_number(enrolment: &Enrolment) -> bool {
     let texts =
         consents.flat_map(|consent| [consent.notice.as_bytes(), consent.language.as_bytes()]);
     let zone = enrolment.authorisation.as_ref().map(|authorised| authorised.zone.as_bytes());
-    details.chain(texts).chain(zone).any(looks_like_card_number)
+    let name = enrolment.release.as_ref().map(|release| release.name.expose().as_slice());
+    details.chain(texts).chain(zone).chain(name).any(looks_like_card_number)
+}
+
+/// Whether any text of a scan looks like a card number.
+pub(crate) fn scan_holds_card_number(scan: &Scan) -> bool {
+    let texts = match &scan.intent {
+        Intent::Pay(payment) => vec![&payment.payee, &payment.currency],
+        Intent::Staff { zone } => vec![zone],
+        _ => Vec::new(),
+    };
+    texts.into_iter().any(|text| looks_like_card_number(text.as_bytes()))
 }

@@ -10,6 +10,8 @@ use crate::{
     fabric::{Fabric, FabricOptions},
     http::{self, Served},
     keeper::RootKeeping,
+    kept::Kept,
+    law::InForce,
     metrics::Metrics,
     opened::Opened,
     scribe::Scribe,
@@ -17,7 +19,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
 };
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Pack, Settings};
+use palmgate_policy::{Engine, Event, Settings};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
@@ -68,6 +70,8 @@ pub struct Options {
     pub workers: usize,
     /// Pictures that wait for a thread.
     pub queue_length: usize,
+    /// Language of letters (BCP 47).
+    pub language: String,
 }
 
 /// Which broker carries the store's messages.
@@ -208,17 +212,17 @@ impl Gateway {
 ///
 /// # Errors
 /// [`StartError`] says what is at fault; nothing keeps running then.
-pub async fn run(options: Options, law: Arc<Pack>) -> Result<Gateway, StartError> {
+pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> {
     let opened = {
         let options = options.clone();
         tokio::task::spawn_blocking(move || Opened::open(&options))
             .await
             .map_err(anyhow::Error::from)??
     };
-    start(options, &law, opened)
+    start(options, law, opened)
 }
 
-fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, StartError> {
+fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, StartError> {
     let authority_der = opened.authority.certificate_der().clone();
     let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
@@ -247,12 +251,13 @@ fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, S
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, opened.extractor, &opened.transform_key, &inputs)?;
     let done = inputs.clone();
+    let pending = opened.receipts.pending();
     let scribe = Scribe::start(
         Arc::clone(&opened.vault),
         opened.log,
         opened.receipts,
         options.history,
-        law.hash(),
+        law.pack.hash(),
         move |written| {
             let _ = done.send(Input::Done(written));
         },
@@ -274,7 +279,12 @@ fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, S
         inputs: inputs.clone(),
     })?);
 
-    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(law));
+    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
+    let Kept { desk, time, visitors } = Kept::load(&opened.vault)?;
+    if let Some(seen) = time {
+        engine.handle(Event::TimeSeen(seen), clock::now());
+    }
+    engine.handle(Event::VisitorsLoaded(visitors), clock::now());
     for (member, profile) in opened.people {
         engine.handle(Event::Loaded(member, Box::new(profile)), clock::now());
     }
@@ -289,6 +299,9 @@ fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, S
         Surroundings {
             tenant: options.tenant.clone(),
             store: options.store.clone(),
+            law,
+            language: options.language.clone(),
+            pending,
             signing_key: identity.signing_key(),
             record_key: record_key(&opened.transform_key),
             issuers,
@@ -302,6 +315,7 @@ fn start(options: Options, law: &Arc<Pack>, opened: Opened) -> Result<Gateway, S
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
         },
+        desk,
     );
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
     let served = Served {

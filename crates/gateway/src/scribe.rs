@@ -2,19 +2,21 @@
 //! What is reported as done is durable.
 
 use crate::{
-    clock, cloud::Outgoing, decision_log::DecisionLog, receipts::Receipts, records::Columns,
+    clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, receipts::Receipts,
+    records::Columns,
 };
 use palmgate_ledger::{Entry, EntryKind, NOBODY};
-use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket};
+use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket, office::Hold};
 use palmgate_protocol::{
-    ClaimHandle, MemberId, PurposeSet, Secret, Timestamp,
+    ClaimHandle, MemberId, Secret, Timestamp,
     cloud::{Erasure, ErasureState, ShardApplied},
     decode, encode, encode_for_sealing,
     limits::MAX_HISTORY_ENTRIES,
-    terminal::Use,
+    terminal::{AnswerBody, Use},
 };
 use palmgate_vault::{Column, ErasureRequest, NewPerson, Vault};
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +31,12 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// The vault's root changes at least this often, so that what was removed without an erasure does
 /// not stay readable for longer.
 const RENEWAL: Duration = Duration::from_hours(24);
+
+/// What waits in the queue is looked through so far for erasures to carry out together.
+const MAX_TOGETHER: usize = 1_024;
+
+/// Makes an answer of a person's uses.
+pub(crate) type Tell = Box<dyn FnOnce(Vec<Use>) -> AnswerBody + Send>;
 
 /// Something to write.
 pub(crate) enum Deed {
@@ -69,8 +77,14 @@ pub(crate) enum Deed {
     },
     /// A use, for the person's own history.
     Use(MemberId, Use),
-    /// The history, for the person.
-    ReadHistory { ticket: Ticket, member: MemberId, consents: PurposeSet },
+    /// An answer that needs the person's history.
+    WithHistory { ticket: Ticket, member: MemberId, answer: Tell },
+    /// A state of the store; `kept` hears whether it is durable.
+    Keep { name: &'static str, value: Secret<Vec<u8>>, kept: Option<oneshot::Sender<bool>> },
+    /// Entries are made under this pack from now on.
+    Pack([u8; 32]),
+    /// The legal holds in force.
+    Holds(Vec<Hold>),
     /// A decision.
     Log { decision: Decision, at: Timestamp },
     /// The cloud's word on an erasure.
@@ -100,7 +114,7 @@ pub(crate) enum Done {
     Told,
     /// Whether decisions can be logged has changed.
     LogWritable(bool),
-    History(Ticket, Vec<Use>, PurposeSet),
+    Answer(Ticket, AnswerBody),
 }
 
 /// The way to the thread.
@@ -125,20 +139,32 @@ impl Scribe {
         let entries = Arc::new(AtomicU64::new(log.len()));
         let counted = Arc::clone(&entries);
         let done = Box::new(done);
-        let uses = Vec::new();
+        let (uses, held) = (Vec::new(), Held::default());
         let (writable, renewed) = (true, Instant::now());
         let mut writer =
-            Writer { vault, log, writable, renewed, receipts, history, pack, uses, done };
+            Writer { vault, log, writable, renewed, receipts, history, pack, uses, held, done };
         let _ = report("interrupted erasure", writer.finish_erasures());
         thread::Builder::new().name("scribe".into()).spawn(move || {
-            while let Some(deed) = queue.blocking_recv() {
-                if let Deed::Finish(finished) = deed {
-                    writer.flush();
-                    writer.keep_checkpoint();
-                    let _ = finished.send(());
-                    return;
+            let mut waiting = VecDeque::new();
+            while let Some(deed) = waiting.pop_front().or_else(|| queue.blocking_recv()) {
+                match deed {
+                    Deed::Finish(finished) => {
+                        writer.flush();
+                        writer.keep_checkpoint();
+                        let _ = finished.send(());
+                        return;
+                    }
+                    Deed::Erase { .. } => {
+                        waiting.push_front(deed);
+                        while waiting.len() < MAX_TOGETHER
+                            && let Ok(more) = queue.try_recv()
+                        {
+                            waiting.push_back(more);
+                        }
+                        writer.erase_waiting(&mut waiting);
+                    }
+                    deed => writer.write(deed),
                 }
-                writer.write(deed);
                 writer.tell_whether_writable();
                 counted.store(writer.log.len(), Ordering::Relaxed);
             }
@@ -174,10 +200,33 @@ struct Writer {
     history: Duration,
     pack: [u8; 32],
     uses: Vec<(MemberId, Use)>,
+    held: Held,
     done: Box<dyn Fn(Done) + Send>,
 }
 
 type Failure = Box<dyn std::error::Error>;
+
+/// Somebody who is forgotten.
+struct Leaver {
+    member: MemberId,
+    claim: ClaimHandle,
+    entry: Entry,
+    ticket: Option<Ticket>,
+    relay: bool,
+}
+
+impl Leaver {
+    const fn request(&self) -> ErasureRequest {
+        let Self { member, claim, entry, .. } = self;
+        ErasureRequest { member: *member, claim: *claim, commitment: entry.commitment }
+    }
+
+    fn message(&self) -> Vec<u8> {
+        let Self { member, claim, entry, .. } = self;
+        let erasure = Erasure { member: *member, claim: *claim, commitment: entry.commitment };
+        encode(&Outgoing::Erase(erasure))
+    }
+}
 
 impl Writer {
     fn write(&mut self, deed: Deed) {
@@ -203,16 +252,23 @@ impl Writer {
             Deed::Withdraw { member, gone, changed, registration } => {
                 let _ = report("withdrawal", self.withdraw(member, gone, changed, registration));
             }
-            Deed::Erase { member, claim, salt, rule, ticket, relay } => {
-                let result = report("erasure", self.erase(member, claim, salt, rule, relay));
-                (self.done)(Done::Erased { member, ticket, result });
-                (self.done)(Done::Told);
-            }
             Deed::Use(member, used) => self.uses.push((member, used)),
-            Deed::ReadHistory { ticket, member, consents } => {
+            Deed::WithHistory { ticket, member, answer } => {
                 self.write_uses();
                 let uses = report("history", self.read_history(member)).unwrap_or_default();
-                (self.done)(Done::History(ticket, uses, consents));
+                (self.done)(Done::Answer(ticket, answer(uses)));
+            }
+            Deed::Keep { name, value, kept } => {
+                let result = self.vault.put_state(name, value.expose()).map_err(Failure::from);
+                let durable = report(name, result).is_ok();
+                if let Some(kept) = kept {
+                    let _ = kept.send(durable);
+                }
+            }
+            Deed::Pack(pack) => self.pack = pack,
+            Deed::Holds(holds) => {
+                self.held.put(holds);
+                let _ = report("held uses", self.held.release(&self.vault));
             }
             Deed::Log { decision, at } => {
                 let entry = self.entry(&decision, at);
@@ -226,7 +282,7 @@ impl Writer {
             }
             Deed::Renew => self.renew(),
             Deed::Flush => self.flush(),
-            Deed::Finish(_) => {}
+            Deed::Erase { .. } | Deed::Finish(_) => {}
         }
     }
 
@@ -245,7 +301,7 @@ impl Writer {
             }
         }
         if !changed.is_empty() {
-            self.vault.write_many(&changed)?;
+            self.vault.write_many(changed)?;
         }
         if !new.is_empty() {
             self.vault.insert(new)?;
@@ -286,7 +342,7 @@ impl Writer {
     ) -> Result<(), Failure> {
         let changed: Vec<_> =
             changed.into_iter().map(|(column, value)| (member, column, value)).collect();
-        self.vault.write_many(&changed)?;
+        self.vault.write_many(changed)?;
         self.vault.forget_columns(&[(member, gone)])?;
         if let Some(registration) = registration {
             self.vault.outbox_push(&registration)?;
@@ -295,89 +351,156 @@ impl Writer {
         Ok(())
     }
 
-    fn erase(
-        &mut self,
-        member: MemberId,
-        claim: ClaimHandle,
-        salt: [u8; 32],
-        rule: Rule,
-        relay: bool,
-    ) -> Result<String, Failure> {
-        let at = clock::now();
+    /// Carries out the erasures that wait, in one change of the root: nobody waits for another's. They
+    /// go ahead of log entries between them, and not ahead of anything else.
+    fn erase_waiting(&mut self, waiting: &mut VecDeque<Deed>) {
+        let (mut leavers, mut passed) = (Vec::new(), VecDeque::new());
+        while let Some(deed) = waiting.pop_front() {
+            match deed {
+                Deed::Erase { member, claim, salt, rule, ticket, relay } => {
+                    let entry = self.erasure_entry(rule, Some((member, salt)));
+                    leavers.push(Leaver { member, claim, entry, ticket, relay });
+                }
+                Deed::Use(member, used) => self.uses.push((member, used)),
+                Deed::Log { .. } | Deed::Flush | Deed::Acknowledged { .. } => {
+                    passed.push_back(deed);
+                }
+                other => {
+                    waiting.push_front(other);
+                    break;
+                }
+            }
+        }
+        while let Some(deed) = passed.pop_back() {
+            waiting.push_front(deed);
+        }
+        let receipts = report("erasure", self.erase(&leavers));
+        let mut receipts = receipts.map(Vec::into_iter);
+        for Leaver { member, ticket, .. } in leavers {
+            let result = match &mut receipts {
+                Ok(receipts) => receipts.next().ok_or(()),
+                Err(()) => Err(()),
+            };
+            (self.done)(Done::Erased { member, ticket, result });
+        }
+        (self.done)(Done::Told);
+    }
+
+    fn erasure_entry(&self, rule: Rule, subject: Option<(MemberId, [u8; 32])>) -> Entry {
         let decision = Decision {
             kind: DecisionKind::Erasure,
             terminal: None,
             purpose: None,
             outcome: "erased",
             rules: vec![rule],
-            subject: Some((member, salt)),
+            subject,
         };
-        let entry = self.entry(&decision, at);
-        let commitment = entry.commitment;
-        let again = self.vault.unfinished_erasures().contains(&commitment);
-        if !again {
-            // The cloud's message first: if the power fails now, the cloud forgets the person and
-            // its next shard makes this store forget them, too.
-            if relay {
-                let erasure = Erasure { member, claim, commitment };
-                self.vault.outbox_push(&encode(&Outgoing::Erase(erasure)))?;
-            }
-            self.uses.retain(|(of, _)| *of != member);
-            self.vault.erase(&[ErasureRequest { member, claim, commitment }])?;
-        }
-        self.record_erasure(&entry, relay, again)
+        self.entry(&decision, clock::now())
     }
 
-    fn record_erasure(
-        &mut self,
-        entry: &Entry,
-        relay: bool,
-        again: bool,
-    ) -> Result<String, Failure> {
-        let index = self.log.log_erasure(entry, again)?;
+    fn erase(&mut self, leavers: &[Leaver]) -> Result<Vec<String>, Failure> {
+        let begun = self.vault.unfinished_erasures();
+        let again = |one: &Leaver| begun.contains(&one.entry.commitment);
+        let new: Vec<&Leaver> = leavers.iter().filter(|one| !again(one)).collect();
+        // The cloud's message first: if the power fails now, the cloud forgets the person and its
+        // next shard makes this store forget them, too.
+        let told = |one: &&&Leaver| one.relay;
+        let messages: Vec<_> = new.iter().filter(told).map(|one| one.message()).collect();
+        self.vault.outbox_push_all(&messages)?;
+        for one in &new {
+            self.write_uses_of(one.member);
+            let kept = self
+                .read_history(one.member)
+                .and_then(|uses| self.held.keep(&self.vault, uses));
+            report("held uses", kept).map_err(|()| "what a legal hold covers could not be kept")?;
+        }
+        let requests: Vec<_> = new.iter().map(|one| one.request()).collect();
+        if !requests.is_empty() {
+            self.vault.erase(&requests)?;
+        }
+        let entries: Vec<_> =
+            leavers.iter().map(|one| (one.entry.clone(), one.relay, again(one))).collect();
+        self.record_erasures(&entries)
+    }
+
+    /// Entries, whether the cloud is told, and whether a crash cut an earlier try; one sync of the
+    /// ledger for all of them.
+    fn record_erasures(&mut self, all: &[(Entry, bool, bool)]) -> Result<Vec<String>, Failure> {
+        let entries: Vec<_> = all.iter().map(|(entry, _, again)| (entry, *again)).collect();
+        let indices = self.log.log_erasures(&entries)?;
         let ledger = self.log.ledger();
         let generation = self.vault.root_generation();
-        let (commitment, at) = (&entry.commitment, entry.at);
-        let receipt = self.receipts.write(ledger, index, generation, commitment, at, relay)?;
-        self.vault.finish_erasure(commitment)?;
-        Ok(receipt)
+        let mut receipts = Vec::with_capacity(all.len());
+        for ((entry, relay, again), index) in all.iter().zip(indices) {
+            let (commitment, at) = (&entry.commitment, entry.at);
+            let earlier = if *again { self.receipts.existing(commitment) } else { None };
+            receipts.push(match earlier {
+                Some(receipt) => receipt,
+                None => self.receipts.write(ledger, index, generation, commitment, at, *relay)?,
+            });
+        }
+        let commitments: Vec<_> = all.iter().map(|(entry, ..)| entry.commitment).collect();
+        self.vault.finish_erasures(&commitments)?;
+        Ok(receipts)
     }
 
     /// Erasures that a crash cut between the keys and the ledger.
     fn finish_erasures(&mut self) -> Result<(), Failure> {
-        for commitment in self.vault.unfinished_erasures() {
-            let decision = Decision {
-                kind: DecisionKind::Erasure,
-                terminal: None,
-                purpose: None,
-                outcome: "erased",
-                rules: vec![Rule::ERASURE],
-                subject: None,
-            };
-            let mut entry = self.entry(&decision, clock::now());
-            entry.commitment = commitment;
-            self.record_erasure(&entry, true, true)?;
-        }
-        Ok(())
+        let entry = |commitment| {
+            let entry = self.erasure_entry(Rule::ERASURE, None);
+            (Entry { commitment, ..entry }, true, true)
+        };
+        let all: Vec<_> = self.vault.unfinished_erasures().into_iter().map(entry).collect();
+        if all.is_empty() { Ok(()) } else { self.record_erasures(&all).map(drop) }
     }
 
     /// Histories are written once a second: no scan waits for them.
     fn write_uses(&mut self) {
+        let mut histories: Vec<(MemberId, Vec<Use>)> = Vec::new();
         for (member, used) in std::mem::take(&mut self.uses) {
+            if let Some((_, uses)) = histories.iter_mut().find(|(of, _)| *of == member) {
+                self.add_use(uses, used);
+            } else if let Ok(mut uses) = report("history", self.read_history(member)) {
+                self.add_use(&mut uses, used);
+                histories.push((member, uses));
+            }
+        }
+        let sealed = |(member, uses): (MemberId, Vec<Use>)| {
+            self.vault
+                .contains(&member)
+                .then(|| (member, Column::History, encode_for_sealing(&uses)))
+        };
+        let values: Vec<_> = histories.into_iter().filter_map(sealed).collect();
+        if !values.is_empty() {
+            let _ = report("history", self.vault.write_many(values).map_err(Failure::from));
+        }
+    }
+
+    /// Only what a hold covers has to be there before an erasure.
+    fn write_uses_of(&mut self, member: MemberId) {
+        let own = self.uses.extract_if(.., |(of, _)| *of == member).collect::<Vec<_>>();
+        for (member, used) in own.into_iter().filter(|_| self.held.any()) {
             let _ = report("history", self.note_use(member, used));
         }
     }
 
     fn note_use(&self, member: MemberId, used: Use) -> Result<(), Failure> {
         let mut uses = self.read_history(member)?;
-        let oldest = used.at;
-        uses.retain(|earlier| oldest.since(earlier.at) < self.history);
-        uses.insert(0, used);
-        uses.truncate(MAX_HISTORY_ENTRIES);
+        self.add_use(&mut uses, used);
         if self.vault.contains(&member) {
             self.vault.write(&member, Column::History, encode_for_sealing(&uses).expose())?;
         }
         Ok(())
+    }
+
+    fn add_use(&self, uses: &mut Vec<Use>, used: Use) {
+        let (oldest, mut room) = (used.at, MAX_HISTORY_ENTRIES - 1);
+        uses.retain(|earlier| {
+            let fits = oldest.since(earlier.at) < self.history && room > 0;
+            room -= usize::from(fits);
+            fits || self.held.covers(earlier)
+        });
+        uses.insert(0, used);
     }
 
     fn read_history(&self, member: MemberId) -> Result<Vec<Use>, Failure> {
@@ -394,6 +517,8 @@ impl Writer {
                 DecisionKind::Right => EntryKind::Right,
                 DecisionKind::Erasure => EntryKind::Erasure,
                 DecisionKind::Shard => EntryKind::Shard,
+                DecisionKind::Office => EntryKind::Operation,
+                DecisionKind::Pack => EntryKind::Pack,
             },
             terminal: decision.terminal.clone(),
             purpose: decision.purpose,
@@ -442,4 +567,100 @@ impl Writer {
 /// Says what could not be written, never about whom.
 fn report<T>(what: &'static str, result: Result<T, Failure>) -> Result<T, ()> {
     result.map_err(|error| tracing::error!(what, %error, "could not be made durable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palmgate_ledger::{Ledger, receipt};
+    use palmgate_protocol::Name;
+    use palmgate_seal::{random, sign::SigningKey};
+    use palmgate_vault::MemoryRoot;
+    use std::{path::Path, sync::mpsc::channel};
+
+    const PEOPLE: u8 = 40;
+
+    fn member(number: u8) -> MemberId {
+        MemberId::from_random([number; 16])
+    }
+
+    fn vault(directory: &Path) -> Arc<Vault> {
+        let tenant: Name = "chain".parse().unwrap();
+        let root = Box::new(MemoryRoot::new());
+        let vault = Vault::open(&directory.join("vault"), &tenant, root).unwrap();
+        let person = |number| NewPerson {
+            member: member(number),
+            claim: ClaimHandle::from_random([number ^ 0x80; 16]),
+            columns: vec![(Column::Profile, Secret::new(vec![number; 64]))],
+        };
+        vault.insert((0..PEOPLE).map(person).collect()).unwrap();
+        Arc::new(vault)
+    }
+
+    #[test]
+    fn erasures_that_wait_share_one_change_of_the_root_and_each_has_its_receipt() {
+        let directory = tempfile::tempdir().unwrap();
+        let vault = vault(directory.path());
+        let pkcs8 = SigningKey::generate().pkcs8();
+        let key = || SigningKey::from_pkcs8(pkcs8.expose()).unwrap();
+        let ledger = Ledger::open(&directory.path().join("ledger"), "palmgate/a/b", key());
+        let (tenant, store) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let receipts =
+            Receipts::open(directory.path().join("receipts"), tenant, store, key()).unwrap();
+        let (done, answers) = channel();
+        let report = move |one: Done| drop(done.send(one));
+        let log = DecisionLog::new(ledger.unwrap());
+        let (history, pack) = (Duration::from_hours(1), [1; 32]);
+        // The vault is held while the queue fills.
+        let before = vault.root_generation();
+        let busy = Arc::clone(&vault);
+        let scribe =
+            Scribe::start(Arc::clone(&vault), log, receipts, history, pack, report).unwrap();
+        let people = |numbers: std::ops::Range<u16>| {
+            let person = |number: u16| {
+                let columns = vec![(Column::Profile, Secret::new(vec![1; 4_000]))];
+                let id: [u8; 16] = random::bytes();
+                let _ = number;
+                (MemberId::from_random(id), ClaimHandle::from_random(random::bytes()), columns)
+            };
+            numbers.map(person).collect()
+        };
+        scribe.submit(Deed::Adopt { people: people(0..2_000) });
+        for number in 0..PEOPLE {
+            scribe.submit(Deed::Erase {
+                member: member(number),
+                claim: ClaimHandle::from_random([number ^ 0x80; 16]),
+                salt: [number; 32],
+                rule: Rule::ERASURE,
+                ticket: None,
+                relay: number % 2 == 0,
+            });
+            let decision = Decision {
+                kind: DecisionKind::Scan,
+                terminal: None,
+                purpose: None,
+                outcome: "not-recognised",
+                rules: vec![Rule::ERASURE],
+                subject: None,
+            };
+            scribe.submit(Deed::Log { decision, at: clock::now() });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(scribe.finish());
+        let mut commitments = std::collections::BTreeSet::new();
+        for one in answers.try_iter() {
+            if let Done::Erased { member: of, result, .. } = one {
+                let verified = receipt::verify(&result.unwrap(), Some(&key().public())).unwrap();
+                assert!(commitments.insert(verified.commitment) && !busy.contains(&of));
+            }
+        }
+        assert_eq!(commitments.len(), usize::from(PEOPLE));
+        assert!(busy.unfinished_erasures().is_empty());
+        assert_eq!(busy.outbox_peek(100).unwrap().len(), usize::from(PEOPLE) / 2);
+        let changes = busy.root_generation() - before;
+        assert!(changes <= 3, "{changes} changes of the root for {PEOPLE} erasures");
+        let ledger = directory.path().join("ledger");
+        let verified = palmgate_ledger::verify::directory(&ledger, &key().public()).unwrap();
+        assert_eq!((verified.size, verified.unsigned), (2 * u64::from(PEOPLE), 0));
+    }
 }

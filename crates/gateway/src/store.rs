@@ -2,6 +2,10 @@
 //! are carried out. Nothing here decides about people.
 
 mod commands;
+mod office;
+mod rights;
+
+pub(crate) use office::Desk;
 
 use crate::{
     clock,
@@ -9,15 +13,17 @@ use crate::{
     extraction::{Worked, Workers},
     fabric::{Fabric, Inbound, Sent},
     forgotten::Forgotten,
+    law::InForce,
     metrics::{Counts, Metrics},
+    receipts::Pending,
     records,
     references::References,
     scribe::{Deed, Done, Scribe},
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
 use palmgate_policy::{
-    ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Resolved, ScanFacts,
-    Ticket,
+    ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, ReleaseFacts, Resolved,
+    Rule, ScanFacts, Ticket,
 };
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Pseudonym, Purpose, Timestamp,
@@ -62,12 +68,17 @@ pub(crate) enum Input {
     Sent(StepTimes, Instant, Sent),
     /// Somebody asks for the standing.
     Standing(oneshot::Sender<palmgate_policy::Standing>),
+    /// The office, at the control interface.
+    Office(Desk),
 }
 
 /// Fixed at start.
 pub(crate) struct Surroundings {
     pub(crate) tenant: Name,
     pub(crate) store: Name,
+    pub(crate) law: InForce,
+    pub(crate) language: String,
+    pub(crate) pending: Pending,
     pub(crate) signing_key: SigningKey,
     pub(crate) record_key: palmgate_seal::aead::Key,
     pub(crate) issuers: Arc<RwLock<Vec<VerifyingKey>>>,
@@ -87,11 +98,27 @@ pub(crate) struct Store {
     work: InWork,
     around: Surroundings,
     shards: HashMap<u64, ShardReceived>,
+    desk: palmgate_policy::office::Desk,
+    /// When the time was last kept, and whether it was doubted.
+    time_kept: Option<(Instant, bool)>,
+    looked: Option<Instant>,
+    /// Rules behind the alarms that are shown.
+    alarmed: Vec<Rule>,
 }
 
 impl Store {
-    pub(crate) fn new(engine: Engine, around: Surroundings) -> Self {
-        Self { engine, work: InWork::default(), around, shards: HashMap::new() }
+    pub(crate) fn new(
+        engine: Engine,
+        around: Surroundings,
+        mut desk: palmgate_policy::office::Desk,
+    ) -> Self {
+        desk.begin(clock::now());
+        let (work, shards) = (InWork::default(), HashMap::new());
+        let (time_kept, looked, alarmed) = (None, None, Vec::new());
+        let store = Self { engine, work, around, shards, desk, time_kept, looked, alarmed };
+        store.tell_holds();
+        store.around.scribe.submit(crate::kept::desk(&store.desk, None));
+        store
     }
 
     /// Works until told to stop; then serves what still arrives until nobody has asked for a moment,
@@ -128,6 +155,7 @@ impl Store {
                 () = tokio::time::sleep(QUIET / 4), if stopping.is_some() => {}
             }
         }
+        self.keep_time();
         self.around.scribe.finish().await;
     }
 
@@ -156,11 +184,14 @@ impl Store {
             Input::Standing(reply) => {
                 let _ = reply.send(self.engine.standing());
             }
+            Input::Office(asked) => self.office(asked),
         }
     }
 
     fn tick(&mut self) {
         self.decide(Event::Tick);
+        self.keep_time_now_and_then();
+        self.look_at_duties();
         self.around.scribe.submit(Deed::Flush);
         let counts = Counts {
             rows: self.around.references.len(),
@@ -212,6 +243,7 @@ impl Store {
     fn scan(&mut self, asker: Asker, at: Timestamp, scan: Scan) {
         let (presented, claim) =
             self.read_claim(scan.claim.as_ref().map(palmgate_protocol::Biometric::expose));
+        let card_number = records::scan_holds_card_number(&scan);
         let facts = ScanFacts {
             terminal: asker.terminal.clone(),
             at,
@@ -220,6 +252,7 @@ impl Store {
             ask_cloud: scan.ask_cloud,
             frames: scan.frames.len(),
             authenticated: scan.authenticated,
+            card_number,
         };
         let sensitive = Sensitive { frames: scan.frames, claim, ..Sensitive::default() };
         let ticket = self.work.open(asker, sensitive);
@@ -251,21 +284,38 @@ impl Store {
             pseudonyms: std::array::from_fn(|_| Pseudonym::from_random(random::bytes())),
             salt: random::bytes(),
         };
+        let card_number = records::holds_card_number(&enrolment);
+        let (replaces, claim) = match &enrolment.replaces {
+            None => (None, None),
+            Some(replaces) => {
+                let token = replaces.claim.as_ref().map(palmgate_protocol::Biometric::expose);
+                let (presented, claim) = self.read_claim(token);
+                (Some(presented), claim)
+            }
+        };
         let facts = EnrolmentFacts {
             terminal: asker.terminal.clone(),
             at,
             captures: enrolment.captures.iter().map(|capture| capture.hand).collect(),
             frames: enrolment.captures.iter().map(|capture| capture.frames.len()).sum(),
-            card_number: records::holds_card_number(&enrolment),
+            card_number,
             card_token: enrolment.card_token.is_some(),
             consents: enrolment.consents,
             age: enrolment.age,
             authorisation: enrolment.authorisation,
+            release: enrolment.release.as_ref().map(|release| ReleaseFacts {
+                named: release.name.expose().iter().any(|byte| !byte.is_ascii_whitespace()),
+                signed_at: release.signed_at,
+                complete: release.purpose_stated && release.duration_stated,
+            }),
+            replaces,
             ids: ids.clone(),
         };
-        let person = NewPerson::new(ids, enrolment.card_token, enrolment.phone);
+        let mut person = NewPerson::new(ids, enrolment.card_token, enrolment.phone);
+        person.release = enrolment.release;
         let sensitive = Sensitive {
             captures: enrolment.captures,
+            claim,
             enrolment: Some(person),
             ..Sensitive::default()
         };
@@ -338,9 +388,7 @@ impl Store {
                 self.around.metrics.log_writable(writable);
                 self.decide(Event::LogWritable(writable));
             }
-            Done::History(ticket, uses, consents) => {
-                self.reply(ticket, AnswerBody::History { uses, consents });
-            }
+            Done::Answer(ticket, body) => self.reply(ticket, body),
         }
     }
 

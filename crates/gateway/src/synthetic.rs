@@ -55,6 +55,10 @@ fn person(number: usize) -> NewPerson {
         enrolled_at: now,
         expires_at,
         salt: random::bytes(),
+        spent: palmgate_policy::Spent::default(),
+        objected: false,
+        replaces: None,
+        released_at: None,
     };
     let template = random_template().to_bytes();
     let columns = vec![

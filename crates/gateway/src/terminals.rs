@@ -111,6 +111,11 @@ pub(crate) struct Terminals {
 }
 
 impl Terminals {
+    /// The vault that the list lies in.
+    pub(crate) fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.options.vault)
+    }
+
     /// Reads the list.
     pub(crate) fn load(options: TerminalsOptions) -> Result<Self, anyhow::Error> {
         let state = options.vault.state(STATE)?;

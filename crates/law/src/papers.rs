@@ -93,7 +93,7 @@ pub struct Section {
 }
 
 impl Paper {
-    fn new(language: &str, title: &str, pack: &Pack) -> Self {
+    pub(crate) fn new(language: &str, title: &str, pack: &Pack) -> Self {
         let top = pack.top();
         let hash = data_encoding::HEXLOWER.encode(&pack.hash());
         let said = pick(language, "Made from the law pack", "Produit à partir du lot de règles");
@@ -106,12 +106,12 @@ impl Paper {
         }
     }
 
-    fn say(&mut self, heading: &str, paragraphs: Vec<String>) {
+    pub(crate) fn say(&mut self, heading: &str, paragraphs: Vec<String>) {
         let heading = heading.into();
         self.sections.push(Section { heading, paragraphs, rows: Vec::new() });
     }
 
-    fn table(&mut self, heading: &str, rows: Vec<Vec<String>>) {
+    pub(crate) fn table(&mut self, heading: &str, rows: Vec<Vec<String>>) {
         let heading = heading.into();
         self.sections.push(Section { heading, paragraphs: Vec::new(), rows });
     }
@@ -137,7 +137,7 @@ impl Paper {
     }
 }
 
-fn pick<'a>(language: &str, en: &'a str, fr: &'a str) -> &'a str {
+pub(crate) fn pick<'a>(language: &str, en: &'a str, fr: &'a str) -> &'a str {
     if language.split('-').next() == Some("fr") { fr } else { en }
 }
 

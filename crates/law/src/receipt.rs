@@ -1,13 +1,30 @@
 //! Consent receipts after ISO/IEC TS 27560:2023, as JSON-LD with the W3C Data Privacy Vocabulary
-//! (profile `receipt-eu-gdpr` of the guide of 15 February 2026). The shopper keeps the copy.
+//! (profile `receipt-eu-gdpr` of the guide of 15 February 2026). The shopper keeps the copy. Names
+//! nobody: the record's id stands for the person.
 
 use crate::papers::House;
 use palmgate_policy::Pack;
 use palmgate_protocol::{Timestamp, cloud::Consent};
-use palmgate_seal::sign::{SigningKey, VerifyingKey};
+use palmgate_seal::{
+    hidden_id::IdHasher,
+    sign::{SigningKey, VerifyingKey},
+};
 use serde_json::{Value, json};
 
 const LABEL: &str = "consent receipt";
+/// Rights of the person (GDPR Art. 7(3), 15 to 18, 20, 77).
+const RIGHTS: [&str; 7] = [
+    "eu-gdpr:A7-3",
+    "eu-gdpr:A15",
+    "eu-gdpr:A16",
+    "eu-gdpr:A17",
+    "eu-gdpr:A18",
+    "eu-gdpr:A20",
+    "eu-gdpr:A77",
+];
+/// Bytes of the longest text that is not ours: a receipt fits one QR code, whatever is configured.
+/// The notice and the record of processing have it in full.
+const LONGEST_NAME: usize = 160;
 
 /// A receipt cannot be made, or does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,16 +63,22 @@ impl ConsentReceipt {
         let basis = pack.purposes().iter().find(|basis| basis.purpose == consent.purpose);
         let basis = basis.ok_or_else(|| ReceiptError::NoBasis(purpose.into()))?;
         let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+        let (given, record) = (rfc3339(consent.given_at), hex(&record));
+        let party = |role: &str| json!({ "@type": role, "dct:identifier": record });
+        let authority = &pack.top().authority;
         let mut body = json!({
-            "@context": "https://w3id.org/dpv/",
+            "@context": {
+                "dpv": "https://w3id.org/dpv#",
+                "pd": "https://w3id.org/dpv/pd#",
+                "eu-gdpr": "https://w3id.org/dpv/legal/eu/gdpr#",
+                "dct": "http://purl.org/dc/terms/",
+                "law": "urn:palmgate:pack:",
+            },
             "@type": "dpv:ConsentReceipt",
-            "@id": format!("urn:palmgate:consent:{}", hex(&record)),
-            "dct:conformsTo": "https://w3id.org/dpv/guides/consent-27560#receipt-eu-gdpr",
-            "dpv:schemaVersion": "27560-2023",
-            "dct:created": rfc3339(consent.given_at),
-            "dpv:hasDataSubject": "dpv:Customer",
-            "dpv:hasJurisdiction": pack.top().name,
-            "dpv:hasLegalBasis": "eu-gdpr:A9-2-a",
+            "@id": format!("urn:palmgate:receipt:{record}"),
+            "dct:conformsTo": "https://w3id.org/dpv/schema/dpv-27560#receipt-eu-gdpr",
+            "dct:identifier": record,
+            "dpv:hasDataSubject": party("dpv:Customer"),
             "dpv:hasNotice": {
                 "@type": "dpv:ConsentNotice",
                 "dct:identifier": consent.notice,
@@ -65,21 +88,42 @@ impl ConsentReceipt {
                 "@id": format!("urn:palmgate:purpose:{purpose}"),
                 "dct:description": basis.text.get(&consent.language),
             },
-            "dpv:hasPersonalData": ["dpv-pd:PalmPrint"],
+            "dpv:hasLegalBasis": [
+                "dpv:ExplicitlyExpressedConsent", "eu-gdpr:A6-1-a", "eu-gdpr:A9-2-a",
+            ],
+            "dpv:hasPersonalData": {
+                "@id": "pd:Biometric",
+                "@type": "dpv:SpecialCategoryPersonalData",
+                "dpv:hasNecessity": "dpv:Optional",
+            },
+            "dpv:hasDataSource": "dpv:DataSubject",
             "dpv:hasProcessing": ["dpv:Collect", "dpv:Store", "dpv:Match", "dpv:Erase"],
-            "dpv:hasStorageCondition": { "dpv:hasLocation": house.place, "dpv:isDuration": house.inactivity_days },
-            "dpv:hasDataController": { "dct:title": house.controller, "dpv:hasContact": house.contact },
-            "dpv:hasRecipient": house.processors.iter().map(|p| p.name.clone()).collect::<Vec<_>>(),
-            "dpv:hasRight": ["eu-gdpr:A7-3", "eu-gdpr:A15", "eu-gdpr:A16", "eu-gdpr:A17",
-                             "eu-gdpr:A18", "eu-gdpr:A20", "eu-gdpr:A77"],
-            "dpv:hasConsentStatus": [{
+            "dpv:hasStorageCondition": {
+                "dpv:hasLocation": house.place,
+                "dpv:hasDuration": format!("P{}D", house.inactivity_days),
+            },
+            "dpv:hasLocation": house.place,
+            "dpv:hasJurisdiction": pack.top().name,
+            "dpv:hasDataController": {
+                "dpv:hasName": short(&house.controller),
+                "dpv:hasContact": short(&house.contact),
+            },
+            "dpv:hasRecipient": house.processors.iter().map(|one| json!({
+                "dpv:hasName": short(&one.name), "dpv:hasLocation": one.region,
+            })).collect::<Vec<_>>(),
+            "dpv:hasConsentControl": {
+                "@type": "dpv:WithdrawConsent",
+                "dct:description": "at every reader of the store, at any time",
+            },
+            "dpv:hasRight": RIGHTS,
+            "dpv:hasAuthority": { "dpv:hasName": authority.name, "dpv:hasContact": authority.url },
+            "dpv:hasConsentStatus": {
                 "@type": "dpv:ConsentGiven",
-                "dct:date": rfc3339(consent.given_at),
-                "dpv:hasExpiry": rfc3339(consent.expires_at),
-                "dpv:isIndicatedBy": "dpv:DataSubject",
-            }],
-            "dpv:hasWithdrawalMethod": "at every reader of the store, at any time",
-            "law": hex(&pack.hash()),
+                "dct:date": given,
+                "dct:valid": rfc3339(consent.expires_at),
+                "dpv:isImplementedByEntity": "dpv:DataSubject",
+            },
+            "law:hash": hex(&pack.hash()),
         });
         let signature = key.sign(LABEL, body.to_string().as_bytes());
         if let Value::Object(fields) = &mut body {
@@ -109,6 +153,11 @@ impl ConsentReceipt {
         &self.0
     }
 
+    /// A receipt as it was handed out. Not checked: [`ConsentReceipt::verify`] does.
+    pub const fn from_text(text: String) -> Self {
+        Self(text)
+    }
+
     /// The receipt as a QR code, in SVG.
     ///
     /// # Errors
@@ -118,6 +167,22 @@ impl ConsentReceipt {
         let code = code.map_err(|_| ReceiptError::TooLarge)?;
         Ok(code.render::<qrcode::render::svg::Color<'_>>().min_dimensions(320, 320).build())
     }
+}
+
+/// The id of a consent's record: the same each time it is asked for, and worth nothing to anybody
+/// once the person's salt is destroyed.
+pub fn record_id(salt: &[u8; 32], consent: &Consent) -> [u8; 16] {
+    let hash = IdHasher::new(salt).consent(consent.purpose, consent.given_at);
+    std::array::from_fn(|at| hash[at])
+}
+
+/// As much of a text as fits, whole letters only.
+fn short(text: &str) -> String {
+    let mut end = text.len().min(LONGEST_NAME);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }
 
 /// A moment in RFC 3339; the Unix epoch for one that has no such form.

@@ -19,6 +19,7 @@ mod lines;
 mod log;
 pub mod merkle;
 pub mod note;
+mod places;
 pub mod receipt;
 mod text;
 mod tree;

@@ -181,10 +181,6 @@ impl Entries {
         Ok(self.lines.buffer.strip_suffix(b"\n").unwrap_or_default())
     }
 
-    pub(crate) fn location(&self) -> Location {
-        self.lines.location()
-    }
-
     fn read(&mut self) -> Result<(u64, Entry), LedgerError> {
         let entry = Entry::parse(self.line()?);
         let location = self.lines.location();

@@ -4,27 +4,29 @@ use crate::{
     files::{Layout, io, parent, read, replace, sync_dir},
     history::{KnownHashes, replay},
     lines::{Line, Lines, SEGMENT_ENTRIES},
-    merkle::{leaf_hash, root_of},
+    merkle::leaf_hash,
     note::{MAX_NOTE_BYTES, NoteError},
-    tree::{TILE, Tree},
+    places::{Places, place_of},
+    tree::{TILE, Tile, Tree},
 };
 use palmgate_seal::sign::SigningKey;
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
     fs::{self, File, OpenOptions, TryLockError},
     io::{BufWriter, Write},
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const HASH_BYTES: u64 = size_of::<Hash>() as u64;
 
 /// An append-only log in a directory of its own, open for one process.
 ///
-/// [`append`](Self::append) hands an entry to the operating system; [`flush`](Self::flush) makes
-/// everything appended durable and signs it. Whatever must not be lost is flushed before it is
-/// acknowledged.
+/// [`append`](Self::append) hands an entry to the operating system; [`sync`](Self::sync) makes
+/// everything appended durable and signs it; [`flush`](Self::flush) also puts the signed checkpoint
+/// on the disk. Whatever must not be lost is synced before it is acknowledged.
 pub struct Ledger {
     layout: Layout,
     key: SigningKey,
@@ -33,6 +35,9 @@ pub struct Ledger {
     hashes: File,
     checkpoint: Checkpoint,
     note: String,
+    /// Entries under the checkpoint on disk.
+    stored: u64,
+    places: RefCell<Places>,
     recovered: u64,
     /// Set when the state of a file on disk became unknown.
     failed: Option<PathBuf>,
@@ -138,6 +143,7 @@ impl Ledger {
         let hashes = hash_file(&layout, &tree, &known)?;
         let segment = current_segment(&layout, tree.size(), bytes)?;
         let recovered = tree.size() - checkpoint.size;
+        let stored = checkpoint.size;
         let mut ledger = Self {
             layout,
             key,
@@ -146,6 +152,8 @@ impl Ledger {
             hashes,
             checkpoint,
             note,
+            stored,
+            places: RefCell::default(),
             recovered,
             failed: None,
             lock,
@@ -154,34 +162,53 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Adds an entry and returns its index. It is not durable before [`Ledger::flush`]; only every
+    /// Adds an entry and returns its index. It is not durable before [`Ledger::sync`]; only every
     /// [`SEGMENT_ENTRIES`]th call waits for the disk.
     ///
     /// # Errors
     /// [`LedgerError`]; the entry is not in the ledger then.
     pub fn append(&mut self, entry: &Entry) -> Result<u64, LedgerError> {
-        self.usable()?;
-        let mut line = entry.to_line()?;
-        let leaf = leaf_hash(line.as_bytes());
-        line.push('\n');
-        let index = self.tree.size();
-        if index.is_multiple_of(SEGMENT_ENTRIES) {
-            self.begin_segment(index / SEGMENT_ENTRIES)?;
-        }
-        self.write(line.as_bytes())?;
-        if let Some(tile) = self.tree.push(leaf) {
-            self.write_hashes(index / TILE, &tile)?;
-        }
-        Ok(index)
+        self.append_all(std::slice::from_ref(entry))
     }
 
-    /// Makes every entry durable and puts a signed checkpoint over all of them in place. Does
-    /// nothing when nothing was appended.
+    /// Adds entries, as [`append`](Self::append) does one, and returns the index of the first.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; [`len`](Self::len) says how many of them are in the ledger. None is if one may
+    /// not be logged.
+    pub fn append_all(&mut self, entries: &[Entry]) -> Result<u64, LedgerError> {
+        self.usable()?;
+        let lines = entries.iter().map(Entry::to_line).collect::<Result<Vec<_>, _>>()?;
+        let first = self.tree.size();
+        let mut left = lines.as_slice();
+        while !left.is_empty() {
+            let index = self.tree.size();
+            if index.is_multiple_of(SEGMENT_ENTRIES) {
+                self.begin_segment(index / SEGMENT_ENTRIES)?;
+            }
+            let room = SEGMENT_ENTRIES - index % SEGMENT_ENTRIES;
+            let (some, rest) = left.split_at(left.len().min(room as usize));
+            let text: String = some.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+            self.write(text.as_bytes())?;
+            for line in some {
+                let index = self.tree.size();
+                if let Some(tile) = self.tree.push(leaf_hash(line.as_bytes())) {
+                    self.write_hashes(index / TILE, &tile)?;
+                }
+            }
+            left = rest;
+        }
+        Ok(first)
+    }
+
+    /// Makes every entry durable and signs a checkpoint over all of them, which is on the disk with
+    /// the next [`flush`](Self::flush): one sync. Until then, the next start takes the entries over
+    /// and signs them anew; whoever could change files meanwhile could change these.
     ///
     /// # Errors
     /// [`LedgerError`]; whether the entries are durable is unknown then, and the ledger must be
     /// opened anew.
-    pub fn flush(&mut self) -> Result<(), LedgerError> {
+    pub fn sync(&mut self) -> Result<(), LedgerError> {
         self.usable()?;
         if self.tree.size() == self.checkpoint.size {
             return Ok(());
@@ -192,9 +219,24 @@ impl Ledger {
         let origin = self.checkpoint.origin.clone();
         let checkpoint = Checkpoint { origin, size: self.tree.size(), root: self.tree.root() };
         let note = checkpoint.sign(&self.key).map_err(LedgerError::Origin)?;
-        let replaced = replace(&self.layout.checkpoint(), note.as_bytes());
-        self.or_fail(replaced)?;
         (self.checkpoint, self.note) = (checkpoint, note);
+        Ok(())
+    }
+
+    /// Makes every entry durable and puts a signed checkpoint over all of them in place. Does
+    /// nothing when nothing was appended.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; whether the entries are durable is unknown then, and the ledger must be
+    /// opened anew.
+    pub fn flush(&mut self) -> Result<(), LedgerError> {
+        self.sync()?;
+        if self.stored == self.checkpoint.size {
+            return Ok(());
+        }
+        let replaced = replace(&self.layout.checkpoint(), self.note.as_bytes());
+        self.or_fail(replaced)?;
+        self.stored = self.checkpoint.size;
         Ok(())
     }
 
@@ -288,12 +330,12 @@ impl Ledger {
         self.recovered
     }
 
-    /// The durable checkpoint: a signed note.
+    /// The last checkpoint: a signed note over durable entries.
     pub fn checkpoint(&self) -> &str {
         &self.note
     }
 
-    /// Entries under the durable checkpoint.
+    /// Entries under the last checkpoint.
     pub const fn signed_len(&self) -> u64 {
         self.checkpoint.size
     }
@@ -321,16 +363,16 @@ impl Ledger {
     /// Entry `index` with everything needed to check it offline against the log's key.
     ///
     /// # Errors
-    /// [`LedgerError`] when the entry is not under the durable checkpoint, or a file is damaged.
+    /// [`LedgerError`] when the entry is not under the checkpoint, or a file is damaged.
     pub fn evidence(&self, index: u64) -> Result<Evidence, LedgerError> {
-        let proof = self.inclusion(index, self.checkpoint.size)?;
-        let mut entries = Entries::new(&self.layout, index, index + 1)?;
-        let line = String::from_utf8_lossy(entries.line()?).into_owned();
-        let evidence = Evidence { entry: line, proof, checkpoint: self.note.clone() };
-        if evidence.verify(&self.key.public()).is_err() {
-            return Err(HistoryError::altered(entries.location(), self.checkpoint.size).into());
+        let Checkpoint { size, root, .. } = &self.checkpoint;
+        let proof = self.inclusion(index, *size)?;
+        let line = self.places.borrow_mut().line(&self.layout, index, *size)?;
+        if proof.verify(&leaf_hash(&line), *size, root).is_err() {
+            return Err(HistoryError::altered(place_of(&self.layout, index), *size).into());
         }
-        Ok(evidence)
+        let entry = String::from_utf8_lossy(&line).into_owned();
+        Ok(Evidence { entry, proof, checkpoint: self.note.clone() })
     }
 
     /// The entries of a range with their indices, flushed or not.
@@ -395,21 +437,22 @@ impl Ledger {
         self.or_fail(written.map_err(io("write", &path)))
     }
 
-    /// Reads complete tiles from the hash file, each once.
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Vec<Hash>, LedgerError> {
-        let mut cache = BTreeMap::new();
-        move |number| {
-            if let Some(tile) = cache.get(&number) {
-                return Ok(Vec::clone(tile));
+    /// Reads complete tiles from the hash file, checked.
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, LedgerError> {
+        |number| {
+            if let Some(tile) = self.places.borrow().tile(number) {
+                return Ok(tile);
             }
             let path = self.layout.hashes();
-            let mut tile = vec![Hash::default(); TILE as usize];
+            let mut leaves = vec![Hash::default(); TILE as usize];
             let place = number * TILE * HASH_BYTES;
-            self.hashes.read_exact_at(tile.as_flattened_mut(), place).map_err(io("read", &path))?;
-            if self.tree.tile_root(number) != Some(&root_of(&tile)) {
+            let read = self.hashes.read_exact_at(leaves.as_flattened_mut(), place);
+            read.map_err(io("read", &path))?;
+            let tile = Arc::new(Tile::new(leaves));
+            if self.tree.tile_root(number) != Some(&tile.root()) {
                 return Err(LedgerError::Hashes { path });
             }
-            cache.insert(number, tile.clone());
+            self.places.borrow_mut().keep(number, &tile);
             Ok(tile)
         }
     }

@@ -1,7 +1,38 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, node_hash, root_of, split};
+use std::sync::Arc;
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
 pub(crate) const TILE: u64 = 256;
+
+/// The leaves of a complete tile and every node above them: `levels[0]` has the leaves.
+pub(crate) struct Tile {
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tile {
+    /// Hashes up `TILE` leaves.
+    pub(crate) fn new(leaves: Vec<Hash>) -> Self {
+        let mut levels = vec![leaves];
+        while let Some(below) = levels.last().filter(|level| level.len() > 1) {
+            let (pairs, _) = below.as_chunks::<2>();
+            levels.push(pairs.iter().map(|[left, right]| node_hash(left, right)).collect());
+        }
+        Self { levels }
+    }
+
+    pub(crate) fn root(&self) -> Hash {
+        self.levels.last().expect("a tile has leaves")[0]
+    }
+
+    /// The root over the leaves `start..start + width`, an aligned range or the beginning of one.
+    fn subtree(&self, start: usize, width: usize) -> Hash {
+        if width.is_power_of_two() {
+            return self.levels[width.ilog2() as usize][start / width];
+        }
+        let left = split(width as u64) as usize;
+        node_hash(&self.subtree(start, left), &self.subtree(start + left, width - left))
+    }
+}
 
 /// The inner nodes above the tiles, and the leaves of the last, incomplete tile: a quarter of a
 /// byte of memory for each entry. Leaf hashes of complete tiles are asked back when a proof needs
@@ -74,7 +105,7 @@ impl Tree {
         &self,
         index: u64,
         size: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Vec<Hash>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<InclusionProof, E> {
         let mut path = Vec::new();
         let (mut start, mut end) = (0, size);
@@ -97,7 +128,7 @@ impl Tree {
         &self,
         from: u64,
         to: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Vec<Hash>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<ConsistencyProof, E> {
         let mut path = Vec::new();
         if from == 0 || from == to {
@@ -128,7 +159,7 @@ impl Tree {
         &self,
         start: u64,
         end: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Vec<Hash>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<Hash, E> {
         let width = end - start;
         if width.is_power_of_two()
@@ -140,11 +171,10 @@ impl Tree {
         }
         if width <= TILE {
             let (number, from) = (start / TILE, (start % TILE) as usize);
-            let within = from..from + width as usize;
             if number == self.size / TILE {
-                return Ok(root_of(&self.tail[within]));
+                return Ok(root_of(&self.tail[from..from + width as usize]));
             }
-            return Ok(root_of(&tile(number)?[within]));
+            return Ok(tile(number)?.subtree(from, width as usize));
         }
         let middle = start + split(width);
         Ok(node_hash(&self.subtree(start, middle, tile)?, &self.subtree(middle, end, tile)?))
@@ -216,10 +246,10 @@ mod tests {
             Self::new((0..size).map(|i| leaf_hash(&i.to_be_bytes())))
         }
 
-        fn tiles(&self) -> impl FnMut(u64) -> Result<Vec<Hash>, Infallible> {
+        fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
             |tile| {
                 let start = (tile * TILE) as usize;
-                Ok(self.leaves[start..start + TILE as usize].to_vec())
+                Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
             }
         }
 

@@ -9,12 +9,13 @@ use crate::{
     lines::{Line, Lines},
     merkle::leaf_hash,
     note::MAX_NOTE_BYTES,
-    tree::{TILE, Tree},
+    tree::{TILE, Tile, Tree},
 };
 use palmgate_seal::sign::VerifyingKey;
 use std::{
     convert::Infallible,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// What a ledger that verifies contains.
@@ -182,10 +183,10 @@ impl Exported {
         Ok(Self { checkpoint, note, tree, leaves })
     }
 
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Vec<Hash>, Infallible> {
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
         |tile| {
             let start = (tile * TILE) as usize;
-            Ok(self.leaves[start..start + TILE as usize].to_vec())
+            Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
         }
     }
 }

@@ -90,6 +90,8 @@ fn store(settings: Settings) -> Engine {
         card_token: false,
         card_number: false,
         authorisation: None,
+        release: None,
+        replaces: None,
         ids: FreshIds {
             member: MemberId::from_random([1; 16]),
             claim: ClaimHandle::from_random([1; 16]),
@@ -115,6 +117,7 @@ fn recognise(engine: &mut Engine, ticket: Ticket) {
         ask_cloud: false,
         frames: 1,
         authenticated: false,
+        card_number: false,
     };
     engine.handle(Event::Scan(ticket, facts), NOW);
     engine.handle(Event::Extracted(ticket, Ok(LIVE)), NOW);

@@ -11,7 +11,7 @@ fn main() -> Result<(), PackError> {
         let layers: Vec<_> = ["eu-gdpr", state].into_iter().filter_map(embedded_layer).collect();
         Pack::load(&layers)
     };
-    let packs = [stack("fr-cnil")?, stack("us-il")?, stack("us-tx")?];
+    let packs = [stack("fr-cnil")?, stack("us-il")?, stack("us-tx")?, stack("us-nyc")?];
     print!("{}", document(&packs.each_ref()));
     Ok(())
 }

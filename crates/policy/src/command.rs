@@ -1,4 +1,4 @@
-use crate::{Profile, Rule, Ticket};
+use crate::{Profile, Rule, Ticket, Visitor};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Pseudonym, Purpose, PurposeSet,
     terminal::{AnswerBody, Payment},
@@ -35,11 +35,20 @@ pub enum Command {
         pseudonym: Pseudonym,
         /// What is paid.
         payment: Option<Payment>,
+        /// For `loyalty`: the person objects to advertising.
+        objected: bool,
     },
     /// Answer the terminal.
     Reply(Ticket, AnswerBody),
     /// Answer with the person's own history and these live consents.
     ReplyHistory(Ticket, MemberId, PurposeSet),
+    /// Answer with what the store holds about the person, or, with a key, with what they provided
+    /// and their templates sealed to it.
+    ReplyExport(Ticket, MemberId, Box<Profile>, Option<[u8; 32]>),
+    /// Tell the cloud, which may have the person's record, what it may do with it from now on.
+    TellRecipients(Ticket, MemberId, Box<Profile>),
+    /// Keep what visitors paid.
+    KeepVisitors(Vec<Visitor>),
     /// Answer with the claim tokens of a new enrolment.
     ReplyEnrolled(Ticket),
     /// Store the ticket's templates and this profile as a new person: durable before
@@ -116,4 +125,8 @@ pub enum DecisionKind {
     Erasure,
     /// A shard was taken over.
     Shard,
+    /// The office acted: a request, a hold, a breach, a duty, the clock.
+    Office,
+    /// A law pack was put in force.
+    Pack,
 }

@@ -1,6 +1,7 @@
 use crate::{
-    Command, Decision, DecisionKind, Event, Law, Origin, Pack, Profile, Rule, Settings,
-    TerminalFacts, Ticket, enrolment::EnrolmentWork, rules, scan::ScanWork,
+    Command, Decision, DecisionKind, Doubt, Event, Law, Origin, Pack, Profile, Rule, Settings,
+    Spent, TerminalFacts, Ticket, TimeSeen, Visitor, enrolment::EnrolmentWork, rules,
+    scan::ScanWork,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, MemberId, Name, Purpose, Timestamp,
@@ -27,17 +28,13 @@ pub struct Engine {
     pub(crate) lease_until: Option<Timestamp>,
     /// Without a ledger entry there is no decision: scans and enrolments wait, rights do not.
     pub(crate) log_writable: bool,
-    pub(crate) spent: BTreeMap<MemberId, Spent>,
-    /// People whom the sweep may still erase before a jump of the clock is confirmed.
-    pub(crate) unconfirmed: Option<usize>,
+    /// Payments of people whose records stay in their tokens.
+    pub(crate) visitors: BTreeMap<MemberId, Visitor>,
+    /// A jump of the clock that no signed time has confirmed.
+    pub(crate) doubt: Option<Doubt>,
+    /// Enrolments that correct another one which is not erased yet.
+    pub(crate) replacing: BTreeMap<MemberId, MemberId>,
     latest: Timestamp,
-}
-
-/// Paid by palm alone since the last strong authentication (RTS on SCA Art. 11).
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Spent {
-    pub(crate) total: u64,
-    pub(crate) count: u64,
 }
 
 pub(crate) struct Terminal {
@@ -82,6 +79,8 @@ pub struct Standing {
     pub in_work: usize,
     /// When the shard locks itself.
     pub lease_until: Option<Timestamp>,
+    /// The clock jumped, and no signed time has confirmed it.
+    pub clock_doubted: bool,
 }
 
 impl Engine {
@@ -103,8 +102,9 @@ impl Engine {
             erasing: BTreeMap::new(),
             lease_until: None,
             log_writable: true,
-            spent: BTreeMap::new(),
-            unconfirmed: None,
+            visitors: BTreeMap::new(),
+            doubt: None,
+            replacing: BTreeMap::new(),
             latest: Timestamp::from_millis(0),
         }
     }
@@ -114,14 +114,39 @@ impl Engine {
         self.law.pack()
     }
 
+    /// The pack in force, bound to the store.
+    pub const fn law(&self) -> &Law {
+        &self.law
+    }
+
+    /// What has to be known of time after a restart.
+    pub const fn time_seen(&self) -> TimeSeen {
+        TimeSeen { latest: self.latest.as_millis(), doubt: self.doubt }
+    }
+
     /// Decides. `now` is the gateway's clock; a clock that runs backwards is held at the latest time
     /// seen, so that nothing expired comes back to life.
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        if let Event::TimeSeen(seen) = &event {
+            // Before the clock of this start counts: it may have jumped while nobody looked.
+            self.latest = self.latest.max(Timestamp::from_millis(seen.latest));
+            self.doubt = self.doubt.or(seen.doubt);
+        }
         let now = self.ratchet(now);
         match event {
-            Event::TimeSeen(at) => self.latest = self.latest.max(at),
-            Event::TimeConfirmed => self.unconfirmed = None,
-            Event::Authenticated(member) => drop(self.spent.remove(&member)),
+            Event::TimeSeen(_) => (),
+            Event::TimeConfirmed(at) => return self.confirm_time(at),
+            Event::Authenticated(member) => return self.authenticated(member),
+            Event::VisitorsLoaded(visitors) => {
+                self.visitors = visitors.into_iter().map(|one| (one.member, one)).collect();
+            }
+            Event::Decommissioned => return self.decommission(),
+            Event::PackChanged(pack) => {
+                self.law = Law::new(pack, &self.settings.store_facts());
+                let rules = vec![rules::G_05_2];
+                let decision = Decision::new(DecisionKind::Pack, "in-force", rules);
+                return vec![Command::Log(decision)];
+            }
             Event::Loaded(member, profile) => self.load(member, *profile),
             Event::LeaseLoaded(until) => self.lease_until = Some(until),
             Event::TerminalKnown(facts) => {
@@ -162,10 +187,54 @@ impl Engine {
         let number = |name| self.pack().number(name).map_or(0, |number| number.value as u64);
         let longest = Duration::from_hours(number("clock_jump_hours"));
         if self.latest.as_millis() > 0 && now.since(self.latest) > longest {
-            self.unconfirmed = Some(number("unconfirmed_erasures") as usize);
+            let before = self.latest.as_millis();
+            let left = number("unconfirmed_erasures");
+            self.doubt.get_or_insert(Doubt { before, left });
         }
         self.latest = self.latest.max(now);
         self.latest
+    }
+
+    /// A signed time says what the clock should have said. It cannot lead back beyond the time
+    /// before the jump, so that an old one brings nothing expired back to life.
+    fn confirm_time(&mut self, at: Timestamp) -> Vec<Command> {
+        let Some(doubt) = self.doubt else { return Vec::new() };
+        if at.as_millis() < doubt.before {
+            return Vec::new();
+        }
+        self.doubt = None;
+        self.latest = at;
+        let decision = Decision::new(DecisionKind::Office, "time-confirmed", vec![rules::G_05_E]);
+        vec![Command::Log(decision)]
+    }
+
+    fn authenticated(&mut self, member: MemberId) -> Vec<Command> {
+        if self.visitors.remove(&member).is_some() {
+            return vec![self.keep_visitors()];
+        }
+        let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
+        if std::mem::take(&mut person.spent) == Spent::default() {
+            return Vec::new();
+        }
+        vec![Command::Update(member, Box::new(person.clone()))]
+    }
+
+    pub(crate) fn keep_visitors(&self) -> Command {
+        Command::KeepVisitors(self.visitors.values().copied().collect())
+    }
+
+    /// Forgets everybody (CNIL 2019-001: on unauthorised access, and at the end of the box's life).
+    fn decommission(&mut self) -> Vec<Command> {
+        let members: Vec<MemberId> = self.people.keys().copied().collect();
+        let rules = vec![rules::C_RT_10E];
+        let decision = Decision::new(DecisionKind::Office, "decommissioned", rules);
+        let mut commands = vec![Command::Log(decision)];
+        for member in members {
+            commands.extend(self.erase(member, rules::C_RT_10E, None, true));
+        }
+        self.visitors.clear();
+        commands.push(self.keep_visitors());
+        commands
     }
 
     /// Figures for metrics and the public counter.
@@ -175,6 +244,7 @@ impl Engine {
             in_work: self.work.len(),
             lease_until: self.lease_until,
             oldest: self.people.values().map(|person| person.enrolled_at).min(),
+            clock_doubted: self.doubt.is_some(),
             ..Standing::default()
         };
         for person in self.people.values() {
@@ -184,6 +254,12 @@ impl Engine {
         standing
     }
 
+    /// Whether a reader for payments is blocked by failed tries.
+    pub fn under_attack(&self, now: Timestamp) -> bool {
+        let most = self.settings.tries.saturating_mul(4);
+        self.terminals.values().any(|terminal| self.recent(terminal.tries, now) >= most)
+    }
+
     /// Whether a person is enrolled and not being erased.
     pub fn knows(&self, member: &MemberId) -> bool {
         self.people.contains_key(member)
@@ -191,7 +267,27 @@ impl Engine {
 
     pub(crate) fn load(&mut self, member: MemberId, profile: Profile) {
         self.claims.insert(profile.claim, member);
+        if let Some(old) = profile.replaces {
+            self.replacing.insert(member, old);
+        }
         self.people.insert(member, profile);
+    }
+
+    /// Finishes corrections: the old enrolment goes, then the new one forgets that there was one.
+    fn finish_replacing(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        for (member, old) in self.replacing.clone() {
+            if self.people.contains_key(&old) {
+                commands.extend(self.erase(old, rules::G_16, None, true));
+            } else if !self.erasing.contains_key(&old) {
+                self.replacing.remove(&member);
+                if let Some(person) = self.people.get_mut(&member) {
+                    person.replaces = None;
+                    commands.push(Command::Update(member, Box::new(person.clone())));
+                }
+            }
+        }
+        commands
     }
 
     /// Starts the erasure of a person: from here on nobody matches them.
@@ -205,7 +301,7 @@ impl Engine {
         let Some(profile) = self.people.remove(&member) else { return Vec::new() };
         self.claims.remove(&profile.claim);
         self.tries.remove(&profile.claim);
-        self.spent.remove(&member);
+        self.replacing.remove(&member);
         let (claim, salt) = (profile.claim, profile.salt);
         let erasing = Erasing { claim, salt, rule, ticket, relay, failed: false };
         self.erasing.insert(member, erasing);
@@ -215,7 +311,7 @@ impl Engine {
     fn erased(&mut self, member: MemberId, result: Result<(), ()>) -> Vec<Command> {
         if result.is_ok() {
             self.erasing.remove(&member);
-            return Vec::new();
+            return self.finish_replacing();
         }
         let Some(erasing) = self.erasing.get_mut(&member) else { return Vec::new() };
         erasing.failed = true;
@@ -258,6 +354,7 @@ impl Engine {
 
     fn tick(&mut self, now: Timestamp) -> Vec<Command> {
         let mut commands = self.retry_erasures();
+        commands.extend(self.finish_replacing());
         commands.extend(self.sweep(now));
         let late = self.work.extract_if(.., |_, (begun, work)| {
             now.since(*begun) > WORK_LIFETIME && !work.is_being_stored()

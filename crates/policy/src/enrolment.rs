@@ -1,11 +1,16 @@
 use crate::{
-    CaptureFacts, Command, Decision, DecisionKind, Engine, EnrolmentFacts, Match, Origin, Profile,
-    Rule, Ticket, engine::Work, gates::Shut, rules,
+    CaptureFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, EnrolmentFacts, Match,
+    Origin, Profile, Rule, ScanFacts, Source, Spent, Ticket,
+    engine::Work,
+    gates::{Plan, Route, Shut},
+    pack::{Act, Action},
+    rules,
+    scan::ScanWork,
 };
 use palmgate_protocol::{
-    Custody, Hand, Purpose, PurposeSet, Timestamp,
+    Custody, Hand, MemberId, Purpose, PurposeSet, Timestamp,
     cloud::Consent,
-    terminal::{AnswerBody, CaptureProblem, Refusal},
+    terminal::{AnswerBody, CaptureProblem, Intent, Refusal},
 };
 
 /// An enrolment between its gates and its answer.
@@ -13,6 +18,10 @@ pub(crate) struct EnrolmentWork {
     pub(crate) facts: EnrolmentFacts,
     purposes: PurposeSet,
     cited: Vec<Rule>,
+    /// Set when an enrolment is corrected: how its person is found.
+    correcting: Option<ScanWork>,
+    /// Whose enrolment this one corrects.
+    replaces: Option<MemberId>,
     pub(crate) stored: Option<Profile>,
 }
 
@@ -33,10 +42,13 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Command> {
         let gates = self.enrolment_gates(&facts, now);
+        let gates = gates.and_then(|opened| Ok((opened, self.correction_gates(&facts, now)?)));
         let mut work = EnrolmentWork {
             facts,
             purposes: PurposeSet::default(),
             cited: Vec::new(),
+            correcting: None,
+            replaces: None,
             stored: None,
         };
         match gates {
@@ -46,12 +58,51 @@ impl Engine {
             Ok(_) if self.work.len() >= self.settings.pending_limit => {
                 vec![Command::Wipe(ticket), Command::Reply(ticket, AnswerBody::Busy)]
             }
-            Ok((purposes, cited)) => {
-                (work.purposes, work.cited) = (purposes, cited);
+            Ok(((purposes, cited), correcting)) => {
+                (work.purposes, work.cited, work.correcting) = (purposes, cited, correcting);
                 self.work.insert(ticket, (now, Work::Enrolment(Box::new(work))));
                 vec![Command::ExtractEnrolment(ticket, purposes.without(Purpose::Roaming))]
             }
         }
+    }
+
+    /// The gates of a right, for who corrects an enrolment.
+    fn correction_gates(
+        &self,
+        facts: &EnrolmentFacts,
+        now: Timestamp,
+    ) -> Result<Option<ScanWork>, Shut> {
+        let Some(claim) = &facts.replaces else { return Ok(None) };
+        let scan = ScanFacts {
+            terminal: facts.terminal.clone(),
+            at: facts.at,
+            intent: Intent::Export,
+            claim: claim.clone(),
+            ask_cloud: false,
+            frames: 1,
+            authenticated: false,
+            card_number: facts.card_number,
+        };
+        let Plan { purposes, route, rules } = self.scan_gates(&scan, now)?;
+        if !matches!(route, Route::Search | Route::One(_)) {
+            let (reason, outcome) = (Refusal::ClaimInvalid, "not-recognised");
+            return Err(Shut { reason, outcome, rules });
+        }
+        let claim = match scan.claim {
+            ClaimPresented::Valid(claim) => Some(claim),
+            _ => None,
+        };
+        let (terminal, intent) = (scan.terminal, scan.intent);
+        Ok(Some(ScanWork {
+            terminal,
+            intent,
+            claim,
+            authenticated: false,
+            purposes,
+            route,
+            cited: rules,
+            fetched: None,
+        }))
     }
 
     pub(crate) fn enrolment_extracted(
@@ -76,11 +127,14 @@ impl Engine {
                 let retry = AnswerBody::Retry { problem, index };
                 vec![Command::Wipe(ticket), Command::Reply(ticket, retry), Command::Log(decision)]
             }
-            // Only a box that can open its references can tell that a hand is enrolled already.
-            Ok(()) if self.settings.custody == Custody::Operator => {
-                vec![Command::Identify(ticket, matched)]
-            }
-            Ok(()) => Vec::from_iter(self.store_command(ticket)),
+            Ok(()) => match work.correcting.as_ref().map(|correcting| correcting.route) {
+                Some(Route::One(source)) => vec![Command::Compare(ticket, matched, source)],
+                // Only a box that can open its references can tell that a hand is enrolled already.
+                _ if self.settings.custody == Custody::Operator => {
+                    vec![Command::Identify(ticket, matched)]
+                }
+                _ => Vec::from_iter(self.store_command(ticket)),
+            },
         }
     }
 
@@ -90,18 +144,89 @@ impl Engine {
         matches: &[Match],
         now: Timestamp,
     ) -> Vec<Command> {
-        let known = matches.iter().any(|found| {
-            let enrolled = self.people.get(&found.member);
-            found.score >= self.settings.threshold(found.purpose)
-                && enrolled.is_some_and(|person| person.basis(found.purpose, now))
-        });
-        if !known {
+        let mut known: Vec<&Match> = matches
+            .iter()
+            .filter(|found| {
+                let enrolled = self.people.get(&found.member);
+                found.score >= self.settings.threshold(found.purpose)
+                    && enrolled.is_some_and(|person| person.basis(found.purpose, now))
+            })
+            .collect();
+        let Some((_, Work::Enrolment(work))) = self.work.get(&ticket) else { return Vec::new() };
+        if work.correcting.is_some() {
+            known.dedup_by_key(|found| found.member);
+            let others = known.iter().filter(|found| found.member != known[0].member).count();
+            let best = known.first().map(|found| (found.member, found.purpose));
+            return self.correct(ticket, best, others, now);
+        }
+        if known.is_empty() {
             return Vec::from_iter(self.store_command(ticket));
         }
         let Some((_, Work::Enrolment(work))) = self.work.remove(&ticket) else { return Vec::new() };
         let verdict = self.law.decide(&self.enrol_act(&work.facts, true, now));
         let Shut { reason, outcome, rules } = verdict.into();
         Self::refuse(ticket, reason, work.decision(outcome, rules))
+    }
+
+    /// The captures were compared with the claimed enrolment that is to be corrected.
+    pub(crate) fn enrolment_compared(
+        &mut self,
+        ticket: Ticket,
+        scores: &[(Purpose, f32)],
+        now: Timestamp,
+    ) -> Vec<Command> {
+        let Some((_, Work::Enrolment(work))) = self.work.get(&ticket) else { return Vec::new() };
+        let Some(correcting) = &work.correcting else { return Vec::new() };
+        let member = match correcting.route {
+            Route::One(Source::Held(member)) => Some(member),
+            _ => {
+                let claim = correcting.claim.as_ref();
+                claim.and_then(|claim| self.claims.get(&claim.handle)).copied()
+            }
+        };
+        let above =
+            scores.iter().find(|(purpose, score)| *score >= self.settings.threshold(*purpose));
+        let best = member.zip(above.map(|(purpose, _)| *purpose));
+        self.correct(ticket, best, 0, now)
+    }
+
+    /// Goes on with a correction once its person is recognised, and ends it otherwise.
+    fn correct(
+        &mut self,
+        ticket: Ticket,
+        best: Option<(MemberId, Purpose)>,
+        rivals: usize,
+        now: Timestamp,
+    ) -> Vec<Command> {
+        let Some((_, Work::Enrolment(work))) = self.work.get(&ticket) else { return Vec::new() };
+        let Some(correcting) = &work.correcting else { return Vec::new() };
+        let verdict = best.and_then(|(member, purpose)| {
+            let person = self.person_facts(self.people.get(&member)?, purpose);
+            let act = Self::recognise_act(correcting, purpose, &person, (0, 0), rivals, now);
+            Some((member, self.law.decide(&act)))
+        });
+        let right = self.law.decide(&Self::exercise_act("rectify"));
+        if let Some((member, recognised)) = verdict.filter(|(_, verdict)| verdict.allowed)
+            && right.allowed
+        {
+            if let Some((_, Work::Enrolment(work))) = self.work.get_mut(&ticket) {
+                work.replaces = Some(member);
+                work.cited.extend(recognised.rules);
+                work.cited.extend(right.rules);
+            }
+            return Vec::from_iter(self.store_command(ticket));
+        }
+        let Some((_, Work::Enrolment(mut work))) = self.work.remove(&ticket) else {
+            return Vec::new();
+        };
+        if let Some(correcting) = work.correcting.take() {
+            self.note_failure(&correcting, now);
+        }
+        vec![
+            Command::Wipe(ticket),
+            Command::Reply(ticket, AnswerBody::NotRecognised),
+            Command::Log(work.decision("not-recognised", vec![rules::G_22, rules::E_79])),
+        ]
     }
 
     fn store_command(&mut self, ticket: Ticket) -> Option<Command> {
@@ -141,9 +266,36 @@ impl Engine {
             enrolled_at: now,
             expires_at: now,
             salt: facts.ids.salt,
+            spent: Spent::default(),
+            objected: false,
+            replaces: None,
+            released_at: self.kept_release(facts, now),
         };
+        if let Some((member, old)) =
+            work.replaces.and_then(|member| Some((member, self.people.get(&member)?)))
+        {
+            profile.replaces = Some(member);
+            profile.spent = old.spent;
+            profile.objected = old.objected;
+            profile.paused = old.paused;
+            // The same person to the same account.
+            for (purpose, pseudonym) in &mut profile.pseudonyms {
+                *pseudonym = old.pseudonym(*purpose).unwrap_or(*pseudonym);
+            }
+        }
         profile.expires_at = self.expiry(&profile, now);
         profile
+    }
+
+    /// A release is kept only where the pack has a term for it.
+    fn kept_release(&self, facts: &EnrolmentFacts, now: Timestamp) -> Option<Timestamp> {
+        let signed_at = facts.release?.signed_at;
+        let act = Act::new(Action::Keep)
+            .with("item", "written-release")
+            .with("now", now.as_millis())
+            .with("ends", now.after(self.settings.ceiling).as_millis())
+            .with("basis", true);
+        self.law.decide(&act).allowed.then_some(signed_at)
     }
 
     pub(crate) fn stored(&mut self, ticket: Ticket, result: Result<(), ()>) -> Vec<Command> {
@@ -154,9 +306,15 @@ impl Engine {
         };
         let mut rules = work.cited.clone();
         rules.push(rules::RET_03);
-        let mut decision = work.decision("enrolled", rules);
+        let outcome = if work.replaces.is_some() { "rectified" } else { "enrolled" };
+        let mut decision = work.decision(outcome, rules);
         decision.subject = Some((work.facts.ids.member, profile.salt));
         self.load(work.facts.ids.member, profile.clone());
-        vec![Command::ReplyEnrolled(ticket), Command::Wipe(ticket), Command::Log(decision)]
+        let mut commands =
+            vec![Command::ReplyEnrolled(ticket), Command::Wipe(ticket), Command::Log(decision)];
+        if let Some(old) = work.replaces {
+            commands.extend(self.erase(old, rules::G_16, None, true));
+        }
+        commands
     }
 }

@@ -1,9 +1,11 @@
-use crate::Profile;
+use crate::{Pack, Profile, Spent};
+use minicbor::{Decode, Encode};
 use palmgate_protocol::{
     ClaimHandle, Custody, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
     cloud::Consent,
     terminal::{Age, Authorisation, CaptureProblem, ConsentGiven, Intent},
 };
+use std::sync::Arc;
 
 /// Names one piece of work in flight; the gateway keeps the frames and secrets that belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,12 +60,54 @@ pub enum Event {
     /// A person proved who they are by a strong authentication: the counters of payments by palm
     /// alone start anew.
     Authenticated(MemberId),
-    /// The latest time that was seen before the restart, as `now`.
-    TimeSeen(Timestamp),
-    /// A signed time confirmed the clock after a jump.
-    TimeConfirmed,
+    /// What was known of time before the restart.
+    TimeSeen(TimeSeen),
+    /// A signed time: after a jump forward it takes the place of what the clock said.
+    TimeConfirmed(Timestamp),
+    /// Payments of people whose records stay in their tokens, read from disk at start.
+    VisitorsLoaded(Vec<Visitor>),
+    /// Every enrolment ends: somebody opened the box, or its life is over.
+    Decommissioned,
+    /// Another law pack is in force from now on.
+    PackChanged(Arc<Pack>),
     /// Time passed.
     Tick,
+}
+
+/// The ratchet of time, as it is kept over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TimeSeen {
+    /// The latest time, in milliseconds since 1970-01-01T00:00:00Z.
+    #[n(0)]
+    pub latest: i64,
+    /// Set after a jump forward that no signed time has confirmed.
+    #[n(1)]
+    pub doubt: Option<Doubt>,
+}
+
+/// A jump of the clock that no signed time has confirmed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Doubt {
+    /// The latest time before the jump, in milliseconds since 1970-01-01T00:00:00Z.
+    #[n(0)]
+    pub before: i64,
+    /// People whom the sweep may still erase.
+    #[n(1)]
+    pub left: u64,
+}
+
+/// Somebody whose record stays in their token, and what they paid by palm alone in this store.
+#[derive(Clone, Copy, Encode, Decode)]
+pub struct Visitor {
+    /// Who.
+    #[n(0)]
+    pub member: MemberId,
+    /// How much.
+    #[n(1)]
+    pub spent: Spent,
+    /// When their record ends, and this with it.
+    #[n(2)]
+    pub ends: Timestamp,
 }
 
 /// A paired terminal.
@@ -93,9 +137,12 @@ pub struct ScanFacts {
     pub frames: usize,
     /// Whether the terminal has just authenticated the person strongly.
     pub authenticated: bool,
+    /// Whether any text in the request looks like a card number (Luhn).
+    pub card_number: bool,
 }
 
 /// A claim as the gateway found it.
+#[derive(Clone)]
 pub enum ClaimPresented {
     /// None.
     None,
@@ -138,8 +185,23 @@ pub struct EnrolmentFacts {
     pub card_number: bool,
     /// For `staff`.
     pub authorisation: Option<Authorisation>,
+    /// The written release, if the person signed one.
+    pub release: Option<ReleaseFacts>,
+    /// Set when an enrolment is corrected: the claim of the one before, if one was shown.
+    pub replaces: Option<ClaimPresented>,
     /// Random ids for the person, made by the gateway.
     pub ids: FreshIds,
+}
+
+/// What a written release says.
+#[derive(Clone, Copy, Debug)]
+pub struct ReleaseFacts {
+    /// The person signed with a name.
+    pub named: bool,
+    /// When, on the terminal's clock.
+    pub signed_at: Timestamp,
+    /// The text stated purpose and duration.
+    pub complete: bool,
 }
 
 /// Random identifiers for one enrolment.

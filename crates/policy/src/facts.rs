@@ -12,6 +12,8 @@ use palmgate_protocol::{
 
 /// The end of time: what has no lease of its own.
 const NEVER: i64 = i64::MAX;
+/// A release is signed at the reader, just before the captures.
+const RELEASE_LIFETIME: std::time::Duration = std::time::Duration::from_mins(30);
 
 /// What a comparison knows of the person whose reference was used.
 pub(crate) struct PersonFacts {
@@ -120,6 +122,7 @@ impl Engine {
             .with("paused", known.is_some_and(|person| person.paused))
             .with("lease_ends", known.map_or(NEVER, |person| self.lease_ends(person)))
             .with("live", live.iter().map(Purpose::as_str).collect::<Vec<_>>())
+            .with("card_number", scan.card_number)
     }
 
     pub(crate) fn compare_act(liveness: f32, needed: f32) -> Act {
@@ -217,16 +220,41 @@ impl Engine {
             .with("card_token", facts.card_token)
             .with("card_number", facts.card_number)
             .with("already", already)
-            .with("written_release", false)
+            .with("written_release", self.released(facts))
+    }
+
+    /// A release counts when it is signed, complete and of this moment.
+    fn released(&self, facts: &EnrolmentFacts) -> bool {
+        facts.release.is_some_and(|release| {
+            release.named
+                && release.complete
+                && release.signed_at <= facts.at
+                && facts.at.since(release.signed_at) <= RELEASE_LIFETIME
+        })
+    }
+
+    pub(crate) fn disclose_act(items: Vec<&'static str>, sealed: bool) -> Act {
+        Act::new(Action::Disclose)
+            .with("recipient", "subject")
+            .with("region", "")
+            .with("items", items)
+            .with("contract", false)
+            .with("sealed_to_subject", sealed)
+            .with("others", false)
+            .with("paid", false)
+            .with("process", false)
     }
 
     pub(crate) fn exercise_act(right: &'static str) -> Act {
         Act::new(Action::Exercise).with("right", right)
     }
 
-    pub(crate) fn answer_act(purpose: Purpose, pays: bool) -> Act {
-        let fields =
+    pub(crate) fn answer_act(purpose: Purpose, pays: bool, objected: bool) -> Act {
+        let mut fields =
             if pays { vec!["pseudonym", "card-token", "assertion"] } else { vec!["pseudonym"] };
+        if objected {
+            fields.push("objection");
+        }
         Act::new(Action::Answer).with("purpose", purpose.as_str()).with("fields", fields)
     }
 

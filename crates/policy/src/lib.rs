@@ -31,12 +31,12 @@ pub use card::looks_like_card_number;
 pub use command::{Command, Decision, DecisionKind, Source};
 pub use engine::{Engine, Standing};
 pub use event::{
-    CaptureFacts, ClaimFacts, ClaimPresented, EnrolmentFacts, Event, FreshIds, Match, RecordFacts,
-    Resolved, ScanFacts, TerminalFacts, Ticket,
+    CaptureFacts, ClaimFacts, ClaimPresented, Doubt, EnrolmentFacts, Event, FreshIds, Match,
+    RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
 };
-pub use opening::{Citation, Dossier, Measured, Opening};
+pub use opening::{Citation, Dossier, Measured, Opening, Review};
 pub use pack::{Law, Pack};
-pub use person::{Origin, Profile};
+pub use person::{Origin, Profile, Spent};
 pub use retention::STORED;
 pub use rules::{MAX_RULE_BYTES, Rule};
 pub use settings::Settings;

@@ -2,7 +2,7 @@
 
 use crate::{
     Law, Rule, STORED,
-    pack::{Act, Action, Texts},
+    pack::{Act, Action, Texts, Verdict},
 };
 use palmgate_protocol::Purpose;
 
@@ -177,24 +177,15 @@ impl std::fmt::Display for Citation {
 impl Law {
     /// Everything that keeps the store from opening, each with its rule; nothing when it may.
     pub fn refusals(&self, opening: &Opening) -> Vec<Citation> {
-        let verdict = self.decide(&self.start_act(opening));
-        if verdict.allowed {
-            return Vec::new();
-        }
-        let cite = |policy: &crate::pack::Policy| Citation {
-            rule: policy.rule,
-            cite: policy.cite.clone(),
-            text: policy.text.clone(),
-        };
-        let deciding = verdict.policies.iter();
-        let cited: Vec<_> = deciding.filter_map(|id| self.pack().policy(id)).map(cite).collect();
-        if cited.is_empty() { vec![Citation::unknown()] } else { cited }
+        self.citations(&self.decide(&self.start_act(opening)))
     }
 
     fn start_act(&self, opening: &Opening) -> Act {
         let terms = self.pack().retention();
         let has_term = |item: &String| terms.iter().any(|term| term.item == *item);
-        let stored = STORED.iter().map(|item| (*item).to_owned());
+        let staff = self.purposes().contains(Purpose::Staff);
+        let here = |item: &&&str| staff || !["staff-template", "authorisation"].contains(*item);
+        let stored = STORED.iter().filter(here).map(|item| (*item).to_owned());
         let stored = stored.chain(opening.stored.iter().cloned());
         let (dossier, measured) = (opening.dossier.as_ref(), opening.measured.as_ref());
         let basisless = self.pack().without_basis(self.purposes());
@@ -254,6 +245,65 @@ impl Law {
             .with("sign", opening.sign)
             .with("public_policy", opening.public_policy)
             .with("signed_release", opening.signed_release)
+    }
+}
+
+/// What the daily look at duties finds.
+#[derive(Clone, Debug, Default)]
+pub struct Review {
+    /// A request is past its deadline.
+    pub request_overdue: bool,
+    /// Hours since the oldest breach that is not reported became known; 0 without one.
+    pub breach_hours: i64,
+    /// Hours that the oldest confirmation of an erasure is missing.
+    pub acknowledgement_hours: i64,
+    /// Days since the keys were last changed.
+    pub key_days: i64,
+    /// Days since a restore was last practised.
+    pub restore_drill_days: i64,
+    /// Days since security was last tested.
+    pub security_test_days: i64,
+    /// Days since the impact assessment was signed; 0 where none is declared.
+    pub dpia_days: i64,
+    /// Somebody from elsewhere was not told in time.
+    pub roaming_notice_due: bool,
+    /// A reader is under a burst of attempts.
+    pub attack_burst: bool,
+    /// The date of the last training is on record.
+    pub training_recorded: bool,
+}
+
+impl Law {
+    /// The duties that were missed, each with its rule; nothing when all is well.
+    pub fn alarms(&self, review: &Review) -> Vec<Citation> {
+        let act = Act::new(Action::Review)
+            .with("request_overdue", review.request_overdue)
+            .with("breach_hours", review.breach_hours)
+            .with("breach_reported", false)
+            .with("acknowledgement_hours", review.acknowledgement_hours)
+            .with("key_days", review.key_days)
+            .with("restore_drill_days", review.restore_drill_days)
+            .with("security_test_days", review.security_test_days)
+            .with("dpia_days", review.dpia_days)
+            .with("roaming_notice_due", review.roaming_notice_due)
+            .with("attack_burst", review.attack_burst)
+            .with("training_recorded", review.training_recorded);
+        self.citations(&self.decide(&act))
+    }
+
+    /// What denied, as sentences with their sources; nothing when it was allowed.
+    pub fn citations(&self, verdict: &Verdict) -> Vec<Citation> {
+        if verdict.allowed {
+            return Vec::new();
+        }
+        let cite = |policy: &crate::pack::Policy| Citation {
+            rule: policy.rule,
+            cite: policy.cite.clone(),
+            text: policy.text.clone(),
+        };
+        let deciding = verdict.policies.iter();
+        let cited: Vec<_> = deciding.filter_map(|id| self.pack().policy(id)).map(cite).collect();
+        if cited.is_empty() { vec![Citation::unknown()] } else { cited }
     }
 }
 

@@ -1,7 +1,7 @@
 use minicbor::{Decode, Encode};
 use palmgate_protocol::{
-    ClaimHandle, Custody, Hand, Pseudonym, Purpose, PurposeSet, Timestamp, cloud::Consent,
-    terminal::Authorisation,
+    ClaimHandle, Custody, Hand, MemberId, Pseudonym, Purpose, PurposeSet, Timestamp,
+    cloud::Consent, terminal::Authorisation,
 };
 
 /// What the engine knows of an enrolled person. The gateway keeps it sealed under the person's key;
@@ -42,6 +42,39 @@ pub struct Profile {
     #[n(10)]
     #[cbor(with = "minicbor::bytes")]
     pub salt: [u8; 32],
+    /// Paid by palm alone since the last strong authentication.
+    #[n(11)]
+    #[cbor(default)]
+    pub spent: Spent,
+    /// The person objects to advertising (GDPR Art. 21).
+    #[n(12)]
+    #[cbor(default)]
+    pub objected: bool,
+    /// The enrolment that this one corrects, until that one is erased: a crash in between is
+    /// finished at the next start.
+    #[n(13)]
+    pub replaces: Option<MemberId>,
+    /// When the person signed a written release, where the pack keeps one.
+    #[n(14)]
+    pub released_at: Option<Timestamp>,
+}
+
+/// Payments by palm alone since the last strong authentication (RTS on SCA Art. 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Spent {
+    /// Sum, in minor units.
+    #[n(0)]
+    pub total: u64,
+    /// Payments in a row.
+    #[n(1)]
+    pub count: u64,
+}
+
+impl Spent {
+    pub(crate) fn add(&mut self, minor_units: u64) {
+        self.total = self.total.saturating_add(minor_units);
+        self.count = self.count.saturating_add(1);
+    }
 }
 
 /// Where an enrolment came from.

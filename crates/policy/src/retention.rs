@@ -17,6 +17,10 @@ pub const STORED: &[&str] = &[
     "decision",
     "letter",
     "technical-log",
+    "payment-counter",
+    "rights-request",
+    "breach-register",
+    "legal-hold",
 ];
 
 impl Engine {
@@ -53,17 +57,26 @@ impl Engine {
             let rule = verdict.rules.first().copied().unwrap_or(rules::RET_03);
             (!verdict.allowed).then_some(rule)
         };
-        let most = self.unconfirmed.unwrap_or(usize::MAX).min(self.settings.sweep_limit);
+        let most = self.doubt.map_or(usize::MAX, |doubt| doubt.left as usize);
+        let most = most.min(self.settings.sweep_limit);
         let expired: Vec<(MemberId, Rule)> = self
             .people
             .iter()
             .filter_map(|(member, profile)| Some((*member, due(profile)?)))
             .take(most)
             .collect();
-        self.unconfirmed = self.unconfirmed.map(|left| left - expired.len());
-        expired
+        if let Some(doubt) = &mut self.doubt {
+            doubt.left = doubt.left.saturating_sub(expired.len() as u64);
+        }
+        let mut commands: Vec<Command> = expired
             .into_iter()
             .flat_map(|(member, rule)| self.erase(member, rule, None, true))
-            .collect()
+            .collect();
+        let visitors = self.visitors.len();
+        self.visitors.retain(|_, visitor| now < visitor.ends);
+        if self.visitors.len() < visitors {
+            commands.push(self.keep_visitors());
+        }
+        commands
     }
 }

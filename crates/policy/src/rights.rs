@@ -1,4 +1,10 @@
-use crate::{Command, DecisionKind, Engine, Rule, Ticket, gates::Shut, rules, scan::ScanWork};
+use crate::{
+    Command, DecisionKind, Engine, Rule, Ticket,
+    gates::Shut,
+    pack::{Act, Action},
+    rules,
+    scan::ScanWork,
+};
 use palmgate_protocol::{
     MemberId, Purpose, PurposeSet, Timestamp,
     terminal::{AnswerBody, Intent},
@@ -24,6 +30,9 @@ impl Engine {
             Intent::Resume => "resume",
             Intent::Withdraw { .. } => "withdraw",
             Intent::Erase => "erase",
+            Intent::Export => "export",
+            Intent::Port { .. } => "port",
+            Intent::Object => "object",
             Intent::Pay(_) | Intent::Loyalty | Intent::Entry | Intent::Staff { .. } => "none",
         };
         let verdict = self.law.decide(&Self::exercise_act(right));
@@ -41,6 +50,9 @@ impl Engine {
             Intent::Resume => self.set_paused(ticket, scan, member, (false, cited)),
             Intent::Withdraw { purposes } => self.withdraw(ticket, scan, member, *purposes),
             Intent::Erase => self.erase(member, rules::G_17, Some(ticket), true),
+            Intent::Export => self.export(ticket, scan, member, None, cited),
+            Intent::Port { key } => self.export(ticket, scan, member, Some(*key), cited),
+            Intent::Object => self.object(ticket, scan, member, cited),
             Intent::Pay(_) | Intent::Loyalty | Intent::Entry | Intent::Staff { .. } => Vec::new(),
         }
     }
@@ -67,11 +79,71 @@ impl Engine {
         member: MemberId,
         (paused, mut cited): (bool, Vec<Rule>),
     ) -> Vec<Command> {
+        if !paused {
+            // Who lifts it is the person, and so they know (Art. 18(3)).
+            cited.extend(self.law.decide(&Act::new(Action::Lift).with("told", true)).rules);
+        }
         let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
         person.paused = paused;
         let outcome = if paused { "paused" } else { "resumed" };
         cited.push(rules::G_18);
+        let roams = person.consents.iter().any(|consent| consent.purpose == Purpose::Roaming);
+        if roams {
+            cited.push(rules::G_19);
+        }
         let mut decision = scan.decision(outcome, cited);
+        decision.subject = Some((member, person.salt));
+        let mut commands = vec![Command::Update(member, Box::new(person.clone()))];
+        if roams {
+            commands.push(Command::TellRecipients(ticket, member, Box::new(person.clone())));
+        }
+        commands.extend([Command::Reply(ticket, AnswerBody::Done), Command::Log(decision)]);
+        commands
+    }
+
+    /// A copy for the person themselves; with a key, their templates sealed to it.
+    fn export(
+        &self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: MemberId,
+        key: Option<[u8; 32]>,
+        mut cited: Vec<Rule>,
+    ) -> Vec<Command> {
+        let Some(person) = self.people.get(&member) else { return Vec::new() };
+        let mut items = vec!["consents", "use", "phone", "card-token"];
+        if key.is_some() {
+            items.push("template");
+        }
+        let verdict = self.law.decide(&Self::disclose_act(items, key.is_some()));
+        if !verdict.allowed {
+            let Shut { reason, outcome, rules } = verdict.into();
+            return vec![
+                Command::Reply(ticket, AnswerBody::Refused { reason }),
+                Command::Log(scan.decision(outcome, rules)),
+            ];
+        }
+        cited.extend(verdict.rules);
+        let mut decision =
+            scan.decision(if key.is_some() { "ported" } else { "exported" }, cited);
+        decision.subject = Some((member, person.salt));
+        vec![
+            Command::ReplyExport(ticket, member, Box::new(person.clone()), key),
+            Command::Log(decision),
+        ]
+    }
+
+    /// From now on the answer to a loyalty scan says so.
+    fn object(
+        &mut self,
+        ticket: Ticket,
+        scan: &ScanWork,
+        member: MemberId,
+        cited: Vec<Rule>,
+    ) -> Vec<Command> {
+        let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
+        person.objected = true;
+        let mut decision = scan.decision("objected", cited);
         decision.subject = Some((member, person.salt));
         vec![
             Command::Update(member, Box::new(person.clone())),

@@ -69,14 +69,24 @@ rules! {
     RET_02 = "RET-02";
     /// An enrolled template of a shopper ends after inactivity and at a hard ceiling.
     RET_03 = "RET-03";
+    /// Decisions can be demonstrated.
+    G_05_2 = "G-05-2";
+    /// Kept no longer than needed.
+    G_05_E = "G-05-E";
     /// Withdrawal at any time, as easily as giving.
     G_07_3 = "G-07-3";
+    /// Correction by a new enrolment.
+    G_16 = "G-16";
     /// Erasure.
     G_17 = "G-17";
     /// Restriction: stored but not used.
     G_18 = "G-18";
     /// Recipients are told.
     G_19 = "G-19";
+    /// Objection to advertising.
+    G_21 = "G-21";
+    /// A breach and its clock.
+    G_33 = "G-33";
     /// A human route; never "banned".
     G_22 = "G-22";
     /// Safe defaults.
@@ -87,6 +97,8 @@ rules! {
     C_RT_07B = "C-RT-07b";
     /// Template under the operator's control, by exception.
     C_RT_07C = "C-RT-07c";
+    /// Templates end on unauthorised access, and with the box.
+    C_RT_10E = "C-RT-10e";
     /// Presentation attacks are refused.
     C_RT_10F = "C-RT-10f";
     /// A fallback without constraint.

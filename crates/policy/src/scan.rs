@@ -1,7 +1,7 @@
 use crate::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, Match,
-    RecordFacts, Resolved, Rule, ScanFacts, Source, Ticket,
-    engine::{Spent, Work},
+    RecordFacts, Resolved, Rule, ScanFacts, Source, Spent, Ticket, Visitor,
+    engine::Work,
     facts::PersonFacts,
     gates::{Plan, Route, Shut},
     pack::Verdict,
@@ -12,6 +12,9 @@ use palmgate_protocol::{
     terminal::{AnswerBody, CaptureProblem, Intent},
 };
 
+/// Visitors whose payments are counted at once; who ends first gives way.
+const MAX_VISITORS: usize = 4_096;
+
 /// A scan between its gates and its answer.
 pub(crate) struct ScanWork {
     pub(crate) terminal: Name,
@@ -20,8 +23,8 @@ pub(crate) struct ScanWork {
     pub(crate) authenticated: bool,
     pub(crate) purposes: PurposeSet,
     pub(crate) route: Route,
-    cited: Vec<Rule>,
-    fetched: Option<RecordFacts>,
+    pub(crate) cited: Vec<Rule>,
+    pub(crate) fetched: Option<RecordFacts>,
 }
 
 /// Somebody was found; what the decision needs to know of them.
@@ -171,8 +174,47 @@ impl Engine {
         if scan.authenticated {
             return (0, 0);
         }
-        let spent = member.and_then(|member| self.spent.get(&member)).copied().unwrap_or_default();
+        let spent = member.and_then(|member| {
+            let held = self.people.get(&member).map(|person| person.spent);
+            held.or_else(|| self.visitors.get(&member).map(|visitor| visitor.spent))
+        });
+        let spent = spent.unwrap_or_default();
         (spent.total, spent.count)
+    }
+
+    /// Counts a payment: with the person, or beside a record that stays in its token.
+    fn count_payment(
+        &mut self,
+        scan: &ScanWork,
+        member: Option<MemberId>,
+        minor_units: u64,
+        now: Timestamp,
+    ) -> Vec<Command> {
+        if let Some((member, person)) =
+            member.and_then(|member| Some((member, self.people.get_mut(&member)?)))
+        {
+            if scan.authenticated {
+                person.spent = Spent::default();
+            }
+            person.spent.add(minor_units);
+            return vec![Command::Update(member, Box::new(person.clone()))];
+        }
+        let Some(record) = &scan.fetched else { return Vec::new() };
+        let (member, ends) = (record.member, record.expires_at);
+        if self.visitors.len() >= MAX_VISITORS && !self.visitors.contains_key(&member) {
+            let first = self.visitors.values().min_by_key(|visitor| visitor.ends);
+            if let Some(first) = first.map(|visitor| visitor.member) {
+                self.visitors.remove(&first);
+            }
+        }
+        self.visitors.retain(|_, visitor| now < visitor.ends);
+        let spent = Spent::default();
+        let visitor = self.visitors.entry(member).or_insert(Visitor { member, spent, ends });
+        if scan.authenticated {
+            visitor.spent = Spent::default();
+        }
+        visitor.spent.add(minor_units);
+        vec![self.keep_visitors()]
     }
 
     pub(crate) fn compared(
@@ -181,7 +223,11 @@ impl Engine {
         scores: &[(Purpose, f32)],
         now: Timestamp,
     ) -> Vec<Command> {
-        let Some((_, Work::Scan(scan))) = self.work.get(&ticket) else { return Vec::new() };
+        let Some((_, work)) = self.work.get(&ticket) else { return Vec::new() };
+        let scan = match work {
+            Work::Scan(scan) => scan,
+            Work::Enrolment(_) => return self.enrolment_compared(ticket, scores, now),
+        };
         let member = match scan.route {
             Route::One(Source::Held(member)) => Some(member),
             Route::One(Source::Carried) => {
@@ -309,7 +355,8 @@ impl Engine {
             Intent::Pay(payment) => Some(payment.clone()),
             _ => None,
         };
-        let answer = self.law.decide(&Self::answer_act(purpose, payment.is_some()));
+        let objected = purpose == Purpose::Loyalty && person.is_some_and(|person| person.objected);
+        let answer = self.law.decide(&Self::answer_act(purpose, payment.is_some(), objected));
         if !answer.allowed {
             return Self::miss(ticket, scan, answer.rules);
         }
@@ -319,20 +366,16 @@ impl Engine {
         cited.extend([Self::custody_rule(self.custody_of(member)), rules::RET_02]);
         let mut decision = scan.decision("accepted", cited);
         decision.subject = member.zip(salt);
-        if let (Some(payment), Some(member)) = (&payment, member) {
-            let spent = self.spent.entry(member).or_default();
-            if scan.authenticated {
-                *spent = Spent::default();
-            }
-            spent.total = spent.total.saturating_add(payment.minor_units);
-            spent.count = spent.count.saturating_add(1);
-        }
+        let paid = payment.as_ref().map(|payment| payment.minor_units);
         let mut commands = vec![
-            Command::Accept { ticket, member, purpose, pseudonym, payment },
+            Command::Accept { ticket, member, purpose, pseudonym, payment, objected },
             Command::Log(decision),
         ];
         if let Some(member) = member {
             commands.extend(self.prolong(member, now));
+        }
+        if let Some(minor_units) = paid {
+            commands.extend(self.count_payment(scan, member, minor_units, now));
         }
         commands
     }

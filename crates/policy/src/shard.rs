@@ -80,6 +80,10 @@ impl Engine {
             enrolled_at: now,
             expires_at: facts.expires_at,
             salt: facts.salt,
+            spent: self.people.get(&facts.member).map(|known| known.spent).unwrap_or_default(),
+            objected: self.people.get(&facts.member).is_some_and(|known| known.objected),
+            replaces: None,
+            released_at: None,
         }
     }
 }

@@ -32,6 +32,10 @@ fn kept(profile: &Profile) -> usize {
         enrolled_at: _,
         expires_at: _,
         salt: _,
+        spent: _,
+        objected: _,
+        replaces: _,
+        released_at: _,
     } = profile;
     consents.len()
 }
@@ -39,17 +43,18 @@ fn kept(profile: &Profile) -> usize {
 /// AI Act Art. 5(1)(c), (f), (g): yes, a pseudonym, a token, a signature.
 fn answered(body: &AnswerBody) -> usize {
     match body {
-        AnswerBody::Accepted(Accepted { pseudonym: _, card_token, assertion }) => {
+        AnswerBody::Accepted(Accepted { pseudonym: _, card_token, assertion, objected: _ }) => {
             1 + usize::from(card_token.is_some()) + usize::from(assertion.is_some())
         }
         AnswerBody::Retry { problem: _, index: _ }
         | AnswerBody::NotRecognised
         | AnswerBody::Refused { reason: _ }
         | AnswerBody::Busy
-        | AnswerBody::Enrolled { claims: _ }
+        | AnswerBody::Enrolled { claims: _, receipts: _ }
         | AnswerBody::History { uses: _, consents: _ }
         | AnswerBody::Done
-        | AnswerBody::Erased { receipt: _ } => 0,
+        | AnswerBody::Erased { receipt: _ }
+        | AnswerBody::Exported { document: _ } => 0,
     }
 }
 
@@ -67,6 +72,10 @@ fn what_is_kept_of_a_person_is_a_closed_list() {
         enrolled_at: palmgate_protocol::Timestamp::from_millis(0),
         expires_at: palmgate_protocol::Timestamp::from_millis(0),
         salt: [0; 32],
+        spent: palmgate_policy::Spent::default(),
+        objected: false,
+        replaces: None,
+        released_at: None,
     };
     assert_eq!(kept(&profile), 0);
     assert_eq!(answered(&AnswerBody::NotRecognised), 0);

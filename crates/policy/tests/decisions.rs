@@ -82,6 +82,8 @@ impl Store {
             card_token: true,
             card_number: false,
             authorisation: None,
+            release: None,
+            replaces: None,
             ids: FreshIds {
                 member: MemberId::from_random([number; 16]),
                 claim: ClaimHandle::from_random([number; 16]),
@@ -101,6 +103,7 @@ impl Store {
             ask_cloud: false,
             frames: 1,
             authenticated: false,
+            card_number: false,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use palmgate_policy::{
     CaptureFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds, Match, Profile,
-    RecordFacts, ScanFacts, Settings, TerminalFacts, Ticket,
+    RecordFacts, ScanFacts, Settings, TerminalFacts, Ticket, TimeSeen,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -278,11 +278,6 @@ impl ReferenceStateMachine for Lives {
                     world.forget(who);
                 }
             }
-            Step::Restart => {
-                for person in world.people.values_mut() {
-                    person.spent = (0, 0);
-                }
-            }
             _ => (),
         }
         world
@@ -385,6 +380,8 @@ impl Machine {
             card_token: true,
             card_number: false,
             authorisation,
+            release: None,
+            replaces: None,
             ids: FreshIds {
                 member: member(who, generation),
                 claim: ClaimHandle::from_random(claim),
@@ -414,6 +411,7 @@ impl Machine {
             ask_cloud: false,
             frames: 1,
             authenticated: false,
+            card_number: false,
         };
         self.tell(Event::Scan(ticket, facts));
         self.tell(Event::Extracted(ticket, Ok(LIVE)));
@@ -454,7 +452,8 @@ impl StateMachineTest for Lives {
     fn init_test(world: &World) -> Machine {
         let mut engine = engine();
         let now = Timestamp::from_millis(world.now);
-        engine.handle(Event::TimeSeen(now), now);
+        let seen = TimeSeen { latest: world.now, doubt: None };
+        engine.handle(Event::TimeSeen(seen), now);
         Machine {
             engine,
             disk: BTreeMap::new(),
@@ -540,7 +539,7 @@ impl StateMachineTest for Lives {
                 false
             }
             Step::Pass(_) | Step::Backwards(_) => {
-                sut.tell(Event::TimeConfirmed);
+                sut.tell(Event::TimeConfirmed(sut.engine_now()));
                 false
             }
             Step::Tick => {
@@ -548,8 +547,9 @@ impl StateMachineTest for Lives {
                 false
             }
             Step::Restart => {
+                let seen = sut.engine.time_seen();
                 sut.engine = engine();
-                sut.tell(Event::TimeSeen(sut.latest));
+                sut.tell(Event::TimeSeen(seen));
                 if let Some(lease) = sut.lease {
                     sut.tell(Event::LeaseLoaded(lease));
                 }
@@ -607,7 +607,7 @@ fn a_jump_of_the_clock_erases_few_people_until_it_is_confirmed() {
     for who in 0..30 {
         assert!(!accepted(&sut.show(who, Intent::Entry, &[Purpose::Entry])));
     }
-    sut.tell(Event::TimeConfirmed);
+    sut.tell(Event::TimeConfirmed(sut.now));
     sut.tell(Event::Tick);
     assert!(sut.disk.is_empty());
     // Small steps need no confirmation.

@@ -93,6 +93,21 @@ pub enum Intent {
     /// Be forgotten (GDPR Art. 17).
     #[n(8)]
     Erase,
+    /// Get a copy of everything that the store holds about the person (GDPR Art. 15).
+    #[n(9)]
+    Export,
+    /// Take along what the person provided (GDPR Art. 20): data in the clear, templates sealed to
+    /// the person's own key.
+    #[n(10)]
+    Port {
+        /// The person's X25519 public key, made on their own device (RFC 9180, DHKEM(X25519)).
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        key: [u8; 32],
+    },
+    /// Object to advertising (GDPR Art. 21(2)).
+    #[n(11)]
+    Object,
 }
 
 impl Intent {
@@ -104,9 +119,14 @@ impl Intent {
             Self::Loyalty => Some(Purpose::Loyalty),
             Self::Entry => Some(Purpose::Entry),
             Self::Staff { .. } => Some(Purpose::Staff),
-            Self::History | Self::Pause | Self::Resume | Self::Withdraw { .. } | Self::Erase => {
-                None
-            }
+            Self::History
+            | Self::Pause
+            | Self::Resume
+            | Self::Withdraw { .. }
+            | Self::Erase
+            | Self::Export
+            | Self::Port { .. }
+            | Self::Object => None,
         }
     }
 }
@@ -173,6 +193,39 @@ pub struct Enrolment {
     /// For the purpose `staff`: what the employer authorised.
     #[n(5)]
     pub authorisation: Option<Authorisation>,
+    /// The written release that Illinois asks for before a capture (740 ILCS 14/15(b)). A store
+    /// whose law pack does not ask for one keeps none.
+    #[n(6)]
+    pub release: Option<WrittenRelease>,
+    /// Set to correct an enrolment (GDPR Art. 16): the person, recognised by one of these captures,
+    /// gets this enrolment in place of the one before, whose key is destroyed.
+    #[n(7)]
+    pub replaces: Option<Replaces>,
+}
+
+/// A release that the person signed on the terminal, under a text with purpose and duration.
+#[derive(Encode, Decode)]
+pub struct WrittenRelease {
+    /// The name that the person signed with.
+    #[n(0)]
+    pub name: Biometric<Vec<u8>>,
+    /// When, on the terminal's clock.
+    #[n(1)]
+    pub signed_at: Timestamp,
+    /// The signed text stated what the template is collected for.
+    #[n(2)]
+    pub purpose_stated: bool,
+    /// The signed text stated how long it is kept.
+    #[n(3)]
+    pub duration_stated: bool,
+}
+
+/// Which enrolment is corrected.
+#[derive(Encode, Decode)]
+pub struct Replaces {
+    /// The claim token of the enrolment, where the store works with claims.
+    #[n(0)]
+    pub claim: Option<Biometric<Vec<u8>>>,
 }
 
 /// One capture of one hand.
@@ -279,6 +332,11 @@ pub enum AnswerBody {
         /// roaming.
         #[n(0)]
         claims: Vec<IssuedClaim>,
+        /// One consent receipt for each purpose, for the person to keep: signed JSON-LD (ISO/IEC TS
+        /// 27560) that fits a QR code and that `palmgate audit consent` checks.
+        #[n(1)]
+        #[cbor(default)]
+        receipts: Vec<String>,
     },
     /// The person's own uses and consents.
     #[n(6)]
@@ -300,6 +358,13 @@ pub enum AnswerBody {
         #[n(0)]
         receipt: String,
     },
+    /// What the store holds about the person, or what they provided, as JSON.
+    #[n(9)]
+    Exported {
+        /// The document; `Debug` does not show it.
+        #[n(0)]
+        document: Document,
+    },
 }
 
 /// The person was recognised and the decision is yes.
@@ -314,6 +379,10 @@ pub struct Accepted {
     /// For `pay`: signature of the gateway over amount, currency, payee, nonce and pseudonym.
     #[n(2)]
     pub assertion: Option<AssertionBytes>,
+    /// For `loyalty`: the person objects to advertising, and the account must not be used for it.
+    #[n(3)]
+    #[cbor(default)]
+    pub objected: bool,
 }
 
 macro_rules! unprinted {
@@ -342,6 +411,10 @@ unprinted! {
 unprinted! {
     /// A `COSE_Sign1` structure (RFC 9052); `Debug` does not show it.
     AssertionBytes(minicbor::bytes::ByteVec)
+}
+unprinted! {
+    /// A person's own data as JSON; `Debug` does not show it.
+    Document(String)
 }
 unprinted! {
     /// A claim token (`COSE_Sign1`); `Debug` does not show it.

@@ -1,5 +1,5 @@
-//! Single envelopes between gateway and cloud: HPKE (RFC 9180) base mode with
-//! DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-256-GCM.
+//! Single envelopes between gateway and cloud, and from the gateway to a person: HPKE (RFC 9180)
+//! base mode with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-256-GCM.
 //!
 //! Base mode says nothing about the sender: what is in an envelope is signed, or travels over
 //! mutual TLS.
@@ -46,6 +46,8 @@ pub enum Label {
     Registration,
     /// The answer to a probe or a claim, cloud to gateway.
     Resolution,
+    /// A person's own templates, gateway to the person (GDPR Art. 20).
+    Portability,
 }
 
 impl Label {
@@ -55,6 +57,7 @@ impl Label {
             Self::Probe => "probe",
             Self::Registration => "registration",
             Self::Resolution => "resolution",
+            Self::Portability => "portability",
         }
     }
 

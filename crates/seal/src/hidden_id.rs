@@ -1,6 +1,6 @@
 //! Ids that must be recognised and not read: keyed hashes, HMAC-SHA-256 (RFC 2104).
 
-use palmgate_protocol::{ClaimHandle, MemberId};
+use palmgate_protocol::{ClaimHandle, MemberId, Purpose, Timestamp};
 use ring::hmac;
 
 /// Hides ids under one key. Whoever has the key can test a guess and nothing else; ids are random,
@@ -21,6 +21,15 @@ impl IdHasher {
     /// The hash of `0x02` and the claim's bytes.
     pub fn claim(&self, claim: &ClaimHandle) -> [u8; 32] {
         self.hash(2, claim.as_bytes())
+    }
+
+    /// The hash of `0x03`, the purpose's number, the moment (8 bytes, big endian) and zeros to 16
+    /// bytes: names one consent of the person whose secret the key is.
+    pub fn consent(&self, purpose: Purpose, given_at: Timestamp) -> [u8; 32] {
+        let mut id = [0; 16];
+        id[0] = purpose as u8;
+        id[1..9].copy_from_slice(&given_at.as_millis().to_be_bytes());
+        self.hash(3, &id)
     }
 
     fn hash(&self, kind: u8, id: &[u8; 16]) -> [u8; 32] {

@@ -21,6 +21,8 @@ const POLL_EVERY: Duration = Duration::from_millis(5);
 pub(crate) enum Step<'a> {
     /// Bytes at an offset, created with mode 0600 where missing; on the medium only after `Sync`.
     Write { path: &'a Path, offset: u64, bytes: &'a [u8], truncate: bool },
+    /// Several writes into one file, in any order; on the medium only after `Sync`.
+    WriteParts { path: &'a Path, parts: &'a [Part] },
     /// Contents and length of a file onto the medium.
     Sync { path: &'a Path },
     /// A second name for a file.
@@ -35,6 +37,13 @@ pub(crate) enum Step<'a> {
     Records,
 }
 
+/// Bytes for a place in a file.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
 impl Step<'_> {
     /// Does it.
     pub(crate) fn apply(&self) -> Result<(), VaultError> {
@@ -46,6 +55,16 @@ impl Step<'_> {
                 .mode(0o600)
                 .open(path)
                 .and_then(|file| file.write_all_at(bytes, offset))
+                .map_err(at("write", path)),
+            Self::WriteParts { path, parts } => OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .and_then(|file| {
+                    parts.iter().try_for_each(|part| file.write_all_at(&part.bytes, part.offset))
+                })
                 .map_err(at("write", path)),
             Self::Sync { path } => {
                 File::open(path).and_then(|file| file.sync_data()).map_err(at("sync", path))
@@ -97,6 +116,11 @@ impl Disk {
         bytes: &[u8],
     ) -> Result<(), VaultError> {
         self.step(&Step::Write { path, offset, bytes, truncate: false })
+    }
+
+    /// Writes in several places; durable only after a [`sync`](Self::sync).
+    pub(crate) fn write_parts(&self, path: &Path, parts: &[Part]) -> Result<(), VaultError> {
+        self.step(&Step::WriteParts { path, parts })
     }
 
     /// Makes a file's contents durable.
@@ -215,7 +239,8 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory that has a path in it.
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

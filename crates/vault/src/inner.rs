@@ -10,15 +10,16 @@ use palmgate_protocol::{MemberId, Name, Secret};
 
 use crate::{
     disk::Disk,
-    erasures::Erasures,
+    erasures::Erasure,
     error::{START_ANEW, VaultError},
-    keys::{Change, KeyFiles, KeyTable, Person, Seed},
-    people::{Column, NewPerson, PersonCipher},
+    keys::{Change, KeyTable, Person, Seed},
+    people::{Batch, Column, ErasureRequest, Group, NewPerson, PersonCipher},
     records::{Records, Shelf},
     root::{Root, RootKeeper},
     slots::{MAX_STATE_BYTES, Slots},
     space,
     store::StoreCipher,
+    table::KeyFiles,
     tombstones::Tombstones,
     vault::{MAX_PEOPLE, MAX_VALUE_BYTES},
 };
@@ -36,10 +37,11 @@ pub(crate) struct Inner {
     pub(crate) root: Root,
     pub(crate) table: KeyTable,
     pub(crate) tombstones: Tombstones,
-    pub(crate) erasures: Erasures,
     pub(crate) records: Records,
     pub(crate) slots: BTreeMap<Name, Slots>,
     pub(crate) outbox_entries: usize,
+    /// Finished erasures are still in the table on disk: at worst they are reported again.
+    pub(crate) unsaved: bool,
     /// The root changed, or not: only a restart can tell.
     pub(crate) stopped: bool,
     /// Rows may be left that no key opens; the next start sweeps.
@@ -51,8 +53,27 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn insert(&mut self, people: &[NewPerson]) -> Result<(), VaultError> {
-        self.check_new(people)?;
+    /// Rows first, then the table: without the table the rows are noise. With an erasure among it,
+    /// all of it waits for the root, so that rows and table go to the disk together.
+    pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), VaultError> {
+        self.check_new(&batch.insert, &batch.erase)?;
+        self.check_values(&batch.write)?;
+        if !batch.insert.is_empty() || !batch.write.is_empty() {
+            self.check_space()?;
+        }
+        let change = self.add_people(&batch.insert).inspect_err(|_| self.untidy = true)?;
+        self.put_columns(&batch.write)?;
+        if !batch.erase.is_empty() {
+            return self.erase(&batch.erase, change);
+        }
+        let synced = self.records.sync();
+        if batch.insert.is_empty() {
+            return synced;
+        }
+        synced.and_then(|()| self.rewrite(change)).inspect_err(|_| self.untidy = true)
+    }
+
+    fn add_people(&self, people: &[NewPerson]) -> Result<Change, VaultError> {
         let mut change = Change::default();
         for some in people.chunks(ROWS_AT_ONCE) {
             let mut rows = Vec::new();
@@ -63,18 +84,20 @@ impl Inner {
                     new.columns.iter().map(|(at, value)| (at, value)).collect();
                 rows.extend(last.iter().map(|(at, value)| cipher.seal(**at, value.expose())));
                 let columns = last.keys().fold(0, |bits, column| bits | column.bit());
-                change.people.insert(new.member, Some(Person { seed, columns }));
+                change.people.insert(new.member, Some(Person::new(seed, columns)));
             }
-            self.records.add(Shelf::People, &rows).inspect_err(|_| self.untidy = true)?;
+            self.records.add(Shelf::People, &rows)?;
         }
-        let stored = self.records.sync().and_then(|()| self.rewrite(change));
-        stored.inspect_err(|_| self.untidy = true)
+        Ok(change)
     }
 
-    fn check_new(&self, people: &[NewPerson]) -> Result<(), VaultError> {
+    fn check_new(&self, people: &[NewPerson], leave: &[ErasureRequest]) -> Result<(), VaultError> {
         if self.table.people.len() + people.len() > MAX_PEOPLE {
             return Err(VaultError::TooLarge { what: "the number of people", limit: MAX_PEOPLE });
         }
+        let leaves = |new: &NewPerson| {
+            leave.iter().any(|one| one.member == new.member || one.claim == new.claim)
+        };
         let mut seen = HashSet::with_capacity(people.len());
         for new in people {
             for id in [new.member.as_bytes(), new.claim.as_bytes()] {
@@ -82,23 +105,33 @@ impl Inner {
                     return Err(VaultError::Tombstoned);
                 }
             }
+            if leaves(new) {
+                return Err(VaultError::Tombstoned);
+            }
             if self.table.people.contains_key(&new.member) || !seen.insert(new.member) {
                 return Err(VaultError::AlreadyStored);
             }
             new.columns.iter().try_for_each(|(_, value)| check_size(value.expose()))?;
         }
-        self.check_space()
+        Ok(())
     }
 
-    pub(crate) fn write(
-        &mut self,
+    fn check_values(
+        &self,
         values: &[(MemberId, Column, Secret<Vec<u8>>)],
     ) -> Result<(), VaultError> {
-        self.check_space()?;
         for (member, _, value) in values {
             check_size(value.expose())?;
             self.table.people.get(member).ok_or(VaultError::UnknownMember)?;
         }
+        Ok(())
+    }
+
+    /// Not synced.
+    fn put_columns(
+        &mut self,
+        values: &[(MemberId, Column, Secret<Vec<u8>>)],
+    ) -> Result<(), VaultError> {
         // The last value of a column counts; two in one batch could mix their pieces.
         let last: HashMap<_, _> =
             values.iter().map(|(who, at, value)| ((who, at), value)).collect();
@@ -110,7 +143,6 @@ impl Inner {
             };
             self.records.put(Shelf::People, &some.iter().map(row).collect::<Vec<_>>())?;
         }
-        self.records.sync()?;
         for (member, column, _) in values {
             if let Some(person) = self.table.people.get_mut(member) {
                 person.columns |= column.bit();
@@ -182,9 +214,34 @@ impl Inner {
 
     /// Writes the key table with a change that takes no key away, under the same root.
     pub(crate) fn rewrite(&mut self, change: Change) -> Result<(), VaultError> {
-        self.table.write(&change, &self.key_files(), &self.root)?;
-        self.table.apply(change);
+        let plan = self.table.write(&change, &[], &self.key_files(), &self.root)?;
+        self.table.apply(change, plan);
+        self.settle_table();
         Ok(())
+    }
+
+    /// What is begun and finished, on disk, too.
+    pub(crate) fn save(&mut self) -> Result<(), VaultError> {
+        if self.unsaved { self.rewrite(Change::default()) } else { Ok(()) }
+    }
+
+    pub(crate) fn settle_table(&mut self) {
+        self.unsaved = false;
+        if let Err(error) = self.table.settle(&self.key_files()) {
+            tracing::warn!(%error, "the key table before this one could not be taken away");
+        }
+    }
+
+    /// Begun erasures that no table has carried out.
+    pub(crate) fn open_erasures(&self) -> Vec<Erasure> {
+        let open = |one: &&Erasure| !self.tombstones.hold(&one.marks);
+        self.table.begun.iter().filter(open).copied().collect()
+    }
+
+    pub(crate) fn finish_erasures(&mut self, commitments: &[[u8; 32]]) {
+        let before = self.table.begun.len();
+        self.table.begun.retain(|one| !commitments.contains(&one.commitment));
+        self.unsaved |= self.table.begun.len() < before;
     }
 
     pub(crate) fn state(&self) -> StoreCipher<'_> {
@@ -223,14 +280,9 @@ impl Inner {
         self.directory.join("terminals")
     }
 
-    /// The places of all rows that somebody's key opens.
-    pub(crate) fn wanted_places(&self) -> HashSet<[u8; 16]> {
-        let people = &self.table.people;
-        let mut places = HashSet::with_capacity(people.len() * Column::all().count());
-        for (member, person) in people {
-            places.extend(PersonCipher::new(&self.tenant, member, &person.seed).places());
-        }
-        places
+    /// What the places of all rows that somebody's key opens begin with.
+    pub(crate) fn wanted_groups(&self) -> HashSet<Group> {
+        self.table.people.values().map(|person| person.seed.group()).collect()
     }
 }
 

@@ -73,6 +73,7 @@ mod error;
 mod inner;
 mod keys;
 mod memory;
+mod migration;
 mod opening;
 mod people;
 mod records;
@@ -81,6 +82,7 @@ mod rotation;
 mod slots;
 mod space;
 mod store;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -90,7 +92,7 @@ mod vault;
 
 pub use error::{RootError, VaultError};
 pub use memory::{Protected, protect_memory};
-pub use people::{Column, ErasureRequest, NewPerson};
+pub use people::{Batch, Column, ErasureRequest, NewPerson};
 pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};
 #[cfg(feature = "tpm")]
 pub use tpm::TpmRoot;

@@ -12,17 +12,21 @@ use palmgate_protocol::Name;
 
 use crate::{
     disk::{self, Disk, at},
-    erasures::Erasures,
     error::{START_ANEW, VaultError},
     inner::Inner,
-    keys::{Change, FORMAT, KeyFiles, KeyTable},
+    keys::{Change, FORMAT, KeyTable},
+    migration::Old,
+    people::GROUP_BYTES,
     records::{Records, Shelf},
     root::{Root, RootKeeper},
     space,
+    table::KeyFiles,
     tombstones::Tombstones,
 };
 
 const FORMAT_LINE: &str = "palmgate vault";
+const FORMAT_REMEDY: &str =
+    "restore this file: two lines, \"palmgate vault 2\" and \"tenant NAME\"";
 
 /// The paths of a vault, and whose it is.
 struct Place<'a> {
@@ -49,8 +53,11 @@ impl Inner {
         let lock = place.lock()?;
         let provisioned = place.check_format()?;
         let root = place.root(&mut *keeper, provisioned)?;
-        let table = place.table(&root, keeper.describe(), provisioned)?;
-        let inner = Self::assemble(&place, keeper, root, table, lock, provisioned)?;
+        let (table, migrating) = place.table(&root, keeper.describe(), provisioned)?;
+        let mut inner = Self::assemble(&place, keeper, root, table, lock, provisioned)?;
+        if let Some(people) = migrating {
+            inner.migrate(people)?;
+        }
         inner.prepared(provisioned)
     }
 
@@ -66,9 +73,6 @@ impl Inner {
         let hashing = table.marking.hashing();
         let path = place.keys.join("tombstones");
         let tombstones = Tombstones::open(path, disk.clone(), hashing, &table.tombstones)?;
-        let path = place.keys.join("erasures");
-        let key = table.marking.sealing();
-        let erasures = Erasures::open(path, disk.clone(), key, place.tenant)?;
         let records = place.records();
         if provisioned && !records.join("db").exists() {
             return Err(VaultError::Missing { path: records.join("db"), remedy: START_ANEW });
@@ -85,9 +89,9 @@ impl Inner {
             root,
             table,
             tombstones,
-            erasures,
             slots: BTreeMap::new(),
             outbox_entries: 0,
+            unsaved: false,
             stopped: false,
             untidy: true,
             #[cfg(test)]
@@ -101,8 +105,12 @@ impl Inner {
         if !provisioned {
             self.records.sync()?;
             self.disk.sync_directory(self.records.path())?;
-            let line = format!("{FORMAT_LINE} {FORMAT}\ntenant {}\n", self.tenant);
-            self.disk.replace(&self.directory.join("format"), line.as_bytes())?;
+            self.write_format()?;
+        }
+        for intent in self.table.intents(&self.key_files())? {
+            if !self.tombstones.hold(&intent.marks) && !self.table.begun.contains(&intent) {
+                self.table.begun.push(intent);
+            }
         }
         self.roll_forward()?;
         let tidy = self.tidy_mark();
@@ -120,10 +128,18 @@ impl Inner {
         Ok(self)
     }
 
+    pub(crate) fn write_format(&self) -> Result<(), VaultError> {
+        let line = format!("{FORMAT_LINE} {FORMAT}\ntenant {}\n", self.tenant);
+        self.disk.replace(&self.directory.join("format"), line.as_bytes())
+    }
+
     /// Removes rows that no key opens: of people whose insertion or erasure was cut off.
     fn sweep(&self) -> Result<(), VaultError> {
-        let wanted = self.wanted_places();
-        let rows = self.records.remove_all(Shelf::People, b"", |key| !wanted.contains(key))?;
+        let wanted = self.wanted_groups();
+        let owned = |key: &[u8]| {
+            key.first_chunk::<GROUP_BYTES>().is_some_and(|group| wanted.contains(group))
+        };
+        let rows = self.records.remove_all(Shelf::People, b"", |key| !owned(key))?;
         let entries = self.sweep_store()?;
         if rows + entries > 0 {
             tracing::info!(rows, entries, "removed rows that no key opens");
@@ -133,9 +149,8 @@ impl Inner {
 
     /// Removes key tables of other roots, unfinished files, and sessions of removed terminals.
     fn remove_leftovers(&self) -> Result<(), VaultError> {
-        let current = self.root.generation().to_string();
         for name in disk::names(&self.keys)? {
-            if ![current.as_str(), "tombstones", "erasures"].contains(&name.as_str()) {
+            if !["table", "tombstones"].contains(&name.as_str()) {
                 self.disk.remove(&self.keys.join(name))?;
             }
         }
@@ -147,7 +162,7 @@ impl Inner {
         Ok(())
     }
 
-    fn tidy_mark(&self) -> PathBuf {
+    pub(crate) fn tidy_mark(&self) -> PathBuf {
         self.directory.join("tidy")
     }
 }
@@ -155,6 +170,9 @@ impl Inner {
 impl Drop for Inner {
     /// Spares the next start its sweep. Nothing depends on it.
     fn drop(&mut self) {
+        if !self.stopped && let Err(error) = self.save() {
+            tracing::warn!(%error, "finished erasures will be reported again");
+        }
         if !self.stopped && !self.untidy && self.records.sync().is_ok() {
             let _ = self.disk.replace(&self.tidy_mark(), b"");
         }
@@ -176,7 +194,7 @@ impl Place<'_> {
         let damaged = || VaultError::Damaged {
             path: self.format.clone(),
             what: "it does not say a format and a tenant",
-            remedy: "restore this file: two lines, \"palmgate vault 1\" and \"tenant NAME\"",
+            remedy: FORMAT_REMEDY,
         };
         let text = std::str::from_utf8(bytes.expose()).map_err(|_| damaged())?;
         let (format, rest) = text.split_once('\n').ok_or_else(damaged)?;
@@ -212,41 +230,45 @@ impl Place<'_> {
             return Err(VaultError::RootMissing { path, keeper: described });
         }
         let root = Root::first();
-        KeyTable::new().write(&Change::default(), &self.key_files(), &root)?;
+        KeyTable::new().write(&Change::default(), &[], &self.key_files(), &root)?;
         keeper.replace(&root).map_err(failed)?;
         Ok(root)
     }
 
-    /// The table that belongs to the root.
+    /// The table that belongs to the root; and the people of one in the first format, which has to be
+    /// migrated.
     fn table(
         &self,
         root: &Root,
         keeper: &'static str,
         provisioned: bool,
-    ) -> Result<KeyTable, VaultError> {
+    ) -> Result<(KeyTable, Option<Change>), VaultError> {
         let files = self.key_files();
         let Some(table) = KeyTable::read(&files, root, keeper)? else {
-            return Err(self.no_table(root, keeper)?);
+            return match Old::read(&files, root, keeper)? {
+                Some(old) => Ok((old.table, Some(old.change))),
+                None => Err(self.no_table(root, keeper)?),
+            };
         };
         let used = !table.people.is_empty() || table.tombstones.count > 0;
         if !provisioned && (used || root.generation() > 1) {
-            let remedy = "restore this file: two lines, \"palmgate vault 1\" and \"tenant NAME\"";
-            return Err(VaultError::Missing { path: self.format.clone(), remedy });
+            return Err(VaultError::Missing { path: self.format.clone(), remedy: FORMAT_REMEDY });
         }
-        Ok(table)
+        Ok((table, None))
     }
 
     fn no_table(&self, root: &Root, keeper: &'static str) -> Result<VaultError, VaultError> {
-        let generations = disk::names(&self.keys)?.into_iter().filter_map(|name| name.parse().ok());
-        Ok(match generations.max() {
+        let old = disk::names(&self.keys)?.into_iter().filter_map(|name| name.parse().ok());
+        let generations = KeyTable::generations(&self.key_files())?;
+        Ok(match generations.into_iter().chain(old).max() {
             Some(table) => VaultError::OtherGeneration {
-                path: self.key_files().path(table),
+                path: self.key_files().path(),
                 keeper,
                 root: root.generation(),
                 table,
             },
             None => VaultError::Missing {
-                path: self.key_files().path(root.generation()),
+                path: self.key_files().path(),
                 remedy: "restore the data directory; if this box shall start anew, remove the root \
                          from its keeper first",
             },
@@ -255,7 +277,7 @@ impl Place<'_> {
 
     /// Whether there is more than an interrupted first start can leave.
     fn holds_data(&self) -> Result<bool, VaultError> {
-        let first_start = ["1", "1.new"];
+        let first_start = ["1", "1.new", "table"];
         let keys = disk::names(&self.keys)?;
         let sessions = disk::names(&self.directory.join("terminals"))?;
         let other = keys.iter().any(|name| !first_start.contains(&name.as_str()));

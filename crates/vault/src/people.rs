@@ -3,7 +3,7 @@
 use palmgate_protocol::{ClaimHandle, Hand, MemberId, Name, Purpose, Secret};
 use palmgate_seal::aead::{Key, Place};
 
-use crate::keys::{FORMAT, Hashing, Seed};
+use crate::keys::{Hashing, ROW_FORMAT, Seed};
 
 /// What is stored about a person, each value sealed on its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -20,6 +20,8 @@ pub enum Column {
     Template(Purpose, Hand),
     /// A record that another key, held by the person, seals once more.
     SealedRecord,
+    /// The written release that the person signed.
+    Release,
 }
 
 impl Column {
@@ -29,6 +31,7 @@ impl Column {
         [Self::Profile, Self::CardToken, Self::Phone, Self::History, Self::SealedRecord]
             .into_iter()
             .chain(Purpose::ALL.into_iter().flat_map(hands))
+            .chain([Self::Release])
     }
 
     /// The column's bit in a set of columns.
@@ -40,6 +43,7 @@ impl Column {
             Self::History => 3,
             Self::SealedRecord => 4,
             Self::Template(purpose, hand) => 5 + 2 * purpose as u16 + hand as u16,
+            Self::Release => 15,
         };
         1 << index
     }
@@ -51,6 +55,7 @@ impl Column {
             Self::Phone => "phone",
             Self::History => "history",
             Self::SealedRecord => "sealed record",
+            Self::Release => "release",
             Self::Template(_, Hand::Left) => "template, left",
             Self::Template(_, Hand::Right) => "template, right",
         }
@@ -70,7 +75,7 @@ impl Column {
             purpose: self.purpose(),
             record: member.as_bytes(),
             column: self.name(),
-            version: FORMAT,
+            version: ROW_FORMAT,
         }
         .aad()
     }
@@ -96,26 +101,44 @@ pub struct ErasureRequest {
     pub commitment: [u8; 32],
 }
 
+/// Bytes that all places of one person begin with.
+pub(crate) const GROUP_BYTES: usize = 10;
+/// What the places of one person in the record store begin with.
+pub(crate) type Group = [u8; GROUP_BYTES];
+
+/// Changes that become durable together.
+#[derive(Default)]
+pub struct Batch {
+    /// People to store, as [`Vault::insert`](crate::Vault::insert) does.
+    pub insert: Vec<NewPerson>,
+    /// Columns to replace, as [`Vault::write_many`](crate::Vault::write_many) does.
+    pub write: Vec<(MemberId, Column, Secret<Vec<u8>>)>,
+    /// People to erase, as [`Vault::erase`](crate::Vault::erase) does.
+    pub erase: Vec<ErasureRequest>,
+}
+
 /// What seals one person's columns and hides where they lie: without the person's key the places
-/// in the record store cannot be found either.
+/// in the record store cannot be found either. The columns of one person lie side by side.
 pub(crate) struct PersonCipher<'a> {
     tenant: &'a Name,
     member: &'a MemberId,
     key: Key,
     places: Hashing,
+    group: Group,
 }
 
 impl<'a> PersonCipher<'a> {
     pub(crate) fn new(tenant: &'a Name, member: &'a MemberId, seed: &Seed) -> Self {
-        Self { tenant, member, key: seed.sealing(), places: seed.hashing() }
+        let places = seed.hashing();
+        let group = group(&places);
+        Self { tenant, member, key: seed.sealing(), places, group }
     }
 
+    /// Group and a hash of the column.
     pub(crate) fn place(&self, column: Column) -> [u8; 16] {
-        self.places.hash(&column.bit().to_be_bytes())
-    }
-
-    pub(crate) fn places(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
-        Column::all().map(|column| self.place(column))
+        let mut place = self.places.hash(&column.bit().to_be_bytes());
+        place[..GROUP_BYTES].copy_from_slice(&self.group);
+        place
     }
 
     pub(crate) fn seal(&self, column: Column, value: &[u8]) -> ([u8; 16], Vec<u8>) {
@@ -125,4 +148,15 @@ impl<'a> PersonCipher<'a> {
     pub(crate) fn open(&self, column: Column, sealed: &[u8]) -> Option<Secret<Vec<u8>>> {
         self.key.open(&column.aad(self.tenant, self.member), sealed).ok()
     }
+}
+
+impl Seed {
+    /// Where the rows of the person with this seed lie together.
+    pub(crate) fn group(&self) -> Group {
+        group(&self.hashing())
+    }
+}
+
+fn group(places: &Hashing) -> Group {
+    *places.hash(b"group").first_chunk().expect("a hash is longer")
 }

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io, mem,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -48,10 +48,16 @@ pub(crate) struct Records {
     disk: Disk,
     /// There until the drop.
     sled: Option<Sled>,
-    file: File,
+    file: Arc<File>,
     /// sled did not come back: nothing more is asked of it.
     stuck: Cell<bool>,
+    /// Something was written since the last sync.
+    dirty: Cell<bool>,
 }
+
+/// A sync under way.
+#[must_use]
+pub(crate) struct Syncing(Option<mpsc::Receiver<Result<(), VaultError>>>);
 
 struct Sled {
     db: Db,
@@ -65,7 +71,10 @@ impl Drop for Records {
         if self.stuck.get() {
             // Whoever waits for it waits for ever; the process gives it up with its end.
             mem::forget(sled);
-        } else if attempt("close", move || drop(sled)).is_none() {
+        } else if attempt("close", move || drop(sled))
+            .and_then(|closed| closed.recv_timeout(PATIENCE).ok())
+            .is_none()
+        {
             tracing::warn!(path = %self.path.display(), "the record store could not be closed");
         }
     }
@@ -74,11 +83,14 @@ impl Drop for Records {
 /// Does what sled may never come back from. When a write fails, sled 0.34 may wait for ever for the
 /// word that it was done (a lost wake-up), and panics when its last sync fails. Neither may take
 /// along the lock behind which erasures wait.
-fn attempt<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+fn attempt<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<mpsc::Receiver<T>> {
     let (done, waits) = mpsc::sync_channel(1);
     let worker = thread::Builder::new().name(format!("records {name}"));
     worker.spawn(move || done.send(work())).ok()?;
-    waits.recv_timeout(PATIENCE).ok()
+    Some(waits)
 }
 
 impl Records {
@@ -106,8 +118,9 @@ impl Records {
             path,
             disk,
             sled: Some(Sled { db, people, store }),
-            file,
+            file: Arc::new(file),
             stuck: Cell::new(false),
+            dirty: Cell::new(true),
         })
     }
 
@@ -129,7 +142,7 @@ impl Records {
         for (key, value) in values {
             insert(&mut batch, key.as_ref(), value);
         }
-        self.tree(shelf).apply_batch(batch).map_err(self.failed())
+        self.apply(shelf, batch)
     }
 
     /// Stores values in place of those before; durable after [`sync`](Self::sync).
@@ -144,11 +157,9 @@ impl Records {
         let mut batch = Batch::default();
         for (key, value) in values {
             let pieces = insert(&mut batch, key.as_ref(), value);
-            for old in self.piece_keys(shelf, key.as_ref()).skip(pieces) {
-                batch.remove(old?);
-            }
+            self.remove_pieces(shelf, key.as_ref(), pieces, &mut batch)?;
         }
-        self.tree(shelf).apply_batch(batch).map_err(self.failed())
+        self.apply(shelf, batch)
     }
 
     #[cfg(test)]
@@ -161,16 +172,24 @@ impl Records {
 
     /// A value, put together again.
     pub(crate) fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
-        let mut found = None;
-        for piece in self.tree(shelf).scan_prefix(key).values() {
-            found.get_or_insert_with(Vec::new).extend_from_slice(&piece.map_err(self.failed())?);
+        let tree = self.tree(shelf);
+        let piece = |index| tree.get(piece_key(key, index)).map_err(self.failed());
+        let Some(first) = piece(0)? else { return Ok(None) };
+        let (mut value, mut last) = (first.to_vec(), first.len());
+        for index in 1.. {
+            if last < PIECE_BYTES {
+                break;
+            }
+            let Some(next) = piece(index)? else { break };
+            value.extend_from_slice(&next);
+            last = next.len();
         }
-        Ok(found)
+        Ok(Some(value))
     }
 
     /// Whether a value is there.
     pub(crate) fn contains(&self, shelf: Shelf, key: &[u8]) -> Result<bool, VaultError> {
-        self.piece_keys(shelf, key).next().transpose().map(|found| found.is_some())
+        self.tree(shelf).contains_key(piece_key(key, 0)).map_err(self.failed())
     }
 
     /// Removes values. Their bytes stay in sled's log for a while: only keys forget.
@@ -182,10 +201,46 @@ impl Records {
         self.ready()?;
         let mut batch = Batch::default();
         for key in keys {
-            for piece in self.piece_keys(shelf, key.as_ref()) {
-                batch.remove(piece?);
+            self.remove_pieces(shelf, key.as_ref(), 0, &mut batch)?;
+        }
+        self.apply(shelf, batch)
+    }
+
+    /// Removes all values with keys that begin with one of these.
+    pub(crate) fn remove_groups<K: AsRef<[u8]>>(
+        &self,
+        shelf: Shelf,
+        prefixes: &[K],
+    ) -> Result<(), VaultError> {
+        self.ready()?;
+        let mut batch = Batch::default();
+        for prefix in prefixes {
+            for key in self.tree(shelf).scan_prefix(prefix).keys() {
+                batch.remove(key.map_err(self.failed())?);
             }
         }
+        self.apply(shelf, batch)
+    }
+
+    fn remove_pieces(
+        &self,
+        shelf: Shelf,
+        key: &[u8],
+        from: usize,
+        batch: &mut Batch,
+    ) -> Result<(), VaultError> {
+        for index in from.. {
+            let key = piece_key(key, index);
+            if !self.tree(shelf).contains_key(&key).map_err(self.failed())? {
+                break;
+            }
+            batch.remove(key);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, shelf: Shelf, batch: Batch) -> Result<(), VaultError> {
+        self.dirty.set(true);
         self.tree(shelf).apply_batch(batch).map_err(self.failed())
     }
 
@@ -225,34 +280,50 @@ impl Records {
 
     fn ready(&self) -> Result<(), VaultError> {
         if self.stuck.get() {
-            return Err(self.failed()(sled::Error::Io(io::ErrorKind::TimedOut.into())));
+            return Err(self.timed_out());
         }
         self.disk.records()
     }
 
     /// Makes everything written so far durable.
     pub(crate) fn sync(&self) -> Result<(), VaultError> {
+        self.finish_sync(self.begin_sync()?)
+    }
+
+    /// Begins to make everything written so far durable.
+    pub(crate) fn begin_sync(&self) -> Result<Syncing, VaultError> {
         self.ready()?;
-        let db = self.sled().db.clone();
-        let flushed = attempt("sync", move || db.flush().map(drop)).unwrap_or_else(|| {
+        if !self.dirty.get() {
+            return Ok(Syncing(None));
+        }
+        let (db, file, path) = (self.sled().db.clone(), Arc::clone(&self.file), self.path.clone());
+        let work = move || {
+            let flushed = db.flush().map(drop);
+            flushed.map_err(|source| VaultError::Records { path: path.clone(), source })?;
+            file.sync_data().map_err(at("sync", &path))
+        };
+        let begun = attempt("sync", work);
+        self.dirty.set(false);
+        Ok(Syncing(Some(begun.ok_or_else(|| self.timed_out())?)))
+    }
+
+    /// Waits until what [`begin_sync`](Self::begin_sync) began is done.
+    pub(crate) fn finish_sync(&self, syncing: Syncing) -> Result<(), VaultError> {
+        let Some(waits) = syncing.0 else { return Ok(()) };
+        let done = waits.recv_timeout(PATIENCE).unwrap_or_else(|_| {
             self.stuck.set(true);
-            Err(sled::Error::Io(io::ErrorKind::TimedOut.into()))
+            Err(self.timed_out())
         });
-        flushed.map_err(self.failed())?;
-        self.file.sync_data().map_err(at("sync", &self.path))
+        done.inspect_err(|_| self.dirty.set(true))
+    }
+
+    fn timed_out(&self) -> VaultError {
+        self.failed()(sled::Error::Io(io::ErrorKind::TimedOut.into()))
     }
 
     /// A number that no call gave before, larger than all of them, restarts included.
     pub(crate) fn next_number(&self) -> Result<u64, VaultError> {
         self.sled().db.generate_id().map_err(self.failed())
-    }
-
-    fn piece_keys(
-        &self,
-        shelf: Shelf,
-        key: &[u8],
-    ) -> impl Iterator<Item = Result<IVec, VaultError>> {
-        self.tree(shelf).scan_prefix(key).keys().map(|found| found.map_err(self.failed()))
     }
 
     fn sled(&self) -> &Sled {

@@ -20,8 +20,8 @@ use crate::{
 const MAGIC: &[u8; 16] = b"palmgate root 1\n";
 const CHECK_BYTES: usize = 8;
 const SEALED_MAGIC: &[u8; 16] = b"palmgate root s\n";
-/// The most that a root file takes: sealed, it has a nonce of 12 and a tag of 16 bytes more.
-const FILE_BYTES: usize = MAGIC.len() + 12 + Root::BYTES + 16 + CHECK_BYTES;
+/// One of the two places of a root file. The first format was one record without padding.
+const SLOT_BYTES: usize = 4096;
 const CREDENTIAL_BYTES: usize = 32;
 
 /// The key of the key table, and how often it has changed. Whoever holds it, and the disk, can
@@ -89,6 +89,16 @@ pub trait RootKeeper: Send {
     /// It is not known which root is kept; [`load`](Self::load) tells after a restart.
     fn replace(&mut self, new: &Root) -> Result<(), RootError>;
 
+    /// Makes `new` durable without its counting, for a keeper that can: [`replace`](Self::replace) has
+    /// less to do then. The root in force stays so, also after a crash.
+    ///
+    /// # Errors
+    /// The keeper failed; the root in force has not changed.
+    fn stage(&mut self, new: &Root) -> Result<(), RootError> {
+        let _ = new;
+        Ok(())
+    }
+
     /// What this is, for messages: "root file", "TPM".
     fn describe(&self) -> &'static str;
 
@@ -131,7 +141,9 @@ impl Promise {
 
 /// Keeps the root in a small file of mode 0600, for development and for machines without a TPM.
 ///
-/// The old root is overwritten in place and then removed. On a magnetic disk that destroys it. On
+/// The file has two places of 4 KiB. The next root is written to the free one, where it does not count
+/// while the other is there; to overwrite that one is both the change and the end of the old root. On
+/// a magnetic disk that destroys it. On
 /// flash, and on file systems that copy on write, the controller may keep the overwritten block
 /// until it needs it: whoever takes the chips out may find an old root, and with it and an old
 /// copy of the data may read who was erased since. Nor does it help against a thief of the powered
@@ -204,48 +216,158 @@ impl FileRoot {
         Ok(Root::from_bytes(bytes.map_err(|_| self.damaged("wrong length"))?))
     }
 
+    /// The roots that the file holds.
+    fn held(&self) -> Result<Option<Held>, RootError> {
+        let Some(bytes) = disk::read(&self.path).map_err(Box::new)? else { return Ok(None) };
+        let bytes = bytes.expose();
+        if bytes.len() < SLOT_BYTES {
+            return Ok(Some(Held { root: self.record(bytes)?, place: None, other: Other::Empty }));
+        }
+        if bytes.len() != 2 * SLOT_BYTES {
+            return Err(self.damaged("wrong length"));
+        }
+        let (one, two) = bytes.split_at(SLOT_BYTES);
+        let found = [one, two].map(|slot| {
+            let length = slot.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            (length > 0).then(|| self.padded_record(slot, length))
+        });
+        let held = |root, place, other| Ok(Some(Held { root, place: Some(place), other }));
+        match found {
+            [Some(Ok(one)), Some(Ok(two))] if one.generation < two.generation => {
+                held(one, 0, Other::Staged(two.generation))
+            }
+            [Some(Ok(one)), Some(Ok(two))] => held(two, 1, Other::Staged(one.generation)),
+            [Some(Ok(root)), None] => held(root, 0, Other::Empty),
+            [None, Some(Ok(root))] => held(root, 1, Other::Empty),
+            [Some(Ok(root)), Some(Err(_))] => held(root, 0, Other::Torn),
+            [Some(Err(_)), Some(Ok(root))] => held(root, 1, Other::Torn),
+            [Some(Err(error)), _] | [None, Some(Err(error))] => Err(error),
+            [None, None] => Err(self.damaged("it is empty")),
+        }
+    }
+
+    /// The record in a place; its last bytes may be zeros like what follows.
+    fn padded_record(&self, slot: &[u8], length: usize) -> Result<Root, RootError> {
+        let whole = match self.credential {
+            None => MAGIC.len() + Root::BYTES + CHECK_BYTES,
+            Some(_) => MAGIC.len() + 12 + Root::BYTES + 16 + CHECK_BYTES,
+        };
+        if length > whole {
+            return Err(self.damaged("something stands behind it"));
+        }
+        self.record(&slot[..whole])
+    }
+
+    fn record(&self, bytes: &[u8]) -> Result<Root, RootError> {
+        let (body, check) = bytes
+            .split_last_chunk::<CHECK_BYTES>()
+            .ok_or_else(|| self.damaged("wrong length"))?;
+        if digest(&SHA256, body).as_ref()[..CHECK_BYTES] != *check {
+            return Err(self.damaged("its check sum does not fit"));
+        }
+        self.unwrap(body)
+    }
+
+    /// A place with this root in it.
+    fn slot_with(&self, root: &Root) -> Secret<Vec<u8>> {
+        let mut slot = Secret::new(Vec::with_capacity(SLOT_BYTES));
+        let bytes = slot.expose_mut();
+        match &self.credential {
+            None => {
+                bytes.extend_from_slice(MAGIC);
+                bytes.extend_from_slice(root.to_bytes().expose());
+            }
+            Some(key) => {
+                bytes.extend_from_slice(SEALED_MAGIC);
+                bytes.extend_from_slice(&key.seal(SEALED_MAGIC, root.to_bytes().expose()));
+            }
+        }
+        let check = digest(&SHA256, bytes);
+        bytes.extend_from_slice(&check.as_ref()[..CHECK_BYTES]);
+        bytes.resize(SLOT_BYTES, 0);
+        slot
+    }
+
+    fn put(&self, place: usize, slot: &[u8]) -> Result<(), VaultError> {
+        self.disk.write_at(&self.path, (place * SLOT_BYTES) as u64, slot)?;
+        self.disk.sync(&self.path)
+    }
+
+    /// A new file that holds this root alone; the one before is destroyed.
+    fn begin(&self, root: &Root) -> Result<(), VaultError> {
+        let mut file = Secret::new(Vec::with_capacity(2 * SLOT_BYTES));
+        file.expose_mut().extend_from_slice(self.slot_with(root).expose());
+        file.expose_mut().resize(2 * SLOT_BYTES, 0);
+        self.exchange(file.expose())
+    }
+
     fn damaged(&self, what: &'static str) -> RootError {
         RootError::Damaged { path: self.path.clone(), what }
     }
 }
 
+/// What a root file holds.
+struct Held {
+    /// The root in force.
+    root: Root,
+    /// Where it stands; `None` in a file of the first format.
+    place: Option<usize>,
+    other: Other,
+}
+
+/// What the other place of a root file holds.
+#[derive(PartialEq, Eq)]
+enum Other {
+    Empty,
+    /// A whole root of this generation, which does not count yet.
+    Staged(u64),
+    /// What a cut write left.
+    Torn,
+}
+
 impl RootKeeper for FileRoot {
     fn load(&mut self) -> Result<Option<Root>, RootError> {
-        let Some(bytes) = disk::read(&self.path).map_err(Box::new)? else { return Ok(None) };
+        let Some(held) = self.held()? else { return Ok(None) };
         let found = fs::metadata(&self.path)
             .map_err(|error| Box::new(disk::at("look at", &self.path)(error)))?;
         let mode = found.mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(RootError::Exposed { path: self.path.clone(), mode });
         }
-        let (body, check) = bytes
-            .expose()
-            .split_last_chunk::<CHECK_BYTES>()
-            .ok_or_else(|| self.damaged("wrong length"))?;
-        if digest(&SHA256, body).as_ref()[..CHECK_BYTES] != *check {
-            return Err(self.damaged("its check sum does not fit"));
-        }
-        let root = self.unwrap(body)?;
         self.tidy().map_err(Box::new)?;
-        Ok(Some(root))
+        if let Some(place) = held.place
+            && held.other != Other::Empty
+        {
+            self.put(1 - place, &[0; SLOT_BYTES]).map_err(Box::new)?;
+        }
+        Ok(Some(held.root))
+    }
+
+    fn stage(&mut self, new: &Root) -> Result<(), RootError> {
+        let place = match self.held()? {
+            None => return Ok(()),
+            Some(Held { place: Some(place), .. }) => place,
+            Some(Held { root, place: None, .. }) => {
+                self.begin(&root).map_err(Box::new)?;
+                0
+            }
+        };
+        Ok(self.put(1 - place, self.slot_with(new).expose()).map_err(Box::new)?)
     }
 
     fn replace(&mut self, new: &Root) -> Result<(), RootError> {
-        let mut bytes = Secret::new(Vec::with_capacity(FILE_BYTES));
-        match &self.credential {
-            None => {
-                bytes.expose_mut().extend_from_slice(MAGIC);
-                bytes.expose_mut().extend_from_slice(new.to_bytes().expose());
-            }
-            Some(key) => {
-                bytes.expose_mut().extend_from_slice(SEALED_MAGIC);
-                let sealed = key.seal(SEALED_MAGIC, new.to_bytes().expose());
-                bytes.expose_mut().extend_from_slice(&sealed);
-            }
+        let staged = Other::Staged(new.generation);
+        match self.held()? {
+            None => return Ok(self.begin(new).map_err(Box::new)?),
+            Some(held) if held.other != staged => self.stage(new)?,
+            Some(_) => {}
         }
-        let check = digest(&SHA256, bytes.expose());
-        bytes.expose_mut().extend_from_slice(&check.as_ref()[..CHECK_BYTES]);
-        Ok(self.exchange(bytes.expose()).map_err(Box::new)?)
+        match self.held()? {
+            Some(Held { place: Some(place), other, .. }) if other == staged => {
+                Ok(self.put(place, &[0; SLOT_BYTES]).map_err(Box::new)?)
+            }
+            _ => Err(self.damaged("it was changed by another hand")),
+        }
     }
 
     fn describe(&self) -> &'static str {

@@ -11,12 +11,13 @@ use crate::{
     erasures::Erasure,
     error::VaultError,
     inner::Inner,
-    keys::{Change, Person, Seed},
-    people::{Column, ErasureRequest, PersonCipher},
+    keys::{Change, Person, Plan, Seed},
+    people::{Column, ErasureRequest, Group, PersonCipher},
     records::Shelf,
     root::Root,
     space,
     store::StoreCipher,
+    table::MAX_BEGUN,
     tombstones::Mark,
 };
 
@@ -24,7 +25,12 @@ use crate::{
 const OUTBOX_AT_ONCE: usize = 1_000;
 
 impl Inner {
-    pub(crate) fn erase(&mut self, people: &[ErasureRequest]) -> Result<(), VaultError> {
+    /// Erases people, and makes the rest of `change` count with it.
+    pub(crate) fn erase(
+        &mut self,
+        people: &[ErasureRequest],
+        change: Change,
+    ) -> Result<(), VaultError> {
         let mark = |id| self.tombstones.mark(id);
         let erasures: Vec<Erasure> = people
             .iter()
@@ -33,15 +39,27 @@ impl Inner {
                 commitment: one.commitment,
             })
             .collect();
+        let mut begun: Vec<Erasure> = Vec::with_capacity(erasures.len());
+        for one in &erasures {
+            if !self.table.begun.contains(one) && !begun.contains(one) {
+                begun.push(*one);
+            }
+        }
+        if self.table.begun.len() + begun.len() > MAX_BEGUN {
+            return Err(VaultError::TooLarge {
+                what: "the number of erasures without a ledger entry",
+                limit: MAX_BEGUN,
+            });
+        }
         self.make_room()?;
-        self.erasures.begin(&erasures)?;
-        self.carry_out(&erasures, people.iter().map(|one| one.member).collect())
+        // They stay begun whatever happens: an intent that may be durable is never taken back.
+        self.table.begun.extend(begun);
+        self.carry_out(&erasures, people.iter().map(|one| one.member).collect(), change)
     }
 
     /// Carries out the intents that a crash left behind.
     pub(crate) fn roll_forward(&mut self) -> Result<(), VaultError> {
-        let open = |one: &&Erasure| !self.tombstones.hold(&one.marks);
-        let erasures: Vec<Erasure> = self.erasures.begun().iter().filter(open).copied().collect();
+        let erasures = self.open_erasures();
         if erasures.is_empty() {
             return Ok(());
         }
@@ -50,13 +68,14 @@ impl Inner {
         let named = |id: &&MemberId| marks.contains(&self.tombstones.mark(id.as_bytes()));
         let members = self.table.people.keys().filter(named).copied().collect();
         self.make_room()?;
-        self.carry_out(&erasures, members)
+        self.carry_out(&erasures, members, Change::default())
     }
 
     fn carry_out(
         &mut self,
         erasures: &[Erasure],
         members: Vec<MemberId>,
+        mut change: Change,
     ) -> Result<(), VaultError> {
         let mut seen = BTreeSet::new();
         let tombstones: Vec<[Mark; 2]> = erasures
@@ -64,21 +83,25 @@ impl Inner {
             .map(|one| one.marks)
             .filter(|marks| !self.tombstones.hold(marks) && seen.insert(*marks))
             .collect();
-        let mut change = Change::default();
-        let mut places = Vec::new();
+        let mut groups = Vec::new();
+        let mut gone = false;
         for member in members {
             if let Some(person) = self.table.people.get(&member) {
-                places.extend(PersonCipher::new(&self.tenant, &member, &person.seed).places());
+                groups.push(person.seed.group());
                 change.people.insert(member, None);
+                gone = true;
             }
         }
-        if tombstones.is_empty() && change.people.is_empty() {
-            return Ok(());
+        if tombstones.is_empty() && !gone {
+            if !change.people.is_empty() {
+                self.records.sync()?;
+            }
+            return self.rewrite(change);
         }
         change.tombstones = Some(self.tombstones.stage(&self.table.tombstones, &tombstones)?);
         self.rotate(change)?;
         self.tombstones.admit(&tombstones);
-        self.sweep_people(&places);
+        self.sweep_people(&groups);
         Ok(())
     }
 
@@ -87,24 +110,24 @@ impl Inner {
         people: &[(MemberId, Vec<Column>)],
     ) -> Result<(), VaultError> {
         let mut forgotten: BTreeMap<MemberId, Vec<Column>> = BTreeMap::new();
-        let mut places = Vec::new();
+        let mut groups = Vec::new();
         for (member, columns) in people {
             let person = self.table.people.get(member).ok_or(VaultError::UnknownMember)?;
-            places.extend(PersonCipher::new(&self.tenant, member, &person.seed).places());
+            groups.push(person.seed.group());
             forgotten.entry(*member).or_default().extend(columns);
         }
         self.make_room()?;
         let change = self.rekey(&forgotten).inspect_err(|_| self.untidy = true)?;
         self.rotate(change)?;
-        self.sweep_people(&places);
+        self.sweep_people(&groups);
         Ok(())
     }
 
-    /// Copies what people keep to places under new keys, where nothing counts yet. Durable.
+    /// Copies what people keep to places under new keys, where nothing counts yet.
     fn rekey(&self, people: &BTreeMap<MemberId, Vec<Column>>) -> Result<Change, VaultError> {
         let mut change = Change::default();
         for (member, forgotten) in people {
-            let mut person = Person { seed: Seed::generate(), columns: 0 };
+            let mut person = Person::new(Seed::generate(), 0);
             let mut rows = Vec::new();
             let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
             for column in Column::all().filter(|column| !forgotten.contains(column)) {
@@ -120,14 +143,13 @@ impl Inner {
             self.records.add(Shelf::People, &rows)?;
             change.people.insert(*member, Some(person));
         }
-        self.records.sync()?;
         Ok(change)
     }
 
     pub(crate) fn renew(&mut self) -> Result<(), VaultError> {
         self.make_room()?;
         let mut prepared = Vec::new();
-        let change = self.prepare_terminals(&mut prepared);
+        let change = self.prepare_terminals(&mut prepared).map(|change| Change { all_pages: true, ..change });
         let outcome = change.and_then(|change| self.rotate(change));
         for terminal in prepared {
             let slots = self.slots_of(&terminal)?;
@@ -182,20 +204,44 @@ impl Inner {
             change.outbox = self.reseal(&self.outbox());
         }
         let root = self.next_root();
-        self.table.write(&change, &self.key_files(), &root)?;
+        let plan = self.stage(&mut change, &root)?;
         self.keeper.replace(&root).map_err(|source| {
             self.stopped = true;
             VaultError::Keeper { keeper: self.keeper.describe(), source }
         })?;
-        let old = self.key_files().path(self.root.generation());
         self.root = root;
-        let replaced = self.table.apply(change);
-        match self.disk.remove(&old).and_then(|()| self.clear(&replaced)) {
+        let replaced = self.table.apply(change, plan);
+        self.settle_table();
+        match self.clear(&replaced) {
             Ok(()) => self.untidy = was_untidy,
             Err(error) => tracing::warn!(%error, "cleaning up after a change of the root failed"),
         }
         space::keep(&self.disk, &self.directory, space::needed(&self.table));
         Ok(())
+    }
+
+    /// Makes everything durable that counts once the keeper has the new root: rows, table, intents,
+    /// and the new root itself, in any order.
+    fn stage(&mut self, change: &mut Change, root: &Root) -> Result<Plan, VaultError> {
+        let syncing = self.records.begin_sync();
+        let intents = self.open_erasures();
+        let plan = self.table.write(change, &intents, &self.key_files(), root);
+        let staged = self.keeper.stage(root);
+        let describe = self.keeper.describe();
+        let synced = syncing.and_then(|syncing| self.records.finish_sync(syncing));
+        let mut plan = plan?;
+        staged.map_err(|source| VaultError::Keeper { keeper: describe, source })?;
+        if let Err(error) = synced {
+            // New people and new copies need their rows. Only forgetting goes on without them.
+            if change.people.values().any(Option::is_some) {
+                return Err(error);
+            }
+            if change.state.take().is_some() | change.outbox.take().is_some() {
+                tracing::warn!(%error, "state or outbox keep their key until the next change");
+                plan = self.table.write(change, &intents, &self.key_files(), root)?;
+            }
+        }
+        Ok(plan)
     }
 
     fn next_root(&self) -> Root {
@@ -226,8 +272,8 @@ impl Inner {
     }
 
     /// Rows whose key is gone take up space and nothing else.
-    fn sweep_people(&mut self, places: &[[u8; 16]]) {
-        if let Err(error) = self.records.remove(Shelf::People, places) {
+    fn sweep_people(&mut self, groups: &[Group]) {
+        if let Err(error) = self.records.remove_groups(Shelf::People, groups) {
             tracing::warn!(%error, "removing unreadable rows failed");
             self.untidy = true;
         }

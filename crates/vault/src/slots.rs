@@ -14,7 +14,7 @@ use palmgate_seal::aead::{Key, Place};
 use crate::{
     disk::{Disk, read},
     error::VaultError,
-    keys::FORMAT,
+    keys::ROW_FORMAT,
 };
 
 const SLOT_BYTES: usize = 64 * 1024;
@@ -41,7 +41,7 @@ impl Slots {
         key: &Key,
     ) -> Result<Self, VaultError> {
         let record = terminal.as_str().as_bytes();
-        let aad = Place { tenant, purpose: None, record, column: "session", version: FORMAT }.aad();
+        let aad = Place { tenant, purpose: None, record, column: "session", version: ROW_FORMAT }.aad();
         let mut slots = Self { path, disk, aad, current: None };
         let file = read(&slots.path)?;
         for slot in [0, 1] {

@@ -9,7 +9,7 @@ use palmgate_seal::aead::{Key, Place};
 
 use crate::{
     error::{START_ANEW, VaultError},
-    keys::{FORMAT, Seed},
+    keys::{ROW_FORMAT, Seed},
     records::{Records, Shelf},
 };
 
@@ -83,7 +83,7 @@ impl<'a> StoreCipher<'a> {
         self.entries().map(move |entry| entry.map(number))
     }
 
-    /// Seals every entry under another key, beside the old ones, durably.
+    /// Seals every entry under another key, beside the old ones. Not synced.
     pub(crate) fn copy_to(&self, next: &Self) -> Result<(), VaultError> {
         let entries = self.entries().collect::<Result<Vec<_>, _>>()?;
         for some in entries.chunks(BATCH) {
@@ -95,7 +95,7 @@ impl<'a> StoreCipher<'a> {
             }
             self.records.add(Shelf::Store, &values)?;
         }
-        if entries.is_empty() { Ok(()) } else { self.records.sync() }
+        Ok(())
     }
 
     /// Removes every entry.
@@ -127,7 +127,7 @@ impl<'a> StoreCipher<'a> {
 }
 
 fn aad(tenant: &Name, entry: &[u8]) -> Vec<u8> {
-    Place { tenant, purpose: None, record: entry, column: "store", version: FORMAT }.aad()
+    Place { tenant, purpose: None, record: entry, column: "store", version: ROW_FORMAT }.aad()
 }
 
 fn prefix(seed: &Seed) -> [u8; PREFIX_BYTES] {

@@ -8,6 +8,7 @@ mod forgetting;
 pub(crate) mod fuse;
 mod kills;
 mod medium;
+mod migrating;
 mod memory;
 mod model;
 mod powercut;
@@ -24,7 +25,7 @@ use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
 
 use crate::{
-    Column, ErasureRequest, FileRoot, NewPerson, RootKeeper, Vault, VaultError, disk::Disk,
+    Batch, Column, ErasureRequest, FileRoot, NewPerson, RootKeeper, Vault, VaultError, disk::Disk,
     inner::Inner,
 };
 

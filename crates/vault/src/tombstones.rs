@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    disk::{Disk, read},
+    disk::{Disk, parent, read},
     error::{START_ANEW, VaultError},
     keys::{Hashing, TombstoneHead},
 };
@@ -71,8 +71,12 @@ impl Tombstones {
     ) -> Result<TombstoneHead, VaultError> {
         let bytes = new.as_flattened().as_flattened();
         if !bytes.is_empty() {
+            let new = !self.path.exists();
             self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
             self.disk.sync(&self.path)?;
+            if new {
+                self.disk.sync_directory(parent(&self.path))?;
+            }
         }
         Ok(TombstoneHead {
             count: head.count + new.len() as u64,

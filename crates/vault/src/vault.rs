@@ -11,8 +11,9 @@ use crate::{
     erasures::Erasure,
     error::VaultError,
     inner::Inner,
+    keys::Change,
     opening::lock_directory,
-    people::{Column, ErasureRequest, NewPerson},
+    people::{Batch, Column, ErasureRequest, NewPerson},
     root::{Promise, RootKeeper},
     store,
 };
@@ -88,7 +89,7 @@ impl Vault {
     /// [`Tombstoned`](VaultError::Tombstoned) if a member or claim was erased,
     /// [`AlreadyStored`](VaultError::AlreadyStored) if a member is there; a bound; the disk.
     pub fn insert(&self, people: Vec<NewPerson>) -> Result<(), VaultError> {
-        self.lock()?.insert(&people)
+        self.commit(&Batch { insert: people, ..Batch::default() })
     }
 
     /// Replaces one column of a person. Durable. The value before stays readable with the person's
@@ -98,7 +99,7 @@ impl Vault {
     /// # Errors
     /// [`UnknownMember`](VaultError::UnknownMember); a bound; the disk.
     pub fn write(&self, member: &MemberId, column: Column, value: &[u8]) -> Result<(), VaultError> {
-        self.write_many(&[(*member, column, Secret::new(value.to_vec()))])
+        self.write_many(vec![(*member, column, Secret::new(value.to_vec()))])
     }
 
     /// Replaces columns of people, for the price of one sync; otherwise like
@@ -108,9 +109,21 @@ impl Vault {
     /// As for [`write`](Self::write); nothing is written if somebody is unknown.
     pub fn write_many(
         &self,
-        values: &[(MemberId, Column, Secret<Vec<u8>>)],
+        values: Vec<(MemberId, Column, Secret<Vec<u8>>)>,
     ) -> Result<(), VaultError> {
-        self.lock()?.write(values)
+        self.commit(&Batch { write: values, ..Batch::default() })
+    }
+
+    /// Stores, replaces and erases, for little more than the price of the dearest among it. Durable.
+    /// A crash leaves all of the insertions and erasures done, or none; of the columns that are
+    /// replaced it may leave some.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), [`write`](Self::write) and [`erase`](Self::erase). With an
+    /// erasure nothing has happened, unless the next start reports it; without one, columns may be
+    /// written and people are not.
+    pub fn commit(&self, batch: &Batch) -> Result<(), VaultError> {
+        self.lock()?.commit(batch)
     }
 
     /// One column of a person; `None` where the person or the column is not there.
@@ -143,7 +156,7 @@ impl Vault {
     /// # Errors
     /// The disk or the keeper failed. The intent may be durable: then the next start erases.
     pub fn erase(&self, people: &[ErasureRequest]) -> Result<(), VaultError> {
-        self.lock()?.erase(people)
+        self.lock()?.erase(people, Change::default())
     }
 
     /// Removes columns of people beyond recovery, with all earlier values of the columns that
@@ -182,24 +195,26 @@ impl Vault {
     pub fn unfinished_erasures(&self) -> Vec<[u8; 32]> {
         let inner = self.look();
         let done = |one: &&Erasure| inner.tombstones.hold(&one.marks);
-        let begun = inner.erasures.begun().iter();
+        let begun = inner.table.begun.iter();
         begun.filter(done).map(|erasure| erasure.commitment).collect()
     }
 
-    /// The ledger has the entry of this erasure. Durable.
+    /// The ledger has the entry of this erasure. Durable with the next change of the key table or a
+    /// clean stop; a crash before that has the erasure reported again.
     ///
     /// # Errors
-    /// The disk failed; the erasure is reported again.
+    /// The vault has stopped.
     pub fn finish_erasure(&self, commitment: &[u8; 32]) -> Result<(), VaultError> {
         self.finish_erasures(&[*commitment])
     }
 
-    /// As [`finish_erasure`](Self::finish_erasure), of many for the price of one.
+    /// As [`finish_erasure`](Self::finish_erasure), of many.
     ///
     /// # Errors
-    /// The disk failed; the erasures are reported again.
+    /// The vault has stopped.
     pub fn finish_erasures(&self, commitments: &[[u8; 32]]) -> Result<(), VaultError> {
-        self.lock()?.erasures.finish(commitments)
+        self.lock()?.finish_erasures(commitments);
+        Ok(())
     }
 
     /// Whether these are the bytes of a member or claim that was erased.
@@ -273,16 +288,32 @@ impl Vault {
     /// # Errors
     /// [`OutboxFull`](VaultError::OutboxFull); a bound; the disk.
     pub fn outbox_push(&self, value: &[u8]) -> Result<u64, VaultError> {
+        let numbers = self.outbox_push_all(&[value])?;
+        Ok(numbers[0])
+    }
+
+    /// Puts entries at the end of the outbox, for the price of one, and gives their numbers. Durable.
+    ///
+    /// # Errors
+    /// As for [`outbox_push`](Self::outbox_push); a crash may leave some of them there.
+    pub fn outbox_push_all<V: AsRef<[u8]>>(&self, values: &[V]) -> Result<Vec<u64>, VaultError> {
         let mut inner = self.lock()?;
-        if inner.outbox_entries >= MAX_OUTBOX_ENTRIES {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        if inner.outbox_entries + values.len() > MAX_OUTBOX_ENTRIES {
             return Err(VaultError::OutboxFull { limit: MAX_OUTBOX_ENTRIES });
         }
-        inner.check_write(value)?;
-        let number = inner.records.next_number()?;
-        inner.outbox().put(&store::number(number), value)?;
-        inner.outbox_entries += 1;
+        values.iter().try_for_each(|value| inner.check_write(value.as_ref()))?;
+        let mut numbers = Vec::with_capacity(values.len());
+        for value in values {
+            let number = inner.records.next_number()?;
+            inner.outbox().put(&store::number(number), value.as_ref())?;
+            inner.outbox_entries += 1;
+            numbers.push(number);
+        }
         inner.records.sync()?;
-        Ok(number)
+        Ok(numbers)
     }
 
     /// The first entries of the outbox with their numbers, oldest first.

@@ -46,6 +46,8 @@ pub struct Dossier {
     pub reason: String,
     /// SHA-256 of the data protection impact assessment.
     pub dpia_sha256: [u8; 32],
+    /// When that assessment was signed: the start of the day (UTC).
+    pub assessed: Timestamp,
     /// Two different people.
     pub signed_by: [String; 2],
     /// End of the last day on which it holds (UTC): within twelve months.

@@ -68,7 +68,7 @@ fn read(reader: &mut Reader<'_>, now: Timestamp) -> Config {
     let language = reader.read("store", "language", LANGUAGE.into(), checks::language);
     let root_in_file = reader.read("development", "root_in_file", false, checks::boolean);
     Config {
-        options: read_options(reader, settings, cloud),
+        options: read_options(reader, settings, cloud, language.clone()),
         log: read_log(reader),
         dossier,
         language,
@@ -79,7 +79,12 @@ fn read(reader: &mut Reader<'_>, now: Timestamp) -> Config {
     }
 }
 
-fn read_options(reader: &mut Reader<'_>, settings: Settings, cloud: Option<Cloud>) -> Options {
+fn read_options(
+    reader: &mut Reader<'_>,
+    settings: Settings,
+    cloud: Option<Cloud>,
+    language: String,
+) -> Options {
     let store: Name = "store".parse().expect("it is a name");
     let broker = read_broker(reader);
     let (https, public_host) = read_listen(reader, &broker);
@@ -102,6 +107,7 @@ fn read_options(reader: &mut Reader<'_>, settings: Settings, cloud: Option<Cloud
         cloud,
         workers,
         queue_length,
+        language,
     }
 }
 
@@ -139,7 +145,7 @@ fn read_law(reader: &mut Reader<'_>, now: Timestamp) -> Declared {
     let directory = reader.optional("law", "pack", checks::path);
     let note = reader.optional("law", "note", checks::path);
     let signers = reader.optional("law", "signers", checks::signers);
-    let pack = match (directory, note, signers) {
+    let pack = match (directory, note, signers.clone()) {
         (Some(directory), Some(note), Some(signers)) => {
             Some(PackFiles { directory, note, signers })
         }
@@ -161,6 +167,7 @@ fn read_law(reader: &mut Reader<'_>, now: Timestamp) -> Declared {
             .read("law", "administrators", 0, |value| checks::whole(value, 0..=100)),
         statements: reader.read("law", "statements", Vec::new(), checks::statements),
         measured: read_measured(reader),
+        signers: signers.unwrap_or_default(),
     }
 }
 
@@ -216,8 +223,8 @@ fn read_custody(reader: &mut Reader<'_>, now: Timestamp) -> (Custody, Option<Dos
     if custody == Custody::Operator {
         let wanted = "the table [store.operator_dossier]: rule C-RT-07c (CNIL 2019-001, type 3); \
                       EDPB Opinion 11/2024 rejects this custody where another one will do";
-        let remedy = "add it with reason, dpia_sha256, signed_by and expires, or use custody = \
-                      \"split\"";
+        let remedy = "add it with reason, dpia_sha256, assessed, signed_by and expires, or use \
+                      custody = \"split\"";
         reader.complain("store", "custody", Wanted::new(wanted, remedy));
     }
     (custody, None)
@@ -229,6 +236,9 @@ fn read_dossier(reader: &mut Reader<'_>, now: Timestamp) -> Option<Dossier> {
     let reason = reader.required(DOSSIER, "reason", reason, checks::text);
     let dpia = missing("SHA-256 of the impact assessment, as 64 hexadecimal digits");
     let dpia_sha256 = reader.required(DOSSIER, "dpia_sha256", dpia, checks::sha256);
+    let signed = missing("the day on which the impact assessment was signed");
+    let day = |value: &DeValue<'_>| checks::past_day(value, now);
+    let assessed = reader.required(DOSSIER, "assessed", signed, day);
     let signatures = missing("the names of two different people");
     let signed_by = reader.required(DOSSIER, "signed_by", signatures, checks::signatories);
     let end = missing("the last day on which it holds, twelve months from now at most");
@@ -237,6 +247,7 @@ fn read_dossier(reader: &mut Reader<'_>, now: Timestamp) -> Option<Dossier> {
     Some(Dossier {
         reason: reason?,
         dpia_sha256: dpia_sha256?,
+        assessed: assessed?,
         signed_by: signed_by?,
         expires: expires?,
     })

@@ -3,7 +3,7 @@
 /// Tables by path, each with its keys.
 pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("store", &["tenant", "name", "custody", "purposes", "state_directory", "language"]),
-    ("store.operator_dossier", &["reason", "dpia_sha256", "signed_by", "expires"]),
+    ("store.operator_dossier", &["reason", "dpia_sha256", "assessed", "signed_by", "expires"]),
     ("listen", &["broker", "https", "public_host"]),
     (
         "broker",

@@ -170,7 +170,7 @@ fn operator_custody_needs_its_dossier() {
     let [missing] = &errors("store.custody = 'operator'")[..] else { panic!() };
     assert!(missing.key == "store.custody" && missing.wanted.contains("C-RT-07c"), "{missing}");
     let dossier = OPERATOR.split_once("[listen]").unwrap().0;
-    for key in ["reason", "dpia_sha256", "signed_by", "expires"] {
+    for key in ["reason", "dpia_sha256", "assessed", "signed_by", "expires"] {
         let lines = dossier.lines().filter(|line| !line.starts_with(key));
         let without: String = lines.flat_map(|line| [line, "\n"]).collect();
         assert_eq!(refused(&without), [format!("store.operator_dossier.{key}")]);

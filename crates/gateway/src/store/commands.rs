@@ -27,16 +27,27 @@ impl Store {
                 Some(cloud) => cloud.fetch(ticket, claim),
                 None => self.fetched(ticket, Fetched::Unreachable),
             },
-            Command::Accept { ticket, member, purpose, pseudonym, payment } => {
-                self.accept(ticket, member, purpose, pseudonym, payment);
+            Command::Accept { ticket, member, purpose, pseudonym, payment, objected } => {
+                self.accept(ticket, member, purpose, pseudonym, payment, objected);
             }
             Command::Reply(ticket, body) => self.reply(ticket, body),
             Command::ReplyHistory(ticket, member, consents) => {
-                self.around.scribe.submit(Deed::ReadHistory { ticket, member, consents });
+                let answer = Box::new(move |uses| AnswerBody::History { uses, consents });
+                self.around.scribe.submit(Deed::WithHistory { ticket, member, answer });
+            }
+            Command::ReplyExport(ticket, member, profile, key) => {
+                self.export(ticket, member, *profile, key);
+            }
+            Command::TellRecipients(ticket, member, profile) => {
+                self.tell_recipients(ticket, member, &profile);
+            }
+            Command::KeepVisitors(visitors) => {
+                self.around.scribe.submit(crate::kept::visitors(&visitors));
             }
             Command::ReplyEnrolled(ticket) => {
+                let receipts = self.consent_receipts(ticket);
                 let claims = self.issue_claims(ticket);
-                self.reply(ticket, AnswerBody::Enrolled { claims });
+                self.reply(ticket, AnswerBody::Enrolled { claims, receipts });
             }
             Command::Store(ticket, member, profile) => self.store(ticket, member, *profile),
             Command::Adopt(ticket, member, profile) => self.adopt(ticket, member, *profile),
@@ -64,7 +75,7 @@ impl Store {
         }
     }
 
-    fn log(&self, decision: Decision) {
+    pub(super) fn log(&self, decision: Decision) {
         self.around.metrics.decided(&decision);
         self.around.scribe.submit(Deed::Log { decision, at: clock::now() });
     }
@@ -170,6 +181,7 @@ impl Store {
         purpose: Purpose,
         pseudonym: Pseudonym,
         payment: Option<Payment>,
+        objected: bool,
     ) {
         let now = clock::now();
         let around = &self.around;
@@ -193,6 +205,7 @@ impl Store {
             pseudonym: palmgate_protocol::terminal::PseudonymText(pseudonym),
             card_token: card_token.and_then(records::card_token),
             assertion,
+            objected,
         };
         self.reply(ticket, AnswerBody::Accepted(accepted));
     }

@@ -29,4 +29,5 @@ layers! {
     "fr-cnil": ["pack.toml", "rules.cedar"];
     "us-il": ["pack.toml", "rules.cedar"];
     "us-tx": ["pack.toml", "rules.cedar"];
+    "us-nyc": ["pack.toml", "rules.cedar"];
 }

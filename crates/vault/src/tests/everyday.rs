@@ -103,11 +103,11 @@ fn many_columns_are_written_at_once() {
     let machine = furnished();
     let vault = machine.open();
     let value = |number: u64, round: u8| (member(number), TEMPLATE, Secret::new(vec![round; 99]));
-    let stranger = vault.write_many(&[value(1, 1), value(9, 1)]);
+    let stranger = vault.write_many(vec![value(1, 1), value(9, 1)]);
     assert!(matches!(stranger, Err(VaultError::UnknownMember)));
     assert!(is_whole(&vault, 1));
     let long = (member(1), TEMPLATE, Secret::new(vec![1; 100_000]));
-    vault.write_many(&[long, value(2, 2), value(1, 3)]).unwrap();
+    vault.write_many(vec![long, value(2, 2), value(1, 3)]).unwrap();
     let vault = machine.copy().open_forgotten();
     assert_eq!(read(&vault, 1, TEMPLATE).unwrap(), [3; 99]);
     assert_eq!(read(&vault, 2, TEMPLATE).unwrap(), [2; 99]);

@@ -17,9 +17,10 @@ use super::{
 use crate::{
     MemoryRoot, Root,
     disk::Rows,
-    keys::{KeyFiles, KeyTable, Seed},
+    keys::{KeyTable, Seed},
     people::PersonCipher,
     store::StoreCipher,
+    table::{KeyFiles, PAGE_BYTES, TOP_BYTES, page_at},
 };
 
 static TENANT: LazyLock<Name> = LazyLock::new(tenant);
@@ -93,24 +94,38 @@ impl Evidence {
         evidence
     }
 
-    /// How many tables there are, and those that open under `root`.
-    fn tables(&self, root: &Root) -> (usize, Vec<KeyTable>) {
-        let scratch = tempfile::tempdir().unwrap();
+    /// Every table that opens under `root`, with every version of its pages that its keys open.
+    fn tables(&self, root: &Root) -> Vec<KeyTable> {
         let (disk, tenant) = (Disk::default(), tenant());
-        let open = |file: &Arc<[u8]>| {
-            // The number in a table's head is no secret: who has a key tries it on every table.
-            let generation = u64::from_be_bytes(*file.get(16..24)?.first_chunk()?);
-            let tried = root.numbered(generation);
-            let files = KeyFiles { disk: &disk, directory: scratch.path(), tenant: &tenant };
-            fs::write(files.path(generation), file).unwrap();
-            KeyTable::read(&files, &tried, "forensic").ok().flatten()
-        };
-        (self.files.len(), self.files.iter().filter_map(open).collect())
+        let files = KeyFiles { disk: &disk, directory: Path::new(""), tenant: &tenant };
+        let mut tables: BTreeMap<(u64, Vec<u8>), KeyTable> = BTreeMap::new();
+        for file in &self.files {
+            for table in KeyTable::open_tops(file, &files, root) {
+                tables.insert((table.counter, table.state.expose().to_vec()), table);
+            }
+        }
+        let mut pages: HashMap<u32, std::collections::BTreeSet<&[u8]>> = HashMap::new();
+        for file in &self.files {
+            for slot in 0.. {
+                let start = page_at(slot) as usize;
+                let Some(page) = file.get(start..start + PAGE_BYTES) else { break };
+                pages.entry(slot).or_default().insert(page);
+            }
+        }
+        for table in tables.values_mut() {
+            for number in 0..table.pages.len() as u32 {
+                let slot = table.pages[number as usize].slot.unwrap();
+                for page in pages.get(&slot).into_iter().flatten() {
+                    let _ = table.read_page(number, page, &files);
+                }
+            }
+        }
+        tables.into_values().collect()
     }
 
     /// What of these people can be read with `root` and everything that it leads to.
     fn readable(&self, root: &Root, people: Range<u64>) -> usize {
-        let (_, tables) = self.tables(root);
+        let tables = self.tables(root);
         let numbers: HashMap<MemberId, u64> = people.clone().map(|n| (member(n), n)).collect();
         let mut found = std::collections::BTreeSet::new();
         for table in &tables {
@@ -164,7 +179,9 @@ impl Evidence {
 }
 
 fn is_table(contents: &[u8]) -> bool {
-    contents.starts_with(b"palmgate keys\n")
+    let magic = b"palmgate keys\n";
+    contents.starts_with(magic)
+        || contents.get(TOP_BYTES..).is_some_and(|other| other.starts_with(magic))
 }
 
 fn names(text: &[u8], number: u64) -> bool {
@@ -194,7 +211,7 @@ fn forget(people: u64, erased: u64, rotate: bool) -> Outcome {
     }
     // Values that are replaced, and letters that name people and are sent before they are erased.
     let newer = |n| (member(n), Column::History, Secret::new(canary(n, Column::History)));
-    vault.write_many(&(0..erased).map(newer).collect::<Vec<_>>()).unwrap();
+    vault.write_many((0..erased).map(newer).collect()).unwrap();
     for number in 0..20 {
         let letter = vault.outbox_push(member(number).as_bytes()).unwrap();
         vault.outbox_done(letter).unwrap();

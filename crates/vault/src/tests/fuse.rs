@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, Step},
+    disk::{Disk, Part, Step},
     error::VaultError,
 };
 
@@ -45,6 +45,7 @@ struct State {
 
 enum Pending {
     Write { path: PathBuf, offset: u64, bytes: Vec<u8>, truncate: bool },
+    WriteParts { path: PathBuf, parts: Vec<Part> },
     Link { from: PathBuf, to: PathBuf },
     Rename { from: PathBuf, to: PathBuf },
     Remove { path: PathBuf },
@@ -99,6 +100,9 @@ impl Fuse {
         if let Step::Write { path, bytes, .. } = *step {
             state.history.push((path.to_path_buf(), bytes.to_vec()));
         }
+        if let Step::WriteParts { path, parts } = *step {
+            state.history.extend(parts.iter().map(|part| (path.to_path_buf(), part.bytes.clone())));
+        }
         if let Step::Remove { path } = *step {
             state.removed.push(path.to_path_buf());
         }
@@ -129,6 +133,10 @@ impl State {
                 let bytes = bytes.to_vec();
                 self.pending.push(Pending::Write { path: owned(path), offset, bytes, truncate });
             }
+            Step::WriteParts { path, parts } => {
+                let parts = parts.to_vec();
+                self.pending.push(Pending::WriteParts { path: owned(path), parts });
+            }
             Step::Link { from, to } => {
                 self.pending.push(Pending::Link { from: owned(from), to: owned(to) });
             }
@@ -152,12 +160,12 @@ impl State {
 
 impl Pending {
     fn writes_to(&self, file: &Path) -> bool {
-        matches!(self, Self::Write { path, .. } if path == file)
+        matches!(self, Self::Write { path, .. } | Self::WriteParts { path, .. } if path == file)
     }
 
     fn names_in(&self, directory: &Path) -> bool {
         match self {
-            Self::Write { .. } => false,
+            Self::Write { .. } | Self::WriteParts { .. } => false,
             Self::Link { to: path, .. } | Self::Rename { to: path, .. } | Self::Remove { path } => {
                 path.parent() == Some(directory)
             }
@@ -169,6 +177,7 @@ impl Pending {
             Self::Write { path, offset, bytes, truncate } => {
                 Step::Write { path, offset: *offset, bytes, truncate: *truncate }
             }
+            Self::WriteParts { path, parts } => Step::WriteParts { path, parts },
             Self::Link { from, to } => Step::Link { from, to },
             Self::Rename { from, to } => Step::Rename { from, to },
             Self::Remove { path } => Step::Remove { path },
@@ -181,6 +190,9 @@ fn torn<'a>(step: &Step<'a>) -> Step<'a> {
     match *step {
         Step::Write { path, offset, bytes, truncate } => {
             Step::Write { path, offset, bytes: &bytes[..bytes.len() / 2], truncate }
+        }
+        Step::WriteParts { path, parts } => {
+            Step::WriteParts { path, parts: &parts[..parts.len() / 2] }
         }
         _ => Step::Records,
     }

@@ -39,7 +39,7 @@ fn ten_thousand_people_are_imported_in_seconds() {
     timed("write one column", || vault.write(&member(7), Column::History, &[1; 2_000])).0.unwrap();
     let newer = |number| (member(number), TEMPLATE, Secret::new(value(number, TEMPLATE)));
     let newer: Vec<_> = (1_000..6_000).map(newer).collect();
-    timed("write 5,000 columns at once", || vault.write_many(&newer)).0.unwrap();
+    timed("write 5,000 columns at once", || vault.write_many(newer)).0.unwrap();
     drop(vault);
     let (vault, _) = timed("open after a clean stop", || machine.open());
     let killed = machine.copy();

@@ -1,0 +1,45 @@
+//! What the store's task keeps in the vault beside people: the office, time, visitors' payments.
+
+use crate::scribe::Deed;
+use palmgate_policy::{TimeSeen, Visitor, office::Desk};
+use palmgate_protocol::{decode, encode_for_sealing};
+use palmgate_vault::Vault;
+use tokio::sync::oneshot;
+
+const OFFICE: &str = "office";
+const TIME: &str = "time";
+const VISITORS: &str = "visitors";
+
+/// What an earlier run kept.
+pub(crate) struct Kept {
+    pub(crate) desk: Desk,
+    pub(crate) time: Option<TimeSeen>,
+    pub(crate) visitors: Vec<Visitor>,
+}
+
+impl Kept {
+    /// Reads what the vault keeps.
+    pub(crate) fn load(vault: &Vault) -> Result<Self, anyhow::Error> {
+        let desk = vault.state(OFFICE)?.map(|kept| decode(kept.expose())).transpose()?;
+        let time = vault.state(TIME)?.map(|kept| decode(kept.expose())).transpose()?;
+        let visitors = vault.state(VISITORS)?.map(|kept| decode(kept.expose())).transpose()?;
+        Ok(Self {
+            desk: desk.unwrap_or_default(),
+            time,
+            visitors: visitors.unwrap_or_default(),
+        })
+    }
+}
+
+/// To keep the desk; `kept` hears when it is durable.
+pub(crate) fn desk(desk: &Desk, kept: Option<oneshot::Sender<bool>>) -> Deed {
+    Deed::Keep { name: OFFICE, value: encode_for_sealing(desk), kept }
+}
+
+pub(crate) fn time(seen: &TimeSeen) -> Deed {
+    Deed::Keep { name: TIME, value: encode_for_sealing(seen), kept: None }
+}
+
+pub(crate) fn visitors(visitors: &Vec<Visitor>) -> Deed {
+    Deed::Keep { name: VISITORS, value: encode_for_sealing(visitors), kept: None }
+}
