@@ -42,6 +42,7 @@ mod layout;
 mod limiter;
 mod metrics;
 mod problem;
+pub mod program;
 pub mod provision;
 mod registry;
 mod root;

@@ -1,10 +1,10 @@
-//! `palmgate-cloud`: founds, provisions and runs a tenant's cloud.
+//! The command line of `palmgate-cloud`: founds, provisions and runs a tenant's cloud.
 
-use clap::{Args, Parser, Subcommand};
-use palmgate_cloud::{
+use crate::{
     Options, ServeError, Service, clock,
     provision::{self, Founding},
 };
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use palmgate_protocol::Name;
 use sd_notify::NotifyState;
 use std::{
@@ -22,7 +22,7 @@ const CONFIGURATION: u8 = 64;
 
 /// The reference cloud of Palmgate: one tenant's registry.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "palmgate-cloud", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -106,7 +106,13 @@ struct BundleArguments {
     cloud_url: Option<String>,
 }
 
-fn main() -> ExitCode {
+/// The definition of the command line, for manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
