@@ -41,6 +41,10 @@ const LABELS: [&str; 16] = [
 ];
 /// The cloud's own label.
 const ENDPOINT: &str = "endpoint";
+/// What is scraped, and under which heading its metrics stand.
+const JOBS: [(&str, &str); 2] = [("palmgate", "of a gateway"), ("palmgate-cloud", "of the cloud")];
+/// Type and meaning of each job's metrics.
+type Known = BTreeMap<(&'static str, String), (String, String)>;
 const ADDED: [&str; 4] = ["__name__", "instance", "job", "store"];
 
 struct Prometheus {
@@ -132,8 +136,15 @@ async fn prometheus_watches_a_store_and_its_cloud() -> Result<()> {
     let firing = firing.await?;
     ensure!(firing["result"] == Value::Array(Vec::new()), "a bell rings: {firing}");
 
-    let metadata = prometheus.get("metadata", &[]).await?;
-    let known: BTreeMap<String, Value> = serde_json::from_value(metadata)?;
+    let mut known = Known::new();
+    for (job, _) in JOBS {
+        let of = format!(r#"{{job="{job}"}}"#);
+        let told = prometheus.get("targets/metadata", &[("match_target", of.as_str())]).await?;
+        for metric in told.as_array().into_iter().flatten() {
+            let text = |key: &str| metric[key].as_str().unwrap_or_default().to_owned();
+            known.insert((job, text("metric")), (text("type"), text("help")));
+        }
+    }
     let series = prometheus.get("series", &[("match[]", r#"{__name__=~"palmgate.*"}"#)]).await?;
     let series: Vec<BTreeMap<String, String>> = serde_json::from_value(series)?;
     let rules = prometheus.rules().await?;
@@ -156,9 +167,10 @@ fn labels_are_closed(series: &[BTreeMap<String, String>]) -> Result<()> {
 /// Every expression of a rule or a panel can be asked, and asks only for what exists.
 async fn questions_have_answers(
     prometheus: &Prometheus,
-    known: &BTreeMap<String, Value>,
+    known: &Known,
     rules: &[Value],
 ) -> Result<()> {
+    let told: BTreeSet<&str> = known.keys().map(|(_, name)| name.as_str()).collect();
     let recorded: BTreeSet<&str> = rules
         .iter()
         .filter(|rule| rule["type"] == "recording")
@@ -184,8 +196,8 @@ async fn questions_have_answers(
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending))
-                .filter(|base| known.contains_key(*base));
-            let exists = base.is_some() || known.contains_key(name) || recorded.contains(name);
+                .filter(|base| told.contains(base));
+            let exists = base.is_some() || told.contains(name) || recorded.contains(name);
             ensure!(exists, "{who} asks for {name}, which nobody tells");
         }
     }
@@ -220,7 +232,7 @@ fn names(expression: &str) -> impl Iterator<Item = &str> {
 }
 
 fn documents_are_current(
-    known: &BTreeMap<String, Value>,
+    known: &Known,
     series: &[BTreeMap<String, String>],
     rules: &[Value],
 ) -> Result<()> {
@@ -238,28 +250,10 @@ fn documents_are_current(
     Ok(())
 }
 
-fn document(
-    known: &BTreeMap<String, Value>,
-    series: &[BTreeMap<String, String>],
-    rules: &[Value],
-) -> Result<String> {
+fn document(known: &Known, series: &[BTreeMap<String, String>], rules: &[Value]) -> Result<String> {
     let mut text = String::from(INTRODUCTION);
-    writeln!(text, "\n## Metrics\n\n| metric | type | labels | what |\n|---|---|---|---|")?;
-    for (name, facts) in known.iter().filter(|(name, _)| name.starts_with("palmgate_")) {
-        let of = |labels: &&BTreeMap<String, String>| {
-            let series = &labels["__name__"];
-            series
-                .strip_prefix(name.as_str())
-                .is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest))
-        };
-        let labels = series.iter().filter(of).flat_map(|labels| labels.keys().map(String::as_str));
-        let hidden = |label: &&str| ADDED.contains(label) || *label == "le";
-        let labels: BTreeSet<&str> = labels.filter(|label| !hidden(label)).collect();
-        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-        for fact in facts.as_array().into_iter().flatten() {
-            let (kind, help) = (fact["type"].as_str().unwrap(), fact["help"].as_str().unwrap());
-            writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join(", "))?;
-        }
+    for (job, title) in JOBS {
+        metrics(&mut text, job, title, known, series)?;
     }
     writeln!(text, "\n## Alerts\n\n| alert | severity | after | remedy |\n|---|---|---|---|")?;
     for rule in rules.iter().filter(|rule| rule["type"] == "alerting") {
@@ -277,6 +271,30 @@ fn document(
     }
     text.push_str(LEFT_OUT);
     Ok(text)
+}
+
+fn metrics(
+    text: &mut String,
+    job: &str,
+    title: &str,
+    known: &Known,
+    series: &[BTreeMap<String, String>],
+) -> Result<()> {
+    writeln!(text, "\n## Metrics {title}\n\n| metric | type | labels | what |\n|---|---|---|---|")?;
+    let of_job = known.iter().filter(|((of, name), _)| *of == job && name.starts_with("palmgate_"));
+    for ((_, name), (kind, help)) in of_job {
+        let own = |labels: &&BTreeMap<String, String>| {
+            let rest = labels["__name__"].strip_prefix(name.as_str());
+            let known = rest.is_some_and(|rest| ["", "_bucket", "_sum", "_count"].contains(&rest));
+            known && labels.get("job").is_some_and(|of| of == job)
+        };
+        let labels = series.iter().filter(own).flat_map(|labels| labels.keys().map(String::as_str));
+        let hidden = |label: &&str| ADDED.contains(label) || *label == "le";
+        let labels: BTreeSet<&str> = labels.filter(|label| !hidden(label)).collect();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(text, "| `{name}` | {kind} | {} | {help} |", labels.join(", "))?;
+    }
+    Ok(())
 }
 
 const INTRODUCTION: &str = "# Metrics and alerts

@@ -5,6 +5,7 @@
 mod monitoring;
 mod package;
 mod units;
+mod yocto;
 
 use std::{
     env,
@@ -26,20 +27,22 @@ const NEEDED: [(&str, &str); 5] = [
 /// Everything is built once, with the root in a TPM, too.
 const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
 
+const USAGE: &str =
+    "usage: cargo xtask test | lint | forensic | monitoring | package | units | yocto";
+
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();
     let arguments: Vec<String> = env::args().skip(2).collect();
-    let done =
-        match verb.as_str() {
-            "test" => test(),
-            "lint" => lint(),
-            "forensic" => forensic(),
-            "monitoring" => monitoring::monitoring(&arguments),
-            "package" => package::package(&arguments),
-            "units" => units::units(),
-            _ => Err("usage: cargo xtask test | lint | forensic | monitoring | package | units"
-                .to_owned()),
-        };
+    let done = match verb.as_str() {
+        "test" => test(),
+        "lint" => lint(),
+        "forensic" => forensic(),
+        "monitoring" => monitoring::monitoring(&arguments),
+        "package" => package::package(&arguments),
+        "units" => units::units(),
+        "yocto" => yocto::yocto(&arguments),
+        _ => Err(USAGE.to_owned()),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -54,6 +57,7 @@ fn test() -> Result<(), String> {
     lint()?;
     monitoring::rules()?;
     units::units()?;
+    yocto::yocto(&[])?;
     build_programs()?;
     let everything = [workspace("test"), vec!["--no-fail-fast".to_owned()]].concat();
     step("tests and stories", "cargo", &everything)

@@ -7,7 +7,7 @@ pub(super) fn check(facts: &Facts) -> Outcome {
     let config = match &facts.config {
         Ok(config) => config,
         Err(problem) => {
-            let remedy = "correct every line named above, or pass another file with --config";
+            let remedy = "correct what is named here, or pass another file with --config";
             return Outcome::fail(problem.trim_end(), remedy);
         }
     };

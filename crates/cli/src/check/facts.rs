@@ -10,7 +10,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Longest wait for one answer of the gateway.
@@ -64,9 +64,9 @@ impl Facts {
         };
         let Ok(config) = &facts.config else { return facts };
         let (state, https) = (config.options.state_directory.clone(), config.options.https);
-        let terminals = terminals(&state).await.map_err(|error| format!("{error:#}"));
+        let terminals = terminals(&state).await.map_err(|error| in_short(&error));
         if terminals.is_ok() {
-            facts.told = Some(told(&state, https).await.map_err(|error| format!("{error:#}")));
+            facts.told = Some(told(&state, https).await.map_err(|error| in_short(&error)));
         }
         facts.terminals = Some(terminals);
         facts
@@ -105,6 +105,12 @@ impl Facts {
     }
 }
 
+/// What was tried, and what the system said; libraries in between have nothing to add.
+fn in_short(error: &anyhow::Error) -> String {
+    let (tried, cause) = (error.to_string(), error.root_cause().to_string());
+    if tried == cause { tried } else { format!("{tried} ({cause})") }
+}
+
 fn read(file: &Path, now: Timestamp) -> Result<Config, String> {
     let origin = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| format!("{origin}: {error}"))?;
@@ -127,7 +133,8 @@ async fn terminals(state: &Path) -> Result<Vec<ListedTerminal>> {
     tokio::time::timeout(PATIENCE, control.list()).await.context("no answer in time")?
 }
 
-/// The gateway's certificate names `localhost` wherever it listens.
+/// The gateway's certificate names `localhost` wherever it listens. One that has just started gets
+/// a moment for its first message through the broker.
 async fn told(state: &Path, https: SocketAddr) -> Result<Told> {
     #[derive(Deserialize)]
     struct Ready {
@@ -148,8 +155,15 @@ async fn told(state: &Path, https: SocketAddr) -> Result<Told> {
         .build()?;
     let url = |path: &str| format!("https://localhost:{}/{path}", address.port());
     let get = |path: &str| client.get(url(path)).send();
-    let ready = get("readyz").await.with_context(|| format!("https://{https}/readyz"))?;
-    let Ready { alive, broker } = serde_json::from_slice(&ready.bytes().await?)?;
+    let begun = Instant::now();
+    let (alive, broker) = loop {
+        let ready = get("readyz").await.with_context(|| format!("https://{https}/readyz"))?;
+        let Ready { alive, broker } = serde_json::from_slice(&ready.bytes().await?)?;
+        if broker || begun.elapsed() > PATIENCE {
+            break (alive, broker);
+        }
+        tokio::time::sleep(PATIENCE / 10).await;
+    };
     let metrics = get("metrics").await?.error_for_status()?.text().await?;
     Ok(Told { alive, broker, metrics })
 }
