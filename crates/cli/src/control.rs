@@ -78,7 +78,9 @@ impl Control {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
         let answer = request.send().await.with_context(|| {
             let socket = self.socket.display();
-            format!("no gateway answers at {socket}: is palmgated running, and is --state its directory?")
+            format!(
+                "no gateway answers at {socket}: is palmgated running, with this state directory?"
+            )
         })?;
         let refused = !answer.status().is_success();
         let body = answer.bytes().await?.to_vec();

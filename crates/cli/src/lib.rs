@@ -8,11 +8,13 @@
 
 mod audit;
 mod bench;
+mod check;
 pub mod control;
 mod demo;
 mod evaluate;
 mod format;
 pub mod hands;
+mod manual;
 mod policy;
 mod simulate;
 pub mod stage;
@@ -23,7 +25,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// Recognises consenting shoppers' palms on the premises, and proves that it forgot them.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "palmgate", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Verb>,
@@ -33,6 +35,8 @@ struct Arguments {
 enum Verb {
     /// Run a whole store on this machine, once through all that it does (the default).
     Demo(demo::Arguments),
+    /// Check a box hop by hop: what is wrong, and what to do.
+    Check(check::Arguments),
     /// Measure a scan step by step against a shard of many people.
     Bench(bench::Arguments),
     /// Simulate a chain of stores: what their shards answer, and what the rest costs.
@@ -60,6 +64,12 @@ enum Verb {
     Broker(control::BrokerArguments),
     /// Show what the store holds: the public counter.
     Counter(control::Arguments),
+    /// Write the manual pages and shell completions of every program.
+    #[command(hide = true)]
+    Manual {
+        /// Directory to write to.
+        directory: PathBuf,
+    },
     /// Run the gateway daemon, as `palmgated` does.
     #[command(hide = true)]
     Daemon {
@@ -76,6 +86,9 @@ enum Verb {
         /// Address to listen on.
         #[arg(long)]
         listen: std::net::SocketAddr,
+        /// Address for monitoring.
+        #[arg(long)]
+        monitor: std::net::SocketAddr,
     },
 }
 
@@ -85,6 +98,8 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         None => demo::run(demo::Arguments::default()),
         Some(Verb::Demo(arguments)) => demo::run(arguments),
+        Some(Verb::Check(arguments)) => check::run(&arguments),
+        Some(Verb::Manual { directory }) => manual::write(&directory),
         Some(Verb::Bench(arguments)) => bench::run(&arguments),
         Some(Verb::Simulate(arguments)) => simulate::run(&arguments),
         Some(Verb::Evaluate(arguments)) => evaluate::run(&arguments),
@@ -98,15 +113,23 @@ pub fn main() -> ExitCode {
         Some(Verb::Broker(arguments)) => control::broker(&arguments),
         Some(Verb::Counter(arguments)) => control::counter(&arguments),
         Some(Verb::Daemon { config }) => return palmgate_gateway::daemon::main(&config),
-        Some(Verb::Cloud { state, listen }) => return stage::serve_cloud(state, listen),
-    };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            format::problem(&error);
-            ExitCode::FAILURE
+        Some(Verb::Cloud { state, listen, monitor }) => {
+            return stage::serve_cloud(state, listen, monitor);
         }
-    }
+    };
+    ended(done)
+}
+
+/// Runs the command line of `palmgate-simulated-terminal`.
+pub fn terminal_main() -> ExitCode {
+    ended(terminal::Arguments::parse().run())
+}
+
+fn ended(done: anyhow::Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        format::problem(&error);
+        ExitCode::FAILURE
+    })
 }
 
 /// The notice that people must have been shown before they consent.

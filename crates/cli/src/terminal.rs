@@ -5,7 +5,7 @@ use crate::{
     format::{millis, say},
 };
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use palmgate_gateway::control::AddTerminal;
 use palmgate_protocol::{
     Biometric, Hand, Name, Purpose, PurposeSet,
@@ -47,6 +47,14 @@ pub(crate) enum Verb {
         #[command(flatten)]
         gateway: control::Arguments,
     },
+    /// Be a terminal.
+    #[command(flatten)]
+    Own(OwnVerb),
+}
+
+/// What a terminal does: here one without hardware, with pictures as hands.
+#[derive(Subcommand)]
+pub(crate) enum OwnVerb {
     /// Pair this machine as a terminal.
     Pair {
         /// The gateway, as https://HOST:PORT.
@@ -158,6 +166,20 @@ pub(crate) struct RunArguments {
     own: Own,
 }
 
+/// A palm terminal without hardware: pictures stand for hands.
+#[derive(Parser)]
+#[command(name = "palmgate-simulated-terminal", version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: OwnVerb,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        block_on(be_terminal(self.verb))
+    }
+}
+
 pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     block_on(async {
         match verb {
@@ -170,17 +192,23 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
                 say(&format!("{name} is revoked; its next message is refused"));
                 Ok(ExitCode::SUCCESS)
             }
-            Verb::Pair { gateway, code, name, own } => {
-                let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
-                let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
-                say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
-                Ok(ExitCode::SUCCESS)
-            }
-            Verb::Scan(arguments) => scan(arguments).await,
-            Verb::Enrol(arguments) => enrol(arguments).await,
-            Verb::Run(arguments) => run_at_rate(arguments).await,
+            Verb::Own(verb) => be_terminal(verb).await,
         }
     })
+}
+
+async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
+    match verb {
+        OwnVerb::Pair { gateway, code, name, own } => {
+            let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
+            let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
+            say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
+            Ok(ExitCode::SUCCESS)
+        }
+        OwnVerb::Scan(arguments) => scan(arguments).await,
+        OwnVerb::Enrol(arguments) => enrol(arguments).await,
+        OwnVerb::Run(arguments) => run_at_rate(arguments).await,
+    }
 }
 
 async fn add(

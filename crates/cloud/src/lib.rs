@@ -47,6 +47,7 @@ mod metrics;
 pub mod offboard;
 mod postgres;
 mod problem;
+pub mod program;
 pub mod provision;
 mod registry;
 mod root;

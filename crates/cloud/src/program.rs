@@ -1,13 +1,13 @@
-//! `palmgate-cloud`: founds, provisions and runs a tenant's cloud.
+//! The command line of `palmgate-cloud`: founds, provisions and runs a tenant's cloud.
 
-use clap::{Args, Parser, Subcommand};
-use palmgate_cloud::{
+use crate::{
     Options, ServeError, Service,
     check::Verdict,
     clock,
     offboard::Offboarded,
     provision::{self, Database, Founding},
 };
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use palmgate_protocol::{Name, Timestamp};
 use sd_notify::NotifyState;
 use std::{
@@ -25,7 +25,7 @@ const CONFIGURATION: u8 = 64;
 
 /// The reference cloud of Palmgate: one tenant's registry.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "palmgate-cloud", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -166,7 +166,13 @@ struct BundleArguments {
     cloud_url: Option<String>,
 }
 
-fn main() -> ExitCode {
+/// The definition of the command line, for manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -240,7 +246,7 @@ fn init(it: &InitArguments, now: Timestamp) -> Result<(), Box<dyn Error>> {
 }
 
 fn check(state: &Path, now: Timestamp) -> Result<(), Box<dyn Error>> {
-    let findings = palmgate_cloud::check::check(state, now);
+    let findings = crate::check::check(state, now);
     for finding in &findings {
         let word = match finding.verdict {
             Verdict::Good => "ok",
@@ -268,7 +274,7 @@ fn remove(
     }
     let mut file = std::fs::File::create_new(receipts)
         .map_err(|error| format!("{}: {error}", receipts.display()))?;
-    let done = palmgate_cloud::offboard::remove(state, &mut file, now)?;
+    let done = crate::offboard::remove(state, &mut file, now)?;
     file.sync_all()?;
     let Offboarded { erased, unconfirmed } = done;
     writeln!(
