@@ -15,6 +15,7 @@ mod evaluate;
 mod format;
 pub mod hands;
 mod manual;
+mod office;
 mod policy;
 mod simulate;
 pub mod stage;
@@ -60,6 +61,23 @@ enum Verb {
     Dpia(policy::PaperArguments),
     /// Print the sign for the entrance.
     Sign(policy::PaperArguments),
+    /// Requests of people and their clocks, and the keys that people take their data along with.
+    #[command(subcommand)]
+    Rights(office::Rights),
+    /// Breaches, their clock of 72 hours and the draft of the report (on the box).
+    #[command(subcommand)]
+    Breach(office::Breaches),
+    /// Legal holds (on the box).
+    #[command(subcommand)]
+    Hold(office::Holds),
+    /// What has to be done again and again, and what is missed (on the box).
+    #[command(subcommand)]
+    Duties(office::Duties),
+    /// The box's clock, and signed times that confirm it after a jump.
+    #[command(subcommand)]
+    Clock(office::Clock),
+    /// Forget everybody: the box was opened, or its life is over (on the box).
+    Decommission(office::DecommissionArguments),
     /// Write certificate, key and authority for an external broker (on the box).
     Broker(control::BrokerArguments),
     /// Show what the store holds: the public counter.
@@ -110,6 +128,12 @@ pub fn main() -> ExitCode {
         Some(Verb::Ropa(arguments)) => policy::paper(policy::Kind::Ropa, &arguments),
         Some(Verb::Dpia(arguments)) => policy::paper(policy::Kind::Dpia, &arguments),
         Some(Verb::Sign(arguments)) => policy::paper(policy::Kind::Sign, &arguments),
+        Some(Verb::Rights(verb)) => office::rights(verb),
+        Some(Verb::Breach(verb)) => office::breach(verb),
+        Some(Verb::Hold(verb)) => office::hold(verb),
+        Some(Verb::Duties(verb)) => office::duties(verb),
+        Some(Verb::Clock(verb)) => office::clock(verb),
+        Some(Verb::Decommission(arguments)) => office::decommission(&arguments),
         Some(Verb::Broker(arguments)) => control::broker(&arguments),
         Some(Verb::Counter(arguments)) => control::counter(&arguments),
         Some(Verb::Daemon { config }) => return palmgate_gateway::daemon::main(&config),

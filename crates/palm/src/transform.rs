@@ -101,6 +101,41 @@ impl Transform {
         Some(Template { embedding: self.embedding(&mean), codes })
     }
 
+    /// The inversion attack on the embedding: what it was, if this is the key.
+    #[cfg(test)]
+    pub(crate) fn inverted_embedding(&self, template: &Template) -> Vec<f64> {
+        let mut inverted = vec![0.0; EMBEDDING_DIMENSIONS];
+        let rows = self.basis.chunks_exact(EMBEDDING_DIMENSIONS);
+        for (row, value) in rows.zip(template.embedding) {
+            for (sum, factor) in inverted.iter_mut().zip(row) {
+                *sum += f64::from(*factor) * f64::from(value);
+            }
+        }
+        inverted
+    }
+
+    /// The inversion attack on the code: each place (column and row in the picture of answers,
+    /// direction) that a hash compared, and whether its answer was the greatest, if this is the key.
+    #[cfg(test)]
+    pub(crate) fn inverted_lines(
+        &self,
+        template: &Template,
+    ) -> Vec<((usize, usize, usize), bool)> {
+        let middle = (SIDE / 2) as f32 - (FIELD as f32 - 1.0) / 2.0 * CELL as f32;
+        let pixel = |cell: usize| ((cell + SHIFTS) * CELL) as f32 + middle;
+        let mut seen = Vec::with_capacity(HASHES * CHOICES);
+        for (hash, places) in self.places.iter().enumerate() {
+            let greatest = template.codes[0][hash / 4] >> (2 * (hash % 4)) & 3;
+            for (choice, place) in places.iter().enumerate() {
+                let (direction, cell) =
+                    (usize::from(*place) / (FIELD * FIELD), usize::from(*place) % (FIELD * FIELD));
+                let at = (pixel(cell % FIELD) as usize, pixel(cell / FIELD) as usize, direction);
+                seen.push((at, choice == usize::from(greatest)));
+            }
+        }
+        seen
+    }
+
     fn reference(&self, capture: &Capture) -> Code {
         self.codes(&Field::of(&capture.responses, 0.0))[CODES_PER_TURN / 2]
     }
