@@ -19,7 +19,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
 };
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Settings};
+use palmgate_policy::{Engine, Event, Pack, Settings};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
@@ -228,7 +228,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
     let (tls, tls_now) = watch::channel(Arc::new(first));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
-    let metrics = metrics(&options, law, &opened, broker.as_ref())?;
+    let metrics = metrics(&options, &law.pack, &opened, broker.as_ref())?;
     let https = listen(options.https)?;
     let https_at =
         https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;

@@ -121,10 +121,10 @@ fn open(config: &Config, now: Timestamp) -> Result<Pack, String> {
     let (settings, dossier) = (&config.options.settings, config.dossier.as_ref());
     let pack = law::open(&config.law, settings, &config.fallback, dossier, now);
     let pack = pack.map_err(|error| error.to_string())?;
-    let layers = pack.layers().iter();
+    let layers = pack.pack.layers().iter();
     Ok(Pack {
         layers: layers.map(|layer| format!("{} of {}", layer.name, layer.version)).collect(),
-        hash: data_encoding::HEXLOWER.encode(&pack.hash()),
+        hash: data_encoding::HEXLOWER.encode(&pack.pack.hash()),
     })
 }
 
