@@ -108,6 +108,20 @@ pub(super) const fn digit(start: u64, number: usize) -> u64 {
     (start >> number & 1).wrapping_neg()
 }
 
+/// Has bit `b` of word `a` and bit `a` of word `b` change places: halves, quarters, down to bits.
+pub(crate) fn transpose(words: &mut [u64; 64]) {
+    let (mut width, mut mask) = (32, u64::MAX >> 32);
+    while width > 0 {
+        for a in (0..64).filter(|a| a & width == 0) {
+            let changed = (words[a] >> width ^ words[a + width]) & mask;
+            words[a] ^= changed << width;
+            words[a + width] ^= changed;
+        }
+        width /= 2;
+        mask ^= mask << width;
+    }
+}
+
 fn near_portable<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     let mut near = [0; WORDS];
     for (word, near) in near.iter_mut().enumerate() {
@@ -191,6 +205,17 @@ mod tests {
             let all = (positive.len() + negative.len()) as u32;
             let cut = (all / 2).saturating_add_signed(off).min(MAX_CUT);
             check(&span, [&positive, &negative], cut)?;
+        }
+    }
+
+    #[test]
+    fn a_block_of_bits_is_turned_over() {
+        let words: [u64; 64] =
+            std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_pow(i as u32 + 1));
+        let mut turned = words;
+        transpose(&mut turned);
+        for (a, word) in words.iter().enumerate() {
+            assert!((0..64).all(|b| word >> b & 1 == turned[b] >> a & 1));
         }
     }
 
