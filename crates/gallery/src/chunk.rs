@@ -2,16 +2,20 @@ use crate::{
     RowId,
     kernel::{
         pages::Pages,
-        signs::{Plane, SPAN},
+        signs::{self, Plane, SPAN},
     },
-    vector::Vector,
+    vector::{Vector, wipe},
 };
 use bytemuck::Pod;
 use std::{marker::PhantomData, ops::Range};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Rows in a chunk: the signs of 512 dimensions fill one huge page.
 pub(crate) const ROWS: usize = if cfg!(any(loom, miri)) { SPAN } else { 1 << 15 };
+/// Rows whose signs are bits of the same words.
+pub(crate) const TOGETHER: usize = 64;
+/// Rows from which on it pays to turn their signs over together.
+const MANY: usize = 8;
 
 /// A number of rows that never move, in memory of their own: what a search streams stands
 /// together. A place without a row is wiped, and passed over by its generation.
@@ -81,14 +85,44 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
         bytemuck::from_bytes(&self.pages.bytes()[Self::PAYLOADS][place * size..][..size])
     }
 
-    /// Puts a row at a place, over the one that stands there.
-    pub(crate) fn put(&mut self, place: usize, row: RowId, vector: &Vector<D>, payload: &P) {
-        self.write(place, vector, payload);
-        self.rows[place] = row;
-        let step = if self.generations[place] % 2 == 1 { 2 } else { 1 };
-        self.generations[place] = self.generations[place].wrapping_add(step);
-        self.stands[place / SPAN][place % SPAN / 64] |= 1 << (place % 64);
-        self.used = self.used.max(place + 1);
+    /// Puts rows at the places from `first` on, over those that stand there. At most the rest of
+    /// [`TOGETHER`].
+    pub(crate) fn put(&mut self, first: usize, rows: &[(RowId, &Vector<D>, &P)]) {
+        self.put_signs(first, rows);
+        for (place, (row, vector, payload)) in (first..).zip(rows) {
+            self.write(place, vector, payload);
+            self.rows[place] = *row;
+            let step = if self.generations[place] % 2 == 1 { 2 } else { 1 };
+            self.generations[place] = self.generations[place].wrapping_add(step);
+            self.stands[place / SPAN][place % SPAN / 64] |= 1 << (place % 64);
+        }
+        self.used = self.used.max(first + rows.len());
+    }
+
+    fn put_signs(&mut self, first: usize, rows: &[(RowId, &Vector<D>, &P)]) {
+        let signs = &mut self.pages.bytes_mut()[Self::SIGNS];
+        let bit = first % TOGETHER;
+        if rows.len() < MANY {
+            for (place, (_, vector, _)) in (first..).zip(rows) {
+                for (component, word) in signs_of::<D>(signs, place).enumerate() {
+                    *word = *word & !(1 << (place % 64)) | vector.sign(component) << (place % 64);
+                }
+            }
+            return;
+        }
+        let others = !(u64::MAX >> (TOGETHER - rows.len()) << bit);
+        let mut words = signs_of::<D>(signs, first);
+        for number in 0..D / 64 {
+            let mut block = Zeroizing::new([0; 64]);
+            for (to, (_, vector, _)) in block[bit..].iter_mut().zip(rows) {
+                *to = vector.sign_words()[number];
+            }
+            signs::transpose(&mut block);
+            // In this order, or a word would be taken for which the block has no signs.
+            for (signs, word) in block.iter().zip(words.by_ref()) {
+                *word = *word & others | signs;
+            }
+        }
     }
 
     /// Wipes a place.
@@ -101,8 +135,8 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
             word.zeroize();
             *word = others;
         }
-        zeroize(&mut bytes[Self::VECTORS][place * D..][..D]);
-        zeroize(&mut bytes[Self::PAYLOADS][place * size..][..size]);
+        wipe(&mut bytes[Self::VECTORS][place * D..][..D]);
+        wipe(&mut bytes[Self::PAYLOADS][place * size..][..size]);
         self.inverse_norms[place].zeroize();
         self.rows[place] = RowId(0);
         self.stands[place / SPAN][place % SPAN / 64] &= !(1 << (place % 64));
@@ -112,10 +146,6 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
     fn write(&mut self, place: usize, vector: &Vector<D>, payload: &P) {
         let size = size_of::<P>();
         let bytes = self.pages.bytes_mut();
-        let bit = place % 64;
-        for (component, word) in signs_of::<D>(&mut bytes[Self::SIGNS], place).enumerate() {
-            *word = *word & !(1 << bit) | vector.sign(component) << bit;
-        }
         bytes[Self::VECTORS][place * D..][..D]
             .copy_from_slice(bytemuck::cast_slice(&vector.components));
         bytes[Self::PAYLOADS][place * size..][..size].copy_from_slice(bytemuck::bytes_of(payload));
@@ -145,14 +175,6 @@ fn signs_of<const D: usize>(signs: &mut [u8], place: usize) -> impl Iterator<Ite
     span.iter_mut().map(move |plane| &mut plane[place % SPAN / 64])
 }
 
-/// Word by word where it can: the writes are volatile, so no compiler joins bytes.
-fn zeroize(bytes: &mut [u8]) {
-    let (head, words, tail) = bytemuck::pod_align_to_mut::<u8, u64>(bytes);
-    head.zeroize();
-    words.zeroize();
-    tail.zeroize();
-}
-
 impl<const D: usize, P> Drop for Chunk<D, P> {
     fn drop(&mut self) {
         // What was never used was never written, and to wipe it would take memory for it.
@@ -161,7 +183,7 @@ impl<const D: usize, P> Drop for Chunk<D, P> {
         for (each, rows) in
             [(D / 8, self.used.next_multiple_of(SPAN)), (D, self.used), (size_of::<P>(), self.used)]
         {
-            zeroize(&mut bytes[start..][..rows * each]);
+            wipe(&mut bytes[start..][..rows * each]);
             start += ROWS * each;
         }
         self.inverse_norms.zeroize();
@@ -193,14 +215,14 @@ mod tests {
         let mut chunk = Small::new().unwrap();
         for place in 0..ROWS {
             let fill = 1 + (place % 100) as i8;
-            chunk.put(place, RowId(place as u64), &vector(fill), &[fill as u8; 3]);
+            chunk.put(place, &[(RowId(place as u64), &vector(fill), &[fill as u8; 3])]);
         }
         for place in [0, 7, 8, ROWS - 1] {
             let before = chunk.row(place).unwrap();
             assert!(!is_wiped(&chunk, place));
             chunk.wipe(place);
             assert!(is_wiped(&chunk, place));
-            chunk.put(place, RowId(5), &vector(9), &[9; 3]);
+            chunk.put(place, &[(RowId(5), &vector(9), &[9; 3])]);
             assert_ne!(chunk.row(place).unwrap().1, before.1, "another generation");
             chunk.wipe(place);
         }
@@ -217,9 +239,35 @@ mod tests {
     }
 
     #[test]
+    fn rows_put_together_stand_as_if_put_one_by_one() {
+        let of = |number: usize| {
+            let components = std::array::from_fn(|i| ((number + 1) * (i + 7) % 251) as u8 as i8);
+            Vector::<256>::from_components(&components).unwrap()
+        };
+        let vectors: Vec<_> = (0..TOGETHER).map(of).collect();
+        let row = |at: usize| (RowId(at as u64), &vectors[at], &[7; 3]);
+        let rows: Vec<_> = (0..TOGETHER).map(row).collect();
+        for (first, count) in [(0, 64), (0, 7), (3, 8), (5, 59), (64, 9), (100, 28)] {
+            let (mut one_by_one, mut together) = (Small::new().unwrap(), Small::new().unwrap());
+            for chunk in [&mut one_by_one, &mut together] {
+                for place in 0..3 * TOGETHER {
+                    chunk.put(place, &[(RowId(9), &vector(1), &[1; 3])]);
+                }
+            }
+            for (place, row) in (first..).zip(&rows[..count]) {
+                one_by_one.put(place, std::slice::from_ref(row));
+            }
+            together.put(first, &rows[..count]);
+            assert!(one_by_one.pages.bytes() == together.pages.bytes(), "{count} from {first}");
+            assert_eq!(one_by_one.rows, together.rows);
+            assert_eq!(one_by_one.generations, together.generations);
+        }
+    }
+
+    #[test]
     fn a_row_without_payload_takes_no_place_for_it() {
         let mut chunk = Chunk::<256, ()>::new().unwrap();
-        chunk.put(3, RowId(1), &vector(1), &());
+        chunk.put(3, &[(RowId(1), &vector(1), &())]);
         assert_eq!((chunk.used(), chunk.row(3)), (4, Some((RowId(1), 1))));
         assert_eq!(chunk.payload(3), &());
     }

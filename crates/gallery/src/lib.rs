@@ -37,6 +37,8 @@ pub const MAX_ROWS: usize = 1 << 20;
 /// How often a search is made again when a writer changed what it found: each time takes another
 /// writer at just that moment.
 const MAX_TRIES: usize = 8;
+/// Rows that [`Gallery::swap`] takes in together.
+const ROWS_TOGETHER: usize = 256;
 
 /// A row of the gallery: one hand of one person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,10 +111,10 @@ pub enum GalleryError {
 }
 
 impl GalleryError {
-    const fn of(error: ShardError, row: RowId, purpose: Purpose) -> Self {
+    const fn of(error: ShardError, purpose: Purpose) -> Self {
         match error {
-            ShardError::Duplicate(_) => Self::DuplicateRow { row, purpose },
-            ShardError::Unknown(_) => Self::UnknownRow { row, purpose },
+            ShardError::Duplicate(row) => Self::DuplicateRow { row, purpose },
+            ShardError::Unknown(row) => Self::UnknownRow { row, purpose },
             ShardError::Full(_) => Self::Full { purpose },
             ShardError::NoMemory | ShardError::Retired => Self::NoMemory,
         }
@@ -181,7 +183,7 @@ impl Gallery {
             match act(&compartment, row, &vector, &template.codes) {
                 // The row goes to the one that took its place.
                 Err(ShardError::Retired) => {}
-                done => return done.map_err(|error| GalleryError::of(error, row, purpose)),
+                done => return done.map_err(|error| GalleryError::of(error, purpose)),
             }
         }
     }
@@ -209,10 +211,20 @@ impl Gallery {
     ) -> Result<(), GalleryError> {
         let slot = slot(purpose).ok_or(GalleryError::NotMatched { purpose })?;
         let next = Compartment::new(MAX_ROWS);
-        for (row, template) in rows {
-            let vector = Vector::from_components(&template.embedding)?;
-            next.insert(row, &vector, &template.codes)
-                .map_err(|error| GalleryError::of(error, row, purpose))?;
+        let mut rows = rows.into_iter();
+        loop {
+            let some: Vec<_> = rows.by_ref().take(ROWS_TOGETHER).collect();
+            if some.is_empty() {
+                break;
+            }
+            let vectors = some.iter().map(|each| Vector::from_components(&each.1.embedding));
+            let vectors = vectors.collect::<Result<Vec<_>, _>>()?;
+            let some: Vec<_> = some
+                .iter()
+                .zip(&vectors)
+                .map(|((row, template), vector)| (*row, vector, &template.codes))
+                .collect();
+            next.insert_all(&some).map_err(|error| GalleryError::of(error, purpose))?;
         }
         next.collapse_pages();
         let before = std::mem::replace(&mut *write(&self.compartments[slot]), Arc::new(next));

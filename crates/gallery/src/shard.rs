@@ -6,7 +6,7 @@ use crate::{
     vector::Vector,
 };
 use bytemuck::Pod;
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// A chunk and its lock. Searches hold it for a few microseconds at a time, writers for one row.
 pub(crate) type Locked<const D: usize, P> = RwLock<Chunk<D, P>>;
@@ -33,6 +33,24 @@ struct Index {
     positions: HashMap<RowId, u32>,
     free: Vec<u32>,
     next: u32,
+}
+
+impl Index {
+    /// Gives each row its place: those without a row, the last freed first, then those behind all.
+    fn add(&mut self, rows: impl Iterator<Item = RowId> + Clone) -> Result<(), ShardError> {
+        let free = self.free.iter().rev().copied();
+        for (at, (row, position)) in rows.clone().zip(free.chain(self.next..)).enumerate() {
+            if let Entry::Vacant(entry) = self.positions.entry(row) {
+                entry.insert(position);
+            } else {
+                for row in rows.take(at) {
+                    self.positions.remove(&row);
+                }
+                return Err(ShardError::Duplicate(row));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A row was not taken in; the shard is as before.
@@ -82,26 +100,38 @@ impl<const D: usize, P: Pod> Shard<D, P> {
     /// # Errors
     /// [`ShardError`], before anything is touched.
     pub fn insert(&self, row: RowId, vector: &Vector<D>, payload: &P) -> Result<(), ShardError> {
+        self.insert_all(&[(row, vector, payload)])
+    }
+
+    /// Takes in copies of all `rows` or of none; many together take less time than one by one.
+    /// Searches go on meanwhile and find what is written so far; other writers wait.
+    ///
+    /// # Errors
+    /// [`ShardError`], before anything is touched.
+    pub fn insert_all(&self, rows: &[(RowId, &Vector<D>, &P)]) -> Result<(), ShardError> {
         let mut index = lock(&self.index);
         if self.is_retired() {
             return Err(ShardError::Retired);
         }
-        if index.positions.contains_key(&row) {
-            return Err(ShardError::Duplicate(row));
-        }
-        let position = match index.free.last() {
-            Some(position) => *position,
-            None if index.next as usize >= self.capacity => {
-                return Err(ShardError::Full(self.capacity));
+        index.add(rows.iter().map(|each| each.0))?;
+        if let Err(error) = self.make_room(&index, rows.len()) {
+            for (row, ..) in rows {
+                index.positions.remove(row);
             }
-            None => index.next,
-        };
-        let chunk = self.chunk_for(position)?;
-        write(&chunk).put(position as usize % chunk::ROWS, row, vector, payload);
-        if index.free.pop().is_none() {
-            index.next += 1;
+            return Err(error);
         }
-        index.positions.insert(row, position);
+        let (into_free, mut behind) = rows.split_at(index.free.len().min(rows.len()));
+        for row in into_free {
+            let position = index.free.pop().expect("so many were free");
+            self.put(position, std::slice::from_ref(row))?;
+        }
+        while !behind.is_empty() {
+            let together = chunk::TOGETHER - index.next as usize % chunk::TOGETHER;
+            let (rows, rest) = behind.split_at(together.min(behind.len()));
+            self.put(index.next, rows)?;
+            index.next += rows.len() as u32;
+            behind = rest;
+        }
         self.rows.store(index.positions.len(), Ordering::SeqCst);
         Ok(())
     }
@@ -116,9 +146,7 @@ impl<const D: usize, P: Pod> Shard<D, P> {
             return Err(ShardError::Retired);
         }
         let position = *index.positions.get(&row).ok_or(ShardError::Unknown(row))?;
-        let chunk = self.chunk_for(position)?;
-        write(&chunk).put(position as usize % chunk::ROWS, row, vector, payload);
-        Ok(())
+        self.put(position, &[(row, vector, payload)])
     }
 
     /// Removes a row and wipes its bytes; `false` when there was none.
@@ -180,6 +208,26 @@ impl<const D: usize, P: Pod> Shard<D, P> {
 
     pub(crate) fn chunks(&self) -> Vec<Arc<Locked<D, P>>> {
         read(&self.chunks).clone()
+    }
+
+    /// Makes the chunks that `rows` more rows need. The caller holds the index.
+    fn make_room(&self, index: &Index, rows: usize) -> Result<(), ShardError> {
+        let end = index.next as usize + rows.saturating_sub(index.free.len());
+        if end > self.capacity {
+            return Err(ShardError::Full(self.capacity));
+        }
+        for first in (index.next as usize..end).step_by(chunk::ROWS) {
+            self.chunk_for(first as u32)?;
+        }
+        let last = (index.next as usize..end).last();
+        last.map_or(Ok(()), |last| self.chunk_for(last as u32).map(|_| ()))
+    }
+
+    /// Writes rows from a position on, none of them in the next chunk. The caller holds the index.
+    fn put(&self, position: u32, rows: &[(RowId, &Vector<D>, &P)]) -> Result<(), ShardError> {
+        let chunk = self.chunk_for(position)?;
+        write(&chunk).put(position as usize % chunk::ROWS, rows);
+        Ok(())
     }
 
     /// The chunk of a position, made when it is the next one. The caller holds the index.

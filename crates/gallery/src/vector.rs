@@ -9,12 +9,29 @@ const MAX_WORDS: usize = 16;
 ///
 /// The signs of the components serve as a code, so the vectors must have been turned by one random
 /// orthonormal transform, as every [`palmgate_protocol::Embedding`] has been.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Vector<const D: usize> {
     pub(crate) components: [i8; D],
     pub(crate) inverse_norm: f32,
     /// Which components are positive.
     signs: [u64; MAX_WORDS],
+}
+
+impl<const D: usize> Drop for Vector<D> {
+    fn drop(&mut self) {
+        wipe(bytemuck::cast_slice_mut(&mut self.components));
+        self.inverse_norm.zeroize();
+        wipe(bytemuck::cast_slice_mut(&mut self.signs));
+    }
+}
+
+impl<const D: usize> ZeroizeOnDrop for Vector<D> {}
+
+/// Word by word where it can: the writes are volatile, so no compiler joins bytes.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    let (head, words, tail) = bytemuck::pod_align_to_mut::<u8, u64>(bytes);
+    head.zeroize();
+    words.zeroize();
+    tail.zeroize();
 }
 
 /// The numbers are no direction.
@@ -94,9 +111,15 @@ impl<const D: usize> Vector<D> {
     }
 
     fn set_signs(&mut self, is_positive: impl Fn(usize) -> bool) {
+        /// Brings the lowest bits of eight bytes together in the highest byte.
+        const GATHER: u64 = 0x0102_0408_1020_4080;
         for (number, word) in self.signs[..D / 64].iter_mut().enumerate() {
-            let first = number * 64;
-            *word = (0..64).fold(0, |word, bit| word | u64::from(is_positive(first + bit)) << bit);
+            let eight = |first: usize| {
+                let bytes = std::array::from_fn(|i| u8::from(is_positive(first + i)));
+                u64::from_le_bytes(bytes).wrapping_mul(GATHER) >> 56
+            };
+            *word = (0..8)
+                .fold(0, |word, eighth| word | eight(number * 64 + eighth * 8) << (eighth * 8));
         }
     }
 

@@ -178,6 +178,36 @@ fn an_empty_shard_says_so_and_a_full_one_refuses() {
 }
 
 #[test]
+fn many_rows_are_taken_in_together_or_not_at_all() {
+    let vectors: Vec<Vector<512>> = (0..300).map(|row| vector(&direction::<512>(row))).collect();
+    let from = |first: usize, count: usize| -> Vec<(RowId, &Vector<512>, &())> {
+        (first..first + count).map(|at| (RowId(at as u64), &vectors[at], &())).collect()
+    };
+    let shard = Shard::<512>::new(250);
+    shard.insert_all(&[]).unwrap();
+    shard.insert_all(&from(0, 200)).unwrap();
+    (0..10).for_each(|row| assert!(shard.remove(RowId(row * 17))));
+    let refused = |rows: &[(RowId, &Vector<512>, &())], error| {
+        assert_eq!(shard.insert_all(rows), Err(error));
+        assert_eq!(shard.len(), 190);
+    };
+    refused(&from(199, 20), ShardError::Duplicate(RowId(199)));
+    refused(&[from(210, 2), from(211, 1)].concat(), ShardError::Duplicate(RowId(211)));
+    refused(&from(210, 61), ShardError::Full(250));
+    shard.insert_all(&from(210, 60)).unwrap();
+    let plan = shard.plan(0.9, 1e-6).unwrap();
+    for (row, probe) in vectors.iter().enumerate() {
+        let stands = row < 200 && row % 17 != 0 || row == 170 || row == 187;
+        let stands = stands || (210..270).contains(&row);
+        let expected: &[u64] = if stands { &[row as u64] } else { &[] };
+        assert_eq!(rows(&above(&shard, &[probe], &plan)[0]), expected);
+        assert_eq!(rows(&shard.nearest(&[probe], 1).unwrap()[0]) == [row as u64], stands);
+    }
+    assert!(shard.remove(RowId(210)));
+    shard.insert(RowId(210), &vectors[210], &()).unwrap();
+}
+
+#[test]
 fn what_was_found_is_current_until_it_is_replaced_or_removed() {
     let shard = Shard::<512, [u8; 2]>::new(10);
     let one = vector(&direction::<512>(1));

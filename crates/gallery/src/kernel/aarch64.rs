@@ -4,7 +4,7 @@
 use super::{
     equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Plane, WORDS, digit},
+    signs::{Picked, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
@@ -136,34 +136,26 @@ fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
     unsafe { vld1q_s8(bytes.as_ptr()) }
 }
 
-pub(super) fn near<const DIGITS: usize>(
-    level: Level,
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
-    start: u64,
-) -> Plane {
+pub(super) fn near<const DIGITS: usize>(level: Level, picked: Picked<'_>, start: u64) -> Plane {
     assert_ne!(level.instructions(), Instructions::Portable);
     // SAFETY: a level of any other kind exists only where the machine has NEON.
-    unsafe { near_neon::<DIGITS>(span, groups, start) }
+    unsafe { near_neon::<DIGITS>(picked, start) }
 }
 
 /// 128 rows at a time, for which all digits of a count stay in registers.
 #[target_feature(enable = "neon")]
-fn near_neon<const DIGITS: usize>(
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
-    start: u64,
-) -> Plane {
+fn near_neon<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     let splat = |number| vdupq_n_u64(digit(start, number));
+    let ones = vdupq_n_u64(u64::MAX);
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<2>().0.iter_mut().enumerate() {
         let mut low: [uint64x2_t; 3] = std::array::from_fn(splat);
         let mut high: [uint64x2_t; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        for groups in groups {
+        for groups in picked.groups() {
             for group in groups {
                 let two = |low: &mut _, first: usize| {
-                    let a = signs(span, group[first], part);
-                    add(low, a, signs(span, group[first + 1], part))
+                    let a = signs(picked, group[first], part);
+                    add(low, a, signs(picked, group[first + 1], part))
                 };
                 let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
                 let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
@@ -175,9 +167,8 @@ fn near_neon<const DIGITS: usize>(
                     carry = next;
                 }
             }
-            for digit in low.iter_mut().chain(&mut high) {
-                *digit = veorq_u64(*digit, vdupq_n_u64(u64::MAX));
-            }
+            low.iter_mut().for_each(|digit| *digit = veorq_u64(*digit, ones));
+            high.iter_mut().for_each(|digit| *digit = veorq_u64(*digit, ones));
         }
         let far = high[DIGITS - 1];
         *near = [!vgetq_lane_u64::<0>(far), !vgetq_lane_u64::<1>(far)];
@@ -188,10 +179,12 @@ fn near_neon<const DIGITS: usize>(
 /// A component's signs of 128 rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn signs(span: &[Plane], component: u16, part: usize) -> uint64x2_t {
-    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 4];
+fn signs(picked: Picked<'_>, component: u16, part: usize) -> uint64x2_t {
+    // SAFETY: the component is of the picked groups.
+    let plane = unsafe { picked.plane(component) };
+    let line = &plane.as_chunks::<LANES>().0[part / 4];
     if part.is_multiple_of(4) {
-        fetch_span_ahead(line, span.len());
+        fetch_span_ahead(line, picked.planes());
     }
     load(line, part % 4)
 }

@@ -4,7 +4,7 @@
 use super::{
     equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Plane, WORDS, digit},
+    signs::{GROUP, Picked, Plane, WORDS, digit},
 };
 use palmgate_protocol::{CODES_PER_TEMPLATE, QUADRANTS};
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
@@ -128,73 +128,118 @@ fn load_wide_256(bytes: &[i8; 16]) -> __m256i {
 
 pub(super) fn near_avx2<const DIGITS: usize>(
     level: Level,
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
+    picked: Picked<'_>,
     start: u64,
 ) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx2);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { near_256::<DIGITS>(span, groups, start) }
+    unsafe { near_256::<DIGITS>(picked, start) }
 }
 
-/// As with AVX-512, for 256 rows at a time.
+/// 256 rows at a time, 16 components where there are as many: without an instruction that takes
+/// three registers, an adder of five bits that come in pairs is cheaper than two of three (Demenkov,
+/// Kojevnikov, Kulikov, Yaroslavtsev 2010, *New upper bounds on the Boolean circuit complexity of
+/// symmetric functions*).
 #[target_feature(enable = "avx2")]
-fn near_256<const DIGITS: usize>(
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
-    start: u64,
-) -> Plane {
+fn near_256<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     let splat = |number| _mm256_set1_epi64x(digit(start, number).cast_signed());
     let ones = _mm256_set1_epi64x(-1);
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
         let mut low: [__m256i; 3] = std::array::from_fn(splat);
         let mut high: [__m256i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        for groups in groups {
-            for group in groups {
-                let two = |low: &mut _, first: usize| {
-                    let a = signs_256(span, group[first], part);
-                    add_256(low, a, signs_256(span, group[first + 1], part))
-                };
-                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
-                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
-                let abcd = add_256(&mut low[1], ab, cd);
-                let efgh = add_256(&mut low[1], ef, gh);
-                let mut carry = add_256(&mut low[2], abcd, efgh);
-                for digit in &mut high {
-                    let next = _mm256_and_si256(*digit, carry);
-                    *digit = _mm256_xor_si256(*digit, carry);
-                    carry = next;
-                }
+        for groups in picked.groups() {
+            let (pairs, rest) = groups.as_chunks::<2>();
+            for [first, second] in pairs {
+                let a = twos_256(&mut low[0], picked, first, 0, part);
+                let b = twos_256(&mut low[0], picked, first, 4, part);
+                let first = add_pairs_256(&mut low[1], a, b);
+                let a = twos_256(&mut low[0], picked, second, 0, part);
+                let b = twos_256(&mut low[0], picked, second, 4, part);
+                let second = add_pairs_256(&mut low[1], a, b);
+                let eights = add_pairs_256(&mut low[2], first, second);
+                let carry = add_pair_256(&mut high[0], eights);
+                carry_256(&mut high[1..], carry);
             }
-            for digit in low.iter_mut().chain(&mut high) {
-                *digit = _mm256_xor_si256(*digit, ones);
+            for group in rest {
+                let a = twos_256(&mut low[0], picked, group, 0, part);
+                let b = twos_256(&mut low[0], picked, group, 4, part);
+                let fours = add_pairs_256(&mut low[1], a, b);
+                let carry = add_pair_256(&mut low[2], fours);
+                carry_256(&mut high, carry);
             }
+            low.iter_mut().for_each(|digit| *digit = _mm256_xor_si256(*digit, ones));
+            high.iter_mut().for_each(|digit| *digit = _mm256_xor_si256(*digit, ones));
         }
         *near = lanes_256(_mm256_xor_si256(high[DIGITS - 1], ones));
     }
     near
 }
 
+/// Two bits of the same worth, for each of 256 rows: the first of them, and whether they differ.
+#[derive(Clone, Copy)]
+struct Pair(__m256i, __m256i);
+
+/// Adds four of a group's signs to the lowest digit; what is carried is worth two.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn twos_256(
+    digit: &mut __m256i,
+    picked: Picked<'_>,
+    group: &[u16; GROUP],
+    first: usize,
+    part: usize,
+) -> Pair {
+    let a = signs_256(picked, group[first], part);
+    let a_odd = _mm256_xor_si256(a, signs_256(picked, group[first + 1], part));
+    let b = signs_256(picked, group[first + 2], part);
+    let b_odd = _mm256_xor_si256(b, signs_256(picked, group[first + 3], part));
+    add_pairs_256(digit, Pair(a, a_odd), Pair(b, b_odd))
+}
+
 /// A component's signs of 256 rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn signs_256(span: &[Plane], component: u16, part: usize) -> __m256i {
-    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 2];
-    if part.is_multiple_of(2) {
-        fetch_span_ahead(line, span.len());
-    }
+fn signs_256(picked: Picked<'_>, component: u16, part: usize) -> __m256i {
+    // SAFETY: the component is of the picked groups.
+    let plane = unsafe { picked.plane(component) };
+    let line = &plane.as_chunks::<LANES>().0[part / 2];
+    fetch_span_ahead(line, picked.planes());
     load_256(line, part % 2)
+}
+
+/// Adds four bits to one digit of 256 counts; what is carried is worth twice as much.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pairs_256(digit: &mut __m256i, Pair(a, a_odd): Pair, Pair(b, b_odd): Pair) -> Pair {
+    // The sum is odd before the second pair, and the first pair's carry.
+    let odd = _mm256_xor_si256(*digit, a_odd);
+    let any = _mm256_or_si256(a_odd, _mm256_xor_si256(a, *digit));
+    let carry = _mm256_xor_si256(any, odd);
+    // Where the second carry is another one than the first.
+    let second = _mm256_andnot_si256(b_odd, _mm256_xor_si256(b, odd));
+    *digit = _mm256_xor_si256(odd, b_odd);
+    Pair(carry, _mm256_xor_si256(any, second))
 }
 
 /// Adds two bits to one digit of 256 counts; what is carried is worth twice as much.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_256(digit: &mut __m256i, a: __m256i, b: __m256i) -> __m256i {
-    let odd = _mm256_xor_si256(*digit, a);
-    let carry = _mm256_or_si256(_mm256_and_si256(*digit, a), _mm256_and_si256(odd, b));
-    *digit = _mm256_xor_si256(odd, b);
-    carry
+fn add_pair_256(digit: &mut __m256i, Pair(a, odd): Pair) -> __m256i {
+    let any = _mm256_or_si256(odd, _mm256_xor_si256(a, *digit));
+    *digit = _mm256_xor_si256(*digit, odd);
+    _mm256_xor_si256(any, *digit)
+}
+
+/// Adds one bit to 256 counts.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn carry_256(digits: &mut [__m256i], mut carry: __m256i) {
+    for digit in digits {
+        let next = _mm256_and_si256(*digit, carry);
+        *digit = _mm256_xor_si256(*digit, carry);
+        carry = next;
+    }
 }
 
 /// Asks for the line of memory that `value` begins in.

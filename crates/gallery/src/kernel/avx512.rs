@@ -5,7 +5,7 @@ use super::{
     avx2::{fetch_ahead, fetch_span_ahead},
     equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{GROUP, Plane, WORDS, digit},
+    signs::{Picked, Plane, WORDS, digit},
 };
 use palmgate_protocol::QUADRANTS;
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
@@ -107,33 +107,28 @@ fn load_bytes_512(bytes: &[i8; 64]) -> __m512i {
 
 pub(super) fn near_avx512<const DIGITS: usize>(
     level: Level,
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
+    picked: Picked<'_>,
     start: u64,
 ) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx512);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { near_512::<DIGITS>(span, groups, start) }
+    unsafe { near_512::<DIGITS>(picked, start) }
 }
 
 /// 512 rows at a time, for which all digits of a count stay in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq")]
-fn near_512<const DIGITS: usize>(
-    span: &[Plane],
-    groups: [&[[u16; GROUP]]; 2],
-    start: u64,
-) -> Plane {
+fn near_512<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     let splat = |number| _mm512_set1_epi64(digit(start, number).cast_signed());
     let ones = _mm512_set1_epi64(-1);
     let mut near = [0; WORDS];
     for (part, near) in near.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut low: [__m512i; 3] = std::array::from_fn(splat);
         let mut high: [__m512i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
-        for groups in groups {
+        for groups in picked.groups() {
             for group in groups {
                 let two = |low: &mut _, first: usize| {
-                    let a = signs_512(span, group[first], part);
-                    add_512(low, a, signs_512(span, group[first + 1], part))
+                    let a = signs_512(picked, group[first], part);
+                    add_512(low, a, signs_512(picked, group[first + 1], part))
                 };
                 let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
                 let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
@@ -146,9 +141,8 @@ fn near_512<const DIGITS: usize>(
                     carry = next;
                 }
             }
-            for digit in low.iter_mut().chain(&mut high) {
-                *digit = _mm512_xor_si512(*digit, ones);
-            }
+            low.iter_mut().for_each(|digit| *digit = _mm512_xor_si512(*digit, ones));
+            high.iter_mut().for_each(|digit| *digit = _mm512_xor_si512(*digit, ones));
         }
         store_512(near, _mm512_xor_si512(high[DIGITS - 1], ones));
     }
@@ -158,9 +152,11 @@ fn near_512<const DIGITS: usize>(
 /// A component's signs of 512 rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn signs_512(span: &[Plane], component: u16, part: usize) -> __m512i {
-    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part];
-    fetch_span_ahead(line, span.len());
+fn signs_512(picked: Picked<'_>, component: u16, part: usize) -> __m512i {
+    // SAFETY: the component is of the picked groups.
+    let plane = unsafe { picked.plane(component) };
+    let line = &plane.as_chunks::<LANES>().0[part];
+    fetch_span_ahead(line, picked.planes());
     load_512(line)
 }
 

@@ -4,6 +4,7 @@
 //! only the components that it asks about, and one bit operation serves as many rows as a register
 //! has bits (bit slicing; Li and Patel 2013, *`BitWeaving`*). Counters are sliced, too: one word holds
 //! one binary digit of 64 counts.
+#![allow(unsafe_code, reason = "planes are looked up a quarter of a million times a search")]
 
 use super::level::{Instructions, Level};
 
@@ -27,6 +28,45 @@ pub(crate) const MAX_CUT: u32 = 127;
 /// Digits of a count beyond the lowest three: of at most [`FEW`], and of more.
 const DIGITS: [usize; 2] = [5, 6];
 
+/// The planes of a span and the components that are asked about, all of which are among them.
+#[derive(Clone, Copy)]
+pub(super) struct Picked<'a> {
+    planes: &'a [Plane],
+    groups: [&'a Groups; 2],
+}
+
+impl<'a> Picked<'a> {
+    fn new(planes: &'a [Plane], components: [&'a [u16]; 2]) -> Self {
+        let groups = components.map(|each| {
+            let largest = each.iter().fold(0, |largest, each| largest.max(*each));
+            assert!(usize::from(largest) < planes.len() || each.is_empty(), "a plane for each");
+            let (groups, rest) = each.as_chunks::<GROUP>();
+            assert!(rest.is_empty(), "whole groups");
+            groups
+        });
+        Self { planes, groups }
+    }
+
+    /// Those that are positive in the probe, and those that are negative.
+    pub(super) const fn groups(self) -> [&'a Groups; 2] {
+        self.groups
+    }
+
+    /// How many planes there are.
+    pub(super) const fn planes(self) -> usize {
+        self.planes.len()
+    }
+
+    /// # Safety
+    /// `component` is of [`Picked::groups`].
+    #[inline]
+    pub(super) unsafe fn plane(self, component: u16) -> &'a Plane {
+        debug_assert!(usize::from(component) < self.planes.len());
+        // SAFETY: `new` saw that there is a plane for each component of the groups.
+        unsafe { self.planes.get_unchecked(usize::from(component)) }
+    }
+}
+
 /// Says of each row of a span whether its signs differ from the probe's in at most `cut` of the
 /// picked components, which are `positive` or `negative` in the probe. `span` has one [`Plane`] a
 /// component.
@@ -41,34 +81,25 @@ pub(crate) fn near(
     // A count begins so that its last digit, after the first half was taken off and the second one
     // added, is a sign: that of the signs that differ, less the cut and one.
     let start = u64::from(cut).wrapping_sub(positive.len() as u64);
-    let groups = [positive, negative].map(|each| {
-        let (groups, rest) = each.as_chunks::<GROUP>();
-        assert!(rest.is_empty(), "whole groups");
-        groups
-    });
+    let picked = Picked::new(span, [positive, negative]);
     if components <= FEW {
-        near_of::<{ DIGITS[0] }>(level, span, groups, start)
+        near_of::<{ DIGITS[0] }>(level, picked, start)
     } else {
-        near_of::<{ DIGITS[1] }>(level, span, groups, start)
+        near_of::<{ DIGITS[1] }>(level, picked, start)
     }
 }
 
-fn near_of<const DIGITS: usize>(
-    level: Level,
-    span: &[Plane],
-    groups: [&Groups; 2],
-    start: u64,
-) -> Plane {
+fn near_of<const DIGITS: usize>(level: Level, picked: Picked<'_>, start: u64) -> Plane {
     match level.instructions() {
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx512 => super::avx512::near_avx512::<DIGITS>(level, span, groups, start),
+        Instructions::Avx512 => super::avx512::near_avx512::<DIGITS>(level, picked, start),
         #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        Instructions::Avx2 => super::avx2::near_avx2::<DIGITS>(level, span, groups, start),
+        Instructions::Avx2 => super::avx2::near_avx2::<DIGITS>(level, picked, start),
         #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
         Instructions::Dotprod | Instructions::Neon => {
-            super::aarch64::near::<DIGITS>(level, span, groups, start)
+            super::aarch64::near::<DIGITS>(level, picked, start)
         }
-        _ => near_portable::<DIGITS>(span, groups, start),
+        _ => near_portable::<DIGITS>(picked, start),
     }
 }
 
@@ -77,14 +108,28 @@ pub(super) const fn digit(start: u64, number: usize) -> u64 {
     (start >> number & 1).wrapping_neg()
 }
 
-fn near_portable<const DIGITS: usize>(span: &[Plane], groups: [&Groups; 2], start: u64) -> Plane {
+/// Has bit `b` of word `a` and bit `a` of word `b` change places: halves, quarters, down to bits.
+pub(crate) fn transpose(words: &mut [u64; 64]) {
+    let (mut width, mut mask) = (32, u64::MAX >> 32);
+    while width > 0 {
+        for a in (0..64).filter(|a| a & width == 0) {
+            let changed = (words[a] >> width ^ words[a + width]) & mask;
+            words[a] ^= changed << width;
+            words[a + width] ^= changed;
+        }
+        width /= 2;
+        mask ^= mask << width;
+    }
+}
+
+fn near_portable<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     let mut near = [0; WORDS];
     for (word, near) in near.iter_mut().enumerate() {
         let mut low: [u64; 3] = std::array::from_fn(|i| digit(start, i));
         let mut high: [u64; DIGITS] = std::array::from_fn(|i| digit(start, i + 3));
-        for groups in groups {
+        for groups in picked.groups {
             for group in groups {
-                let mut bits = group.map(|component| span[usize::from(component)][word]);
+                let mut bits = group.map(|each| picked.planes[usize::from(each)][word]);
                 // Eight bits become four of twice the worth, then two, then one.
                 for (digit, pairs) in low.iter_mut().zip([4, 2, 1]) {
                     for pair in 0..pairs {
@@ -160,6 +205,17 @@ mod tests {
             let all = (positive.len() + negative.len()) as u32;
             let cut = (all / 2).saturating_add_signed(off).min(MAX_CUT);
             check(&span, [&positive, &negative], cut)?;
+        }
+    }
+
+    #[test]
+    fn a_block_of_bits_is_turned_over() {
+        let words: [u64; 64] =
+            std::array::from_fn(|i| 0x9e37_79b9_7f4a_7c15_u64.wrapping_pow(i as u32 + 1));
+        let mut turned = words;
+        transpose(&mut turned);
+        for (a, word) in words.iter().enumerate() {
+            assert!((0..64).all(|b| word >> b & 1 == turned[b] >> a & 1));
         }
     }
 
