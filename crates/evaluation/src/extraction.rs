@@ -26,6 +26,9 @@ pub enum Kind {
 /// Pictures from which the kind is found out.
 const LOOKED_AT: usize = 12;
 
+const UNREADABLE: &str =
+    "unreadable: no whole PNG or JPEG picture, in grey or RGB, of at most 4096 pixels a side";
+
 /// What became of every picture.
 pub(crate) struct Captured {
     pub(crate) kind: Kind,
@@ -110,7 +113,7 @@ fn capture(extractor: &Extractor, sample: &Sample, kind: Kind) -> Result<Capture
         Kind::Region => extractor.capture_ready_region(&frame),
     };
     captured.map_err(|problem| match problem {
-        CaptureProblem::Unreadable => "unreadable: no whole PNG or JPEG picture".to_owned(),
+        CaptureProblem::Unreadable => UNREADABLE.to_owned(),
         other => other.as_str().to_owned(),
     })
 }

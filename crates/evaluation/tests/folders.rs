@@ -32,6 +32,18 @@ fn folder(directory: &Path) -> usize {
     hands.len()
 }
 
+/// A JPEG file that lies on its side and whose EXIF data says so.
+fn turned_by_exif(hand: &image::DynamicImage) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    hand.rotate270().to_rgb8().write_to(&mut file, image::ImageFormat::Jpeg).unwrap();
+    // One entry: the orientation (0x0112) as one 16-bit number, 6 (turn right by a quarter).
+    let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let mut turned = vec![0xff, 0xd8, 0xff, 0xe1, 0, exif.len() as u8 + 2];
+    turned.extend_from_slice(exif);
+    turned.extend_from_slice(&file.get_ref()[2..]);
+    turned
+}
+
 fn run(directory: &Path, options: &Options) -> Result<Report, EvaluationError> {
     evaluate(directory, options, &|_, _, _| {})
 }
@@ -80,6 +92,14 @@ fn what_cannot_be_used_is_named_with_its_reason_and_the_rest_goes_on() {
     grey.write_to(&mut blank, image::ImageFormat::Png).unwrap();
     fs::write(at("1-blank.png"), blank.get_ref()).unwrap();
     fs::write(at("notes.txt"), b"no picture").unwrap();
+    let mut cmyk = photographs()[0].clone();
+    let frame = cmyk.windows(2).position(|pair| matches!(pair, [0xff, 0xc0 | 0xc2])).unwrap();
+    cmyk[frame + 9] = 4;
+    fs::write(at("1-cmyk.jpg"), cmyk).unwrap();
+    let hand = image::load_from_memory(&photographs()[0]).unwrap();
+    hand.to_rgb16().save(at("1-sixteen-bits.png")).unwrap();
+    fs::write(at("1-turned.jpg"), turned_by_exif(&hand)).unwrap();
+    image::RgbImage::new(5000, 20).save(at("1-wide.png")).unwrap();
     let report = run(directory.path(), &Options::default()).unwrap();
     let reason = |name: &str| {
         let failure = report.failures.iter().find(|failure| failure.picture.ends_with(name));
@@ -89,6 +109,11 @@ fn what_cannot_be_used_is_named_with_its_reason_and_the_rest_goes_on() {
     assert!(reason("1-broken.jpg").contains("unreadable"));
     assert!(reason("1-huge.png").contains("bytes"));
     assert_eq!(reason("1-blank.png"), "no-hand");
+    assert!(reason("1-cmyk.jpg").contains("grey or RGB"));
+    assert!(reason("1-wide.png").contains("4096 pixels"));
+    for name in ["1-sixteen-bits.png", "1-turned.jpg"] {
+        assert!(report.failures.iter().all(|failure| !failure.picture.ends_with(name)), "{name}");
+    }
     assert_eq!(report.ignored, ["hand-0/notes.txt"]);
     assert!(report.failure_to_acquire > 0.0 && report.all.rank1 > 0.9);
 }

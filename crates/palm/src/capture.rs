@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// far lower.
 pub const MAX_PICTURE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Quarter turns after which a picture without a hand is looked at again.
+const TURNS: usize = 3;
+
 /// The models, ready to run. Share one between threads: a capture needs one thread.
 pub struct Extractor {
     detector: Model,
@@ -140,27 +143,52 @@ impl Extractor {
         infrared: Option<&Frame>,
         steps: &mut Steps,
     ) -> Result<Capture, CaptureProblem> {
-        let picture = timed(&mut steps.decode, || decode(frame))?;
-        let beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
-        let hands = timed(&mut steps.detect, || detect::hands(&self.detector, &picture));
+        let mut picture = timed(&mut steps.decode, || decode(frame))?;
+        let mut beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
+        let mut found = self.find(&picture, steps);
+        // The detector has learnt from upright hands in good light.
+        if found.is_err()
+            && let Some(lifted) = picture.lifted()
+        {
+            found = self.find(&lifted, steps).or(found);
+        }
+        for _ in 0..TURNS {
+            if !matches!(found, Err(CaptureProblem::NoHand | CaptureProblem::Pose)) {
+                break;
+            }
+            picture = picture.turned();
+            beside = beside.map(|beside| beside.turned());
+            found = self.find(&picture, steps).or(found);
+        }
+        let (joints, placement) = found?;
+        let region = timed(&mut steps.region, || placement.cut(&picture));
+        let other = timed(&mut steps.region, || {
+            beside.map(|other| placement.rescaled(&picture, &other).cut(&other))
+        });
+        self.features(&joints, &placement, &region, other.as_ref(), steps)
+    }
+
+    /// The one hand in the picture, and where its palm lies.
+    fn find(
+        &self,
+        picture: &Picture,
+        steps: &mut Steps,
+    ) -> Result<(Landmarks, Placement), CaptureProblem> {
+        let hands = timed(&mut steps.detect, || detect::hands(&self.detector, picture));
         let hand = match hands.map_err(broken)?.as_slice() {
             [] => return Err(CaptureProblem::NoHand),
             [hand] => hand.clone(),
             _ => return Err(CaptureProblem::SeveralHands),
         };
         let joints = timed(&mut steps.landmarks, || {
-            landmarks::locate(&self.landmarks, &picture, &hand).map_err(broken)
+            landmarks::locate(&self.landmarks, picture, &hand).map_err(broken)
         })?;
         if !joints.is_hand() {
             return Err(CaptureProblem::NoHand);
         }
         let placement = Placement::fit(&joints, !joints.thumb_right());
-        quality::pose(&joints, &placement, &picture)?;
-        let region = timed(&mut steps.region, || placement.cut(&picture));
-        let other = timed(&mut steps.region, || {
-            beside.map(|other| placement.rescaled(&picture, &other).cut(&other))
-        });
-        self.features(&joints, &placement, &region, other.as_ref(), steps)
+        quality::pose(&joints, &placement, picture)?;
+        Ok((joints, placement))
     }
 
     fn features(

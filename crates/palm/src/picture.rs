@@ -14,6 +14,11 @@ const MAX_PIXEL_BYTES: u64 = 4096 * 4096 * 4;
 /// has to read between pixels that it skips.
 const WORKING_SIDE: usize = 1024;
 
+/// The brightest hundredth of a dark picture is at most this bright.
+const DARK_WHITE: f32 = 160.0;
+/// Less light than this is not made more: there is nothing but noise.
+const DARKEST_WHITE: usize = 24;
+
 /// An upright picture, 8 bits in each of red, green and blue. Wiped on drop.
 pub(crate) struct Picture {
     pub width: usize,
@@ -95,6 +100,35 @@ impl Picture {
             let upper = a[i] + (b[i] - a[i]) * fx;
             let lower = c[i] + (d[i] - c[i]) * fx;
             upper + (lower - upper) * fy
+        })
+    }
+
+    /// The picture turned by a quarter.
+    pub(crate) fn turned(&self) -> Self {
+        upright(
+            Self { width: self.width, height: self.height, rgb: self.rgb.clone() },
+            Orientation::Rotate90,
+        )
+    }
+
+    /// A dark picture made brighter, for finding the hand only: the brightest hundredth becomes
+    /// white, and dark tones are lifted. `None` when it is not dark.
+    pub(crate) fn lifted(&self) -> Option<Self> {
+        let mut tones = [0usize; 256];
+        self.rgb.iter().for_each(|value| tones[usize::from(*value)] += 1);
+        let mut above = self.rgb.len() / 100;
+        let white = (0..256).rev().find(|&tone| {
+            let here = tones[tone];
+            let found = here > above;
+            above = above.saturating_sub(here);
+            found
+        });
+        let white = white.unwrap_or(0).max(DARKEST_WHITE) as f32;
+        (white <= DARK_WHITE).then(|| {
+            let lift = |value: usize| 255.0 * (value as f32 / white).min(1.0).powf(0.7);
+            let tone: [u8; 256] = std::array::from_fn(|value| lift(value) as u8);
+            let rgb = self.rgb.iter().map(|value| tone[usize::from(*value)]).collect();
+            Self::from_rgb(self.width, self.height, rgb)
         })
     }
 
@@ -265,6 +299,18 @@ mod tests {
         let sum = crc32(&file[12..29]).to_be_bytes();
         file[29..33].copy_from_slice(&sum);
         assert!(matches!(Picture::decode(&file), Err(CaptureProblem::Unreadable)));
+    }
+
+    #[test]
+    fn four_quarter_turns_are_none_and_only_a_dark_picture_is_lifted() {
+        let picture = Picture::from_rgb(5, 3, (0..45).collect());
+        let once = picture.turned();
+        assert_eq!((once.width, once.height), (3, 5));
+        assert_eq!(once.turned().turned().turned().rgb(), picture.rgb());
+        let lifted = picture.lifted().expect("nothing in it is bright");
+        assert!(lifted.rgb().iter().zip(picture.rgb()).all(|(after, before)| after >= before));
+        assert!(lifted.rgb().iter().max() > Some(&240));
+        assert!(Picture::from_rgb(5, 3, (200..245).collect()).lifted().is_none());
     }
 
     #[test]

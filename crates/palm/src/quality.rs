@@ -25,7 +25,7 @@ pub struct Quality {
 }
 
 const MIN_SHARPNESS: f32 = 0.035;
-const MIN_EXPOSURE: f32 = 0.14;
+const MIN_EXPOSURE: f32 = 0.1;
 const MAX_EXPOSURE: f32 = 0.93;
 const MIN_RANGE: f32 = 0.7;
 const MIN_COVERAGE: f32 = 0.8;
@@ -33,6 +33,9 @@ const MIN_PALM_PIXELS: f32 = 26.0;
 const MAX_TILT: f32 = 0.085;
 /// Shortest finger from root to tip, in palm lengths: less is a closed or bent hand.
 const MIN_FINGER: f32 = 0.4;
+/// Landmarks, and how far each may lie outside the picture, in palm lengths: the finger roots bound
+/// the region of interest, the wrist lies beyond it.
+const NEEDED: [(usize, f32); 4] = [(0, 0.25), (5, 0.1), (9, 0.1), (17, 0.1)];
 /// Below this certainty that the seen hand is a palm and not a back, it is taken for a back.
 const MIN_PALM_SIDE: f32 = 0.2;
 
@@ -56,7 +59,7 @@ pub(crate) fn pose(
     let shortest = [5, 9, 13, 17].map(finger).into_iter().fold(f32::MAX, f32::min);
     if palm_side(hand) < MIN_PALM_SIDE {
         Err(CaptureProblem::BackOfHand)
-    } else if [0, 5, 9, 17].iter().any(|&index| !picture.near(hand.point(index), length * 0.1)) {
+    } else if NEEDED.iter().any(|&(index, out)| !picture.near(hand.point(index), length * out)) {
         Err(CaptureProblem::CutOff)
     } else if length >= MIN_PALM_PIXELS && placement.residual <= MAX_TILT && shortest >= MIN_FINGER
     {

@@ -134,7 +134,7 @@ fn a_dark_a_bright_and_a_blurred_palm_are_refused_with_the_reason() {
         });
         png(image)
     };
-    refused(scaled(0.2, 0.0), CaptureProblem::TooDark);
+    refused(scaled(0.1, 0.0), CaptureProblem::TooDark);
     refused(scaled(0.35, 190.0), CaptureProblem::TooBright);
     refused(png(imageops::blur(&photo(), 2.2)), CaptureProblem::Blurred);
 }
@@ -143,6 +143,27 @@ fn a_dark_a_bright_and_a_blurred_palm_are_refused_with_the_reason() {
 fn a_palm_that_leaves_the_picture_is_cut_off() {
     let half = imageops::crop_imm(&photo(), 0, 0, 100, 78).to_image();
     refused(png(half), CaptureProblem::CutOff);
+}
+
+#[test]
+fn a_grey_dim_hand_is_captured_whichever_way_it_lies() {
+    let grey =
+        image::DynamicImage::from(photo()).resize(300, 300, imageops::FilterType::CatmullRom);
+    let mut dim = grey.to_luma8();
+    dim.pixels_mut().for_each(|pixel| pixel.0 = [(f32::from(pixel.0[0]) * 0.4) as u8]);
+    let mut lying = DynamicImage::from(dim);
+    for _ in 0..4 {
+        lying = lying.rotate90();
+        let capture = visible(png(lying.clone())).unwrap();
+        assert!(capture.hand == Hand::Right && capture.quality.coverage > 0.9);
+    }
+}
+
+#[test]
+fn a_wrist_outside_the_picture_is_no_hindrance() {
+    // The wrist lies at the 92nd row of the hundred.
+    let without = imageops::crop_imm(&photo(), 0, 0, 100, 90).to_image();
+    assert!(visible(png(without)).unwrap().quality.coverage > 0.85);
 }
 
 #[test]

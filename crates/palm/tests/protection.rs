@@ -1,6 +1,7 @@
 //! Recognition and unlinkability of protected templates, on real hands with simulated captures.
+#![allow(clippy::print_stdout, reason = "a measurement for the documentation")]
 
-use palmgate_palm::{Capture, Extractor, Transform, calibration, simulate};
+use palmgate_palm::{Capture, Extractor, Transform, calibration, parts, simulate};
 use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
 use palmgate_protocol::{Biometric, Purpose, Secret, Template};
 use std::{fs, path::Path, sync::LazyLock};
@@ -77,6 +78,66 @@ fn templates_of_one_hand_under_two_keys_or_purposes_are_as_unlike_as_of_two_peop
         let standard_error = spread / (mated.len() as f32).sqrt();
         assert!((mean(&mated) - middle).abs() < 3.0 * standard_error, "{} {middle}", mean(&mated));
     }
+}
+
+/// Pairs of keys that unlinkability is measured under.
+const KEY_PAIRS: u8 = 32;
+/// Scores are sorted into so many intervals, each with as many scores of strangers.
+const INTERVALS: usize = 8;
+
+/// The global measure of linkability of Gomez-Barrero et al. (2018): 0 when scores of one hand under
+/// two keys are spread like those of two hands, 1 when they are apart; both as likely beforehand.
+fn linkability(mated: &[f32], mut strangers: Vec<f32>) -> f64 {
+    strangers.sort_unstable_by(f32::total_cmp);
+    let limits: Vec<f32> =
+        (1..INTERVALS).map(|i| strangers[i * strangers.len() / INTERVALS]).collect();
+    let shares = |scores: &[f32]| {
+        let mut shares = [0.0; INTERVALS];
+        for score in scores {
+            shares[limits.partition_point(|limit| limit <= score)] += 1.0 / scores.len() as f64;
+        }
+        shares
+    };
+    let local = |(mated, stranger): (f64, f64)| {
+        let ratio = mated / stranger.max(f64::MIN_POSITIVE);
+        if ratio > 1.0 { mated * (2.0 * ratio / (1.0 + ratio) - 1.0) } else { 0.0 }
+    };
+    shares(mated).into_iter().zip(shares(&strangers)).map(local).sum()
+}
+
+#[test]
+fn templates_under_different_keys_cannot_be_linked() {
+    // Cosine of the embeddings, share of equal hashes, and what decides.
+    let (mut mated, mut strangers) = ([(); 3].map(|()| Vec::new()), [(); 3].map(|()| Vec::new()));
+    for key in 0..KEY_PAIRS {
+        let [own, other] = [key, key + 100].map(|key| transform(key, Purpose::Pay));
+        let references: Vec<_> =
+            PEOPLE.iter().map(|captures| own.template(&[&captures[0]]).expect("one")).collect();
+        for (i, captures) in PEOPLE.iter().enumerate() {
+            let probe = other.probe(&captures[3]);
+            for (j, reference) in references.iter().enumerate() {
+                let (cosine, share) = parts(&probe, reference);
+                let scores = [cosine, share, calibration().score(&probe, reference)];
+                let to = if i == j { &mut mated } else { &mut strangers };
+                to.iter_mut().zip(scores).for_each(|(list, score)| list.push(score));
+            }
+        }
+    }
+    for (mated, strangers) in mated.iter().zip(strangers) {
+        let pairs = (mated.len(), strangers.len());
+        let linked = linkability(mated, strangers);
+        println!("linkability {linked:.4} of {pairs:?} comparisons");
+        assert!(linked <= 0.05, "{linked} of {pairs:?}");
+    }
+}
+
+#[test]
+fn linkability_is_none_of_equal_scores_and_whole_of_scores_apart() {
+    let scores: Vec<f32> = (0..800).map(|i| (i * 37 % 800) as f32).collect();
+    assert!(linkability(&scores, scores.clone()) < 1e-6);
+    assert!(linkability(&[900.0; 50], scores.clone()) > 0.7);
+    let shifted: Vec<f32> = scores.iter().map(|score| score + 200.0).collect();
+    assert!(linkability(&shifted, scores) > 0.1);
 }
 
 #[test]
