@@ -31,6 +31,7 @@ mod scribe;
 mod store;
 pub mod synthetic;
 mod terminals;
+mod witness;
 mod work;
 
 pub use keeper::RootKeeping;

@@ -3,7 +3,7 @@
 
 use crate::{
     clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, receipts::Receipts,
-    records::Columns,
+    records::Columns, witness::Asked,
 };
 use palmgate_ledger::{Entry, EntryKind, NOBODY};
 use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket, office::Hold};
@@ -89,6 +89,8 @@ pub(crate) enum Deed {
     Log { decision: Decision, at: Timestamp },
     /// The cloud's word on an erasure.
     Acknowledged { commitment: [u8; 32], state: ErasureState },
+    /// A checkpoint for the witness, who cosigned this many entries last; nothing if that is all.
+    Checkpoint { from: u64, asked: oneshot::Sender<Result<Option<Asked>, ()>> },
     /// The cloud knows of every erasure: what named them in the outbox may go for good.
     Renew,
     /// Make the ledger durable.
@@ -279,6 +281,10 @@ impl Writer {
                 let ledger = self.log.ledger();
                 let updated = self.receipts.acknowledged(ledger, &commitment, &state);
                 let _ = report("receipt", updated.map_err(Failure::from));
+            }
+            Deed::Checkpoint { from, asked } => {
+                self.flush();
+                let _ = asked.send(report("checkpoint", self.asked(from)));
             }
             Deed::Renew => self.renew(),
             Deed::Flush => self.flush(),
@@ -547,6 +553,20 @@ impl Writer {
         let note = self.log.ledger().checkpoint().as_bytes();
         let kept = self.vault.put_state(CHECKPOINT, note).map_err(Failure::from);
         let _ = report("checkpoint", kept);
+    }
+
+    fn asked(&self, from: u64) -> Result<Option<Asked>, Failure> {
+        let ledger = self.log.ledger();
+        let to = ledger.signed_len();
+        if to == from {
+            return Ok(None);
+        }
+        // A witness that has seen more than there is has seen this ledger before it was rolled back.
+        if to < from {
+            return Err("the witness has cosigned more entries than the ledger has".into());
+        }
+        let (note, proof) = (ledger.checkpoint().to_owned(), ledger.consistency(from, to)?);
+        Ok(Some(Asked { note, proof }))
     }
 
     fn renew(&mut self) {
