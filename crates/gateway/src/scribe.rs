@@ -32,6 +32,10 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// not stay readable for longer.
 const RENEWAL: Duration = Duration::from_hours(24);
 
+/// How long the technical log is kept (RET-07: six to twelve months).
+const LOG_KEPT: Duration = Duration::from_hours(365 * 24);
+/// How long it is kept that consent was given, and that somebody was erased (RET-11, RET-12).
+const EVIDENCE_KEPT: Duration = Duration::from_hours(5 * 365 * 24);
 /// What waits in the queue is looked through so far for erasures to carry out together.
 const MAX_TOGETHER: usize = 1_024;
 
@@ -569,8 +573,37 @@ impl Writer {
         Ok(Some(Asked { note, proof }))
     }
 
+    /// Takes away entries whose time is up: of uses with the person's own history, of consents and
+    /// erasures after five years, of everything else after one.
+    fn prune(&mut self) {
+        let now = clock::now();
+        let ago = |time: Duration| Timestamp::from_millis(now.as_millis() - millis(time));
+        let history = self.history;
+        let before = |kind| match kind {
+            EntryKind::Scan | EntryKind::Escalation => ago(history),
+            EntryKind::Enrolment | EntryKind::Consent | EntryKind::Erasure => ago(EVIDENCE_KEPT),
+            _ => ago(LOG_KEPT),
+        };
+        let pruned = report("pruned entries", self.log.prune(before).map_err(Failure::from));
+        if pruned.is_ok_and(|pruned| pruned > 0) {
+            let rules = ["RET-05", "RET-07", "RET-11"].map(str::to_owned).to_vec();
+            let entry = Entry {
+                at: now,
+                kind: EntryKind::Retention,
+                terminal: None,
+                purpose: None,
+                outcome: "ledger-pruned".into(),
+                rules,
+                pack: self.pack,
+                commitment: NOBODY,
+            };
+            let _ = report("ledger entry", self.log.log(entry).map_err(Failure::from));
+        }
+    }
+
     fn renew(&mut self) {
         self.renewed = Instant::now();
+        self.prune();
         self.keep_checkpoint();
         let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
     }
@@ -582,6 +615,10 @@ impl Writer {
             (self.done)(Done::LogWritable(writable));
         }
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 /// Says what could not be written, never about whom.
