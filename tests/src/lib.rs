@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail};
 use palmgate_cli::{
     hands::{self, Picture},
-    stage::{Cloud, Gateway, Shape},
+    stage::{self, Cloud, Gateway, Shape},
 };
 use palmgate_protocol::{
     Biometric, Custody, Hand, Name, Purpose,
@@ -35,11 +35,14 @@ pub struct Scene {
 }
 
 /// Somebody who enrolled.
+#[derive(Clone)]
 pub struct Person {
     /// Their picture.
     pub index: usize,
     /// Their claim tokens.
     pub claims: Vec<Vec<u8>>,
+    /// Their consent receipts.
+    pub receipts: Vec<String>,
 }
 
 impl Scene {
@@ -55,8 +58,19 @@ impl Scene {
         directory: TempDir,
         name: &str,
     ) -> Result<Self> {
+        Self::under(custody, cloud, directory, name, ("", true)).await
+    }
+
+    /// A store with more in its configuration; the flag says whether it serves employees.
+    pub async fn under(
+        custody: Custody,
+        cloud: Option<&Cloud>,
+        directory: TempDir,
+        name: &str,
+        (more, staff): (&str, bool),
+    ) -> Result<Self> {
         let (tenant, store): (Name, Name) = ("tenant".parse()?, name.parse()?);
-        let shape = Shape { custody, cloud, ..Shape::new(&tenant, &store) };
+        let shape = Shape { custody, cloud, more, staff, ..Shape::new(&tenant, &store) };
         let gateway = Gateway::start(directory.path(), &shape).await?;
         let kiosk = gateway.terminal("kiosk-1", &["pay", "loyalty", "entry"], true).await?;
         Ok(Self { directory, tenant, store: gateway, kiosk, pictures: hands::load(None)? })
@@ -67,9 +81,9 @@ impl Scene {
         for index in index..self.pictures.len() {
             let answer = self.kiosk.enrol(self.enrolment(index, purposes)).await?;
             match answer.body {
-                AnswerBody::Enrolled { claims } => {
+                AnswerBody::Enrolled { claims, receipts } => {
                     let claims = claims.into_iter().map(|claim| claim.token.0.to_vec()).collect();
-                    return Ok(Person { index, claims });
+                    return Ok(Person { index, claims, receipts });
                 }
                 AnswerBody::Retry { .. } => {}
                 other => bail!("the enrolment was {other:?}"),
@@ -88,6 +102,9 @@ impl Scene {
             card_token: Some(Biometric::new(token(index).into_bytes())),
             phone: Some(Biometric::new(phone(index).into_bytes())),
             authorisation: None,
+            release: None,
+            replaces: None,
+            possession: None,
         }
     }
 
@@ -104,9 +121,15 @@ impl Scene {
             frames: self.pictures[person.index].other_frames(77),
             claim: claim.map(Biometric::new),
             ask_cloud: true,
-            authenticated: false,
+            ..Presentation::default()
         };
         Ok(terminal.scan(intent, hand).await?.body)
+    }
+
+    /// Runs `palmgate` with these arguments and this store's state directory.
+    pub fn office(&self, arguments: &[&str]) -> Result<Output> {
+        let state = self.store.state.display().to_string();
+        palmgate(&[arguments, &["--state", &state]].concat())
     }
 
     /// Frames of a picture, as they are.
@@ -126,6 +149,27 @@ impl Scene {
         }
         Ok(found)
     }
+}
+
+/// What a command printed, and whether it did what it was asked.
+pub struct Output {
+    /// Standard output.
+    pub text: String,
+    /// Standard error.
+    pub errors: String,
+    /// Exit status 0.
+    pub success: bool,
+}
+
+/// Runs `palmgate` with these arguments.
+pub fn palmgate(arguments: &[&str]) -> Result<Output> {
+    let output = std::process::Command::new(stage::program()?).args(arguments).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Output {
+        text: text(&output.stdout),
+        errors: text(&output.stderr),
+        success: output.status.success(),
+    })
 }
 
 /// The notice that the gateway wants to have been shown.

@@ -115,12 +115,12 @@ async fn in_split_custody_the_box_needs_the_key_in_the_token() -> Result<()> {
     assert!(matches!(body, AnswerBody::Refused { reason: Refusal::ClaimNeeded }), "{body:?}");
     let body = scene.present(&scene.kiosk, &one, pay(100), Some(0)).await?;
     assert!(accepted(&body), "{body:?}");
-    let borrowed = palmgate_stories::Person { index: two.index, claims: one.claims.clone() };
+    let borrowed = palmgate_stories::Person { index: two.index, ..one.clone() };
     let body = scene.present(&scene.kiosk, &borrowed, pay(100), Some(0)).await?;
     assert!(matches!(body, AnswerBody::NotRecognised), "somebody else's token: {body:?}");
     let mut forged = one.claims[0].clone();
     *forged.last_mut().unwrap() ^= 1;
-    let forged = palmgate_stories::Person { index: one.index, claims: vec![forged] };
+    let forged = palmgate_stories::Person { claims: vec![forged], ..one.clone() };
     let body = scene.present(&scene.kiosk, &forged, pay(100), Some(0)).await?;
     assert!(matches!(body, AnswerBody::Refused { reason: Refusal::ClaimInvalid }), "{body:?}");
     let gallery = scene.store.metrics().await?;

@@ -1,7 +1,7 @@
 //! `cargo xtask forensic`: everything ever written is searched for people who were erased, the power is
 //! cut at every change of the disk, and every second change fails. Ends with one line of JSON.
 
-use super::install_programs;
+use crate::{NEEDED, install};
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
@@ -20,7 +20,7 @@ const FIGURES: [&str; 8] = [
 ];
 
 pub(crate) fn run() -> Result<(), String> {
-    install_programs()?;
+    install(&NEEDED)?;
     let mut tests = Command::new("cargo");
     tests.args(["test", "--release", "-p", "palmgate-vault", "--features", "tpm", "--lib", "--"]);
     tests.args(["tests::forensic", "tests::powercut", "--include-ignored", "--nocapture"]);

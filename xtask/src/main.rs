@@ -2,7 +2,12 @@
 //! packages, then runs everything; `cargo xtask forensic` shows at length that the erased are gone.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
+mod cloud_bench;
 mod forensic;
+mod monitoring;
+mod package;
+mod units;
+mod yocto;
 
 use std::{
     env,
@@ -14,22 +19,33 @@ use std::{
 
 /// Programs that the tests start, headers that they are built with, and the package that brings
 /// each.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 6] = [
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
+    ("pg_createcluster", "postgresql"),
     ("swtpm", "swtpm"),
     ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
+    monitoring::NEEDED,
 ];
 /// Everything is built once, with the root in a TPM, too.
 const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
 
+const USAGE: &str =
+    "usage: cargo xtask test | lint | forensic | cloud-bench | monitoring | package | units | yocto";
+
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();
+    let arguments: Vec<String> = env::args().skip(2).collect();
     let done = match verb.as_str() {
         "test" => test(),
         "lint" => lint(),
         "forensic" => forensic::run(),
-        _ => Err("usage: cargo xtask test | lint | forensic".to_owned()),
+        "cloud-bench" => install(&NEEDED).and_then(|()| cloud_bench::run(&arguments)),
+        "monitoring" => monitoring::monitoring(&arguments),
+        "package" => package::package(&arguments),
+        "units" => units::units(),
+        "yocto" => yocto::yocto(&arguments),
+        _ => Err(USAGE.to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,18 +57,26 @@ fn main() -> ExitCode {
 }
 
 fn test() -> Result<(), String> {
-    install_programs()?;
+    install(&NEEDED)?;
     lint()?;
-    // The stories start the built programs. Tests are built with them: by themselves the programs
-    // would need the dependencies with fewer features, and everything would be built twice.
-    let workspace = |verb: &str| -> Vec<String> {
-        let arguments = [verb, "--release", "--workspace"].into_iter().chain(FEATURES);
-        arguments.map(str::to_owned).collect()
-    };
-    let built = ["--bins", "--lib", "--tests"].map(str::to_owned).to_vec();
-    step("build", "cargo", &[workspace("build"), built].concat())?;
+    monitoring::rules()?;
+    units::units()?;
+    yocto::yocto(&[])?;
+    build_programs()?;
     let everything = [workspace("test"), vec!["--no-fail-fast".to_owned()]].concat();
     step("tests and stories", "cargo", &everything)
+}
+
+/// The stories start the built programs. Tests are built with them: by themselves the programs
+/// would need the dependencies with fewer features, and everything would be built twice.
+fn build_programs() -> Result<(), String> {
+    let built = ["--bins", "--lib", "--tests"].map(str::to_owned).to_vec();
+    step("build", "cargo", &[workspace("build"), built].concat())
+}
+
+fn workspace(verb: &str) -> Vec<String> {
+    let arguments = [verb, "--release", "--workspace"].into_iter().chain(FEATURES);
+    arguments.map(str::to_owned).collect()
 }
 
 fn lint() -> Result<(), String> {
@@ -60,19 +84,19 @@ fn lint() -> Result<(), String> {
     let clippy = ["clippy", "--release", "--workspace", "--all-targets"].into_iter();
     let clippy: Vec<&str> = clippy.chain(FEATURES).chain(["--", "-D", "warnings"]).collect();
     step("clippy", "cargo", &clippy)?;
-    install_cargo_deny()?;
+    install_cargo_tool("cargo-deny", "deny", "^0.20")?;
     step("cargo deny", "cargo", &["deny", "check", "bans", "licenses", "sources"])?;
     let mut doc = Command::new("cargo");
     doc.args(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     run("documentation", doc)
 }
 
-/// Installs missing programs with apt; says what to do where there is none.
-fn install_programs() -> Result<(), String> {
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
+/// Installs what is missing with apt; says what to do where there is none.
+fn install(needed: &[(&str, &'static str)]) -> Result<(), String> {
+    let missing: Vec<&str> = needed
+        .iter()
         .filter(|(what, _)| !Path::new(what).is_file() && !is_installed(what))
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -91,16 +115,14 @@ fn install_programs() -> Result<(), String> {
     apt(&install)
 }
 
-fn install_cargo_deny() -> Result<(), String> {
-    let present = Command::new("cargo").args(["deny", "--version"]).output();
+/// Installs a subcommand of cargo.
+fn install_cargo_tool(package: &str, subcommand: &str, version: &str) -> Result<(), String> {
+    let present = Command::new("cargo").args([subcommand, "--version"]).output();
     if present.is_ok_and(|output| output.status.success()) {
         return Ok(());
     }
-    step(
-        "install cargo-deny",
-        "cargo",
-        &["install", "cargo-deny", "--locked", "--version", "^0.20"],
-    )
+    let arguments = ["install", package, "--locked", "--version", version];
+    step(&format!("install {package}"), "cargo", &arguments)
 }
 
 fn is_installed(program: &str) -> bool {

@@ -28,6 +28,14 @@ pub(crate) enum Verb {
         #[arg(long)]
         cloud_key: Option<PathBuf>,
     },
+    /// Check a consent receipt.
+    Consent {
+        /// The receipt (JSON-LD).
+        file: PathBuf,
+        /// The store's public key (`ledger.pub` in its state directory).
+        #[arg(long)]
+        key: PathBuf,
+    },
     /// Check a whole ledger: every entry against the signed checkpoint.
     Verify {
         /// The ledger's directory.
@@ -78,6 +86,7 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Receipt { file, key, cloud_key } => {
             check_receipt(&file, key.as_deref(), cloud_key.as_deref())
         }
+        Verb::Consent { file, key } => check_consent(&file, &read_key(&key)?),
         Verb::Verify { directory, key, since } => check_ledger(&directory, &key, since.as_deref()),
         Verb::Prove { directory, entry, key } => {
             say(&verify::prove(&directory, &read_key(&key)?, entry)?.to_json());
@@ -112,6 +121,22 @@ fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Resul
     if !verified.trusted {
         say("key        not compared: pass --key with the store's published key");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_consent(file: &Path, key: &VerifyingKey) -> Result<ExitCode> {
+    let receipt = palmgate_law::ConsentReceipt::verify(read(file)?.trim_end(), key)?;
+    let text = |pointer: &str| {
+        let value = receipt.pointer(pointer).and_then(serde_json::Value::as_str);
+        value.unwrap_or("not stated").to_owned()
+    };
+    say(&format!("receipt    holds, from store {}", text("/dpv:hasLocation")));
+    say(&format!("controller {}", text("/dpv:hasDataController/dpv:hasName")));
+    say(&format!("purpose    {}", text("/dpv:hasPurpose/dct:description")));
+    say(&format!("given      {}", text("/dpv:hasConsentStatus/dct:date")));
+    say(&format!("ends       {}", text("/dpv:hasConsentStatus/dct:valid")));
+    say(&format!("notice     {}", text("/dpv:hasNotice/dct:identifier")));
+    say(&format!("law pack   {}", text("/law:hash")));
     Ok(ExitCode::SUCCESS)
 }
 

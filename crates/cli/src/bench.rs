@@ -60,6 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 card_token: None,
                 phone: None,
                 authorisation: None,
+                release: None,
+                replaces: None,
+                possession: None,
             };
             if let AnswerBody::Enrolled { .. } = kiosk.enrol(enrolment).await?.body {
                 enrolled.push(picture);

@@ -2,8 +2,12 @@
 
 use crate::format::say;
 use anyhow::{Context, Result, bail};
-use palmgate_gateway::control::{
-    AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, ListedTerminal, SOCKET, ScanSteps,
+use palmgate_gateway::{
+    control::{
+        AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, Decommissioned, ListedTerminal,
+        PackView, SOCKET, ScanSteps,
+    },
+    office::{ClockView, Done, Draft, HeldUse, Order, SignedTime, View},
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -71,6 +75,50 @@ impl Control {
         self.answer(self.client.get(url("steps"))).await
     }
 
+    /// What is on the office's desk.
+    pub async fn office(&self) -> Result<View> {
+        self.answer(self.client.get(url("office"))).await
+    }
+
+    /// Does what the office asks for.
+    pub async fn order(&self, order: &Order) -> Result<Done> {
+        self.answer(self.json("office", serde_json::to_vec(order)?)).await
+    }
+
+    /// The draft of a report to the authority; a dash is the store's own language.
+    pub async fn draft(&self, id: u64, language: &str) -> Result<Draft> {
+        self.answer(self.client.get(url(&format!("office/breach/{id}/{language}")))).await
+    }
+
+    /// Uses that legal holds kept.
+    pub async fn held(&self) -> Result<Vec<HeldUse>> {
+        self.answer(self.client.get(url("office/held"))).await
+    }
+
+    /// What is known of the clock.
+    pub async fn clock(&self) -> Result<ClockView> {
+        self.answer(self.client.get(url("clock"))).await
+    }
+
+    /// Confirms the clock with a signed time.
+    pub async fn confirm(&self, time: &SignedTime) -> Result<()> {
+        self.send(self.json("clock", serde_json::to_vec(time)?)).await.map(drop)
+    }
+
+    /// Puts the configured pack in force, if it holds.
+    pub async fn reload(&self) -> Result<PackView> {
+        self.answer(self.client.post(url("pack"))).await
+    }
+
+    /// Forgets everybody.
+    pub async fn decommission(&self) -> Result<Decommissioned> {
+        self.answer(self.client.post(url("decommission"))).await
+    }
+
+    fn json(&self, path: &str, body: Vec<u8>) -> reqwest::RequestBuilder {
+        self.client.post(url(path)).body(body).header("content-type", "application/json")
+    }
+
     async fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T> {
         Ok(serde_json::from_slice(&self.send(request).await?)?)
     }
@@ -78,7 +126,9 @@ impl Control {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>> {
         let answer = request.send().await.with_context(|| {
             let socket = self.socket.display();
-            format!("no gateway answers at {socket}: is palmgated running, and is --state its directory?")
+            format!(
+                "no gateway answers at {socket}: is palmgated running, with this state directory?"
+            )
         })?;
         let refused = !answer.status().is_success();
         let body = answer.bytes().await?.to_vec();

@@ -1,6 +1,9 @@
 //! `palmgate policy` and the papers: the law packs, for those who answer for them.
 
-use crate::format::say;
+use crate::{
+    control::{self, Control, block_on},
+    format::say,
+};
 use anyhow::{Context, Result, bail};
 use clap::{Subcommand, ValueEnum};
 use palmgate_gateway::config::Config;
@@ -60,6 +63,9 @@ pub(crate) enum Verb {
         #[arg(long)]
         key: PathBuf,
     },
+    /// Put the pack that the configuration names in force in a running gateway; one that does not
+    /// hold is refused, and the pack before stays.
+    Load(control::Arguments),
     /// Show what a new pack would change.
     Diff {
         /// The new pack's directory.
@@ -126,6 +132,11 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Check { pack, note, signer } => check(&pack, note.as_deref(), &signer),
         Verb::Sign { pack, note, name, key } => sign(&pack, &note, &name, &key),
+        Verb::Load(gateway) => {
+            let pack = block_on(async { Control::new(&gateway)?.reload().await })?;
+            say(&format!("in force   {}", pack.pack));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Diff { new, old } => Ok(diff(&*open(old.as_deref())?, &law::read(&new)?)),
         Verb::Replay { pack, ledger, old } => {
             replay(&*open(old.as_deref())?, &law::read(&pack)?, &ledger)
@@ -182,7 +193,7 @@ fn sign(directory: &Path, note: &Path, name: &str, key: &Path) -> Result<ExitCod
 }
 
 /// Reads a key, or makes one that only its owner can read.
-fn signing_key(path: &Path) -> Result<SigningKey> {
+pub(crate) fn signing_key(path: &Path) -> Result<SigningKey> {
     if path.exists() {
         let bytes = fs::read(path).with_context(|| path.display().to_string())?;
         return SigningKey::from_pkcs8(&bytes).with_context(|| path.display().to_string());

@@ -101,6 +101,8 @@ impl Drop for Process {
 pub struct Cloud {
     /// Its process.
     pub process: Process,
+    /// Where its health and metrics are served without TLS.
+    pub monitor: SocketAddr,
     state: PathBuf,
     url: String,
 }
@@ -109,17 +111,28 @@ impl Cloud {
     /// Founds and starts a cloud below `directory`.
     pub fn start(directory: &Path, tenant: &Name) -> Result<Self> {
         let state = directory.join("cloud");
-        let founding = provision::Founding { tenant, host: "127.0.0.1", accept_operator: true };
+        let founding = provision::Founding {
+            host: "127.0.0.1",
+            accept_operator: true,
+            ..provision::Founding::new(tenant)
+        };
         provision::init(&state, &founding, now())?;
-        let listen = free_address()?;
-        let process = Self::launch(&state, listen, directory)?;
-        Ok(Self { process, state, url: format!("https://{listen}") })
+        let (listen, monitor) = (free_address()?, free_address()?);
+        let process = Self::launch(&state, listen, monitor, directory)?;
+        Ok(Self { process, monitor, state, url: format!("https://{listen}") })
     }
 
-    fn launch(state: &Path, listen: SocketAddr, directory: &Path) -> Result<Process> {
-        let (state, listen) = (state.display().to_string(), listen.to_string());
+    fn launch(
+        state: &Path,
+        listen: SocketAddr,
+        monitor: SocketAddr,
+        directory: &Path,
+    ) -> Result<Process> {
+        let state = state.display().to_string();
+        let (listen, monitor) = (listen.to_string(), monitor.to_string());
         let log = directory.join("cloud.log");
-        Process::start(&["cloud", "--state", &state, "--listen", &listen], &log)
+        let at = ["--state", &state, "--listen", &listen, "--monitor", &monitor];
+        Process::start(&[&["cloud"], at.as_slice()].concat(), &log)
     }
 
     /// Admits a store and writes its bundle.
@@ -374,9 +387,10 @@ fn in_a_month() -> String {
 }
 
 /// Runs the cloud in this process until it is told to end.
-pub fn serve_cloud(state: PathBuf, listen: SocketAddr) -> ExitCode {
+pub fn serve_cloud(state: PathBuf, listen: SocketAddr, monitor: SocketAddr) -> ExitCode {
     let served = control::block_on(async {
-        let options = palmgate_cloud::Options { state, listen, monitor: None };
+        let options =
+            palmgate_cloud::Options { state, listen, monitor: Some(monitor), matcher: None };
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let stop = async move {
             term.recv().await;
@@ -392,7 +406,8 @@ pub fn serve_cloud(state: PathBuf, listen: SocketAddr) -> ExitCode {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address on loopback that nobody listens on.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 

@@ -5,11 +5,11 @@ use crate::{
     format::{millis, say},
 };
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use palmgate_gateway::control::AddTerminal;
 use palmgate_protocol::{
     Biometric, Hand, Name, Purpose, PurposeSet,
-    terminal::{AnswerBody, Intent, Payment},
+    terminal::{AnswerBody, Intent, Payment, WrittenRelease},
 };
 use palmgate_seal::{pairing::PairingCode, random};
 use palmgate_terminal::{Paired, Presentation, Terminal, simulated};
@@ -47,6 +47,14 @@ pub(crate) enum Verb {
         #[command(flatten)]
         gateway: control::Arguments,
     },
+    /// Be a terminal.
+    #[command(flatten)]
+    Own(OwnVerb),
+}
+
+/// What a terminal does: here one without hardware, with pictures as hands.
+#[derive(Subcommand)]
+pub(crate) enum OwnVerb {
     /// Pair this machine as a terminal.
     Pair {
         /// The gateway, as https://HOST:PORT.
@@ -100,6 +108,12 @@ pub(crate) struct ScanArguments {
     /// The person has just been authenticated strongly, by chip and PIN.
     #[arg(long)]
     authenticated: bool,
+    /// The person's own public key, for port: what `palmgate rights key` printed.
+    #[arg(long)]
+    to_key: Option<String>,
+    /// Where to write what export, port or erase gives.
+    #[arg(long)]
+    out: Option<PathBuf>,
     #[command(flatten)]
     own: Own,
 }
@@ -115,6 +129,9 @@ enum Wish {
     Resume,
     Withdraw,
     Erase,
+    Export,
+    Port,
+    Object,
 }
 
 #[derive(Args)]
@@ -140,6 +157,18 @@ pub(crate) struct EnrolArguments {
     /// Where to write the claim tokens.
     #[arg(long)]
     tokens: Option<PathBuf>,
+    /// Where to write the consent receipts: JSON-LD, and a QR code of each.
+    #[arg(long)]
+    receipts: Option<PathBuf>,
+    /// Correct the enrolment of the person, who is recognised by these captures.
+    #[arg(long)]
+    replace: bool,
+    /// Claim token file of the enrolment that is corrected.
+    #[arg(long, requires = "replace")]
+    claim: Option<PathBuf>,
+    /// The name that the person signed a written release with, under purpose and duration.
+    #[arg(long)]
+    release: Option<String>,
     #[command(flatten)]
     own: Own,
 }
@@ -158,6 +187,20 @@ pub(crate) struct RunArguments {
     own: Own,
 }
 
+/// A palm terminal without hardware: pictures stand for hands.
+#[derive(Parser)]
+#[command(name = "palmgate-simulated-terminal", version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: OwnVerb,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        block_on(be_terminal(self.verb))
+    }
+}
+
 pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     block_on(async {
         match verb {
@@ -170,17 +213,23 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
                 say(&format!("{name} is revoked; its next message is refused"));
                 Ok(ExitCode::SUCCESS)
             }
-            Verb::Pair { gateway, code, name, own } => {
-                let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
-                let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
-                say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
-                Ok(ExitCode::SUCCESS)
-            }
-            Verb::Scan(arguments) => scan(arguments).await,
-            Verb::Enrol(arguments) => enrol(arguments).await,
-            Verb::Run(arguments) => run_at_rate(arguments).await,
+            Verb::Own(verb) => be_terminal(verb).await,
         }
     })
+}
+
+async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
+    match verb {
+        OwnVerb::Pair { gateway, code, name, own } => {
+            let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
+            let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
+            say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
+            Ok(ExitCode::SUCCESS)
+        }
+        OwnVerb::Scan(arguments) => scan(arguments).await,
+        OwnVerb::Enrol(arguments) => enrol(arguments).await,
+        OwnVerb::Run(arguments) => run_at_rate(arguments).await,
+    }
 }
 
 async fn add(
@@ -231,7 +280,20 @@ fn intent(arguments: &ScanArguments) -> Result<Intent> {
             Intent::Withdraw { purposes }
         }
         Wish::Erase => Intent::Erase,
+        Wish::Export => Intent::Export,
+        Wish::Object => Intent::Object,
+        Wish::Port => {
+            let key = arguments.to_key.as_deref().context("port needs --to-key")?;
+            Intent::Port { key: public_key(key)? }
+        }
     })
+}
+
+/// 64 hexadecimal digits, or a file with them.
+fn public_key(text: &str) -> Result<[u8; 32]> {
+    let read = if Path::new(text).is_file() { fs::read_to_string(text)? } else { text.to_owned() };
+    let key = data_encoding::HEXLOWER_PERMISSIVE.decode(read.trim().as_bytes()).ok();
+    key.and_then(|key| key.try_into().ok()).context("a public key has 64 hexadecimal digits")
 }
 
 async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
@@ -244,6 +306,7 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
         claim,
         ask_cloud: arguments.ask_cloud,
         authenticated: arguments.authenticated,
+        possession: None,
     };
     let terminal = connect(&arguments.own).await?;
     let begun = Instant::now();
@@ -256,7 +319,20 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
             | AnswerBody::Done
             | AnswerBody::History { .. }
             | AnswerBody::Erased { .. }
+            | AnswerBody::Exported { .. }
     );
+    let given = match &answer.body {
+        AnswerBody::Exported { document } => Some(&document.0),
+        AnswerBody::Erased { receipt } => Some(receipt),
+        _ => None,
+    };
+    match (given, &arguments.out) {
+        (Some(text), Some(file)) => {
+            fs::write(file, text).with_context(|| file.display().to_string())?;
+        }
+        (Some(text), None) if matches!(answer.body, AnswerBody::Exported { .. }) => say(text),
+        _ => {}
+    }
     Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
@@ -271,13 +347,17 @@ pub(crate) fn describe(body: &AnswerBody) -> String {
         AnswerBody::NotRecognised => "not recognised: offer the other way".into(),
         AnswerBody::Refused { reason } => format!("refused: {}", reason.as_str()),
         AnswerBody::Busy => "busy: use another way".into(),
-        AnswerBody::Enrolled { claims } => format!("enrolled, {} claim token(s)", claims.len()),
+        AnswerBody::Enrolled { claims, receipts } => {
+            let (claims, receipts) = (claims.len(), receipts.len());
+            format!("enrolled, {claims} claim token(s), {receipts} consent receipt(s)")
+        }
         AnswerBody::History { uses, consents } => {
             let purposes: Vec<_> = consents.iter().map(Purpose::as_str).collect();
             format!("{} uses; consents: {}", uses.len(), purposes.join(", "))
         }
         AnswerBody::Done => "done".into(),
         AnswerBody::Erased { receipt } => format!("erased; the receipt:\n{receipt}\n"),
+        AnswerBody::Exported { document } => format!("exported, {} bytes", document.0.len()),
     }
 }
 
@@ -294,10 +374,26 @@ async fn enrol(arguments: EnrolArguments) -> Result<ExitCode> {
     let mut enrolment = simulated::enrolment(&hands, consents)?;
     enrolment.card_token = arguments.card_token.map(|token| Biometric::new(token.into_bytes()));
     enrolment.phone = arguments.phone.map(|phone| Biometric::new(phone.into_bytes()));
+    enrolment.release = arguments.release.map(|name| WrittenRelease {
+        name: Biometric::new(name.into_bytes()),
+        signed_at: crate::office::now(),
+        purpose_stated: true,
+        duration_stated: true,
+    });
     let terminal = connect(&arguments.own).await?;
-    let answer = terminal.enrol(enrolment).await?;
+    let answer = if arguments.replace {
+        let claim = arguments.claim.as_deref().map(read_file).transpose()?.map(Biometric::new);
+        terminal.rectify(enrolment, claim).await?
+    } else {
+        terminal.enrol(enrolment).await?
+    };
     say(&describe(&answer.body));
-    let AnswerBody::Enrolled { claims } = answer.body else { return Ok(ExitCode::from(2)) };
+    let AnswerBody::Enrolled { claims, receipts } = answer.body else {
+        return Ok(ExitCode::from(2));
+    };
+    if let Some(directory) = arguments.receipts {
+        write_receipts(&directory, receipts)?;
+    }
     if let Some(directory) = arguments.tokens {
         fs::create_dir_all(&directory)?;
         for (number, claim) in claims.iter().enumerate() {
@@ -305,6 +401,23 @@ async fn enrol(arguments: EnrolArguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Each receipt as it is signed, and as a QR code.
+fn write_receipts(directory: &Path, receipts: Vec<String>) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    for (number, text) in receipts.into_iter().enumerate() {
+        let receipt = palmgate_law::ConsentReceipt::from_text(text);
+        let file = directory.join(format!("receipt-{number}"));
+        fs::write(file.with_extension("jsonld"), receipt.as_str())?;
+        fs::write(file.with_extension("svg"), receipt.qr()?)?;
+        say(&format!(
+            "receipt    {}, {} bytes, as a QR code beside it",
+            file.with_extension("jsonld").display(),
+            receipt.as_str().len()
+        ));
+    }
+    Ok(())
 }
 
 async fn run_at_rate(arguments: RunArguments) -> Result<ExitCode> {

@@ -1,10 +1,12 @@
 //! `cloud.toml`: what an operator may choose. Unknown keys and values out of range are refused
 //! with their line.
 
+use crate::postgres::DatabaseSettings;
+use crate::provision::Founding;
 use palmgate_gallery::Fusion;
-use palmgate_protocol::Name;
+use palmgate_protocol::{DAY, Name};
 use serde::{Deserialize, Deserializer, de::Error};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// The operator's choices for one tenant.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -19,6 +21,17 @@ pub(crate) struct Settings {
     pub(crate) accept_operator: bool,
     #[serde(default = "lease_hours_default", deserialize_with = "lease_hours")]
     lease_hours: u64,
+    /// The region whose law the data is under: neither stores nor a database elsewhere are served.
+    #[serde(default = "region_default", deserialize_with = "name")]
+    pub(crate) region: Name,
+    /// Where the rows are; in the state directory, for one process, without it.
+    #[serde(default)]
+    pub(crate) database: Option<DatabaseSettings>,
+    #[serde(default)]
+    pub(crate) shards: Shards,
+    /// Whether palms without a claim are looked up; not without this.
+    #[serde(default)]
+    pub(crate) search: Option<Search>,
     #[serde(default)]
     pub(crate) matching: Matching,
     #[serde(default)]
@@ -30,6 +43,51 @@ impl Settings {
     pub(crate) const fn lease(&self) -> Duration {
         Duration::from_hours(self.lease_hours)
     }
+}
+
+/// Whom a store's shard has.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Shards {
+    /// How often a stranger may find somebody in a whole shard at most (FPIR).
+    #[serde(deserialize_with = "probability")]
+    fpir: f64,
+    /// How often two different palms match at the stores' threshold (FMR).
+    #[serde(deserialize_with = "probability")]
+    fmr: f64,
+    /// How long a visitor stays in a shard after they were given to the store.
+    visit_days: u32,
+}
+
+impl Shards {
+    /// People in a shard at most: a stranger finds one of N with a probability of about N times
+    /// that of a false match.
+    pub(crate) fn cap(&self) -> i64 {
+        ((self.fpir / self.fmr).round() as i64).max(1)
+    }
+
+    pub(crate) fn visit(&self) -> Duration {
+        DAY * self.visit_days
+    }
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self { fpir: 0.02, fmr: 1e-6, visit_days: 30 }
+    }
+}
+
+/// How a palm is looked up among everybody who agreed to be recognised in other stores.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Search {
+    /// The score that a person must reach. N people raise the chance of a false match N times, so
+    /// this is higher than that of `[matching]`, and has no default.
+    #[serde(deserialize_with = "finite")]
+    pub(crate) threshold: f32,
+    /// People whose line codes are compared.
+    #[serde(default = "shortlist_default", deserialize_with = "shortlist")]
+    pub(crate) shortlist: usize,
 }
 
 /// When a claimed person's record is handed to a store that asks with a probe. The store's own
@@ -55,7 +113,7 @@ impl Matching {
 impl Default for Matching {
     /// The calibration of the models of this version, at one false match in 10,000.
     fn default() -> Self {
-        Self { embedding_weight: 0.35, code_weight: 1.0, threshold: 0.7613 }
+        Self { embedding_weight: 0.08, code_weight: 1.0, threshold: 0.5904 }
     }
 }
 
@@ -90,8 +148,19 @@ pub(crate) fn parse(text: &str) -> Result<Settings, toml::de::Error> {
 }
 
 /// The text of a new `cloud.toml`.
-pub(crate) fn text(tenant: &Name, host: &str, accept_operator: bool) -> String {
-    let host = toml::Value::String(host.into());
+pub(crate) fn text(founding: &Founding<'_>) -> String {
+    let Founding { tenant, host, accept_operator, region, .. } = founding;
+    let database = founding.database.map_or_else(String::new, |database| {
+        let url = toml::Value::String(database.url.into());
+        let file = |name, file: Option<&Path>| {
+            let path = file.map(|file| toml::Value::String(file.display().to_string()));
+            path.map_or_else(String::new, |path| format!("{name} = {path}\n"))
+        };
+        let password = file("password_file", database.password_file);
+        format!("\n[database]\nurl = {url}\n{password}{}", file("ca", database.ca))
+    });
+    let host = toml::Value::String((*host).into());
+    let region = region.map_or("eu", Name::as_str);
     format!(
         "# The tenant whose people are kept here; fixed when the cloud was founded.\n\
          tenant = \"{tenant}\"\n\n\
@@ -101,8 +170,32 @@ pub(crate) fn text(tenant: &Name, host: &str, accept_operator: bool) -> String {
          # signed exception dossier for it.\n\
          accept_operator = {accept_operator}\n\n\
          # A store that hears nothing for so long locks its shard.\n\
-         lease_hours = 72\n"
+         lease_hours = 72\n\n\
+         # Stores and a database in another region are not served.\n\
+         region = \"{region}\"\n{database}"
     )
+}
+
+fn shortlist_default() -> usize {
+    32
+}
+
+fn shortlist<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    match usize::deserialize(deserializer)? {
+        people @ 1..=1024 => Ok(people),
+        people => Err(D::Error::custom(format!("a shortlist of {people}: use 1 to 1024"))),
+    }
+}
+
+fn region_default() -> Name {
+    "eu".parse().expect("a name")
+}
+
+fn probability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    match f64::deserialize(deserializer)? {
+        value if value > 0.0 && value <= 1.0 => Ok(value),
+        value => Err(D::Error::custom(format!("{value}: use a probability above 0, at most 1"))),
+    }
 }
 
 fn lease_hours_default() -> u64 {
@@ -133,7 +226,9 @@ mod tests {
 
     #[test]
     fn the_file_that_is_written_can_be_read_and_keeps_no_readable_records() {
-        let settings = parse(&text(&"acme".parse().unwrap(), "cloud.example", false)).unwrap();
+        let tenant = "acme".parse().unwrap();
+        let founding = Founding { host: "cloud.example", ..Founding::new(&tenant) };
+        let settings = parse(&text(&founding)).unwrap();
         assert_eq!(settings.tenant.as_str(), "acme");
         assert_eq!(settings.lease(), Duration::from_hours(72));
         assert!(!settings.accept_operator);

@@ -6,9 +6,11 @@
 //! | `authority.pem` | the tenant's authority: who is a store |
 //! | `server.pem`, `server.key` | the service's own certificate |
 //! | `publisher.key` | signs shards and erasures (PKCS#8) |
+//! | `witness.key` | cosigns the stores' ledgers (PKCS#8) |
 //! | `matcher.key` | opens `operator` registrations and probes (32 bytes) |
-//! | `keys/`, `database/` | the registry |
+//! | `keys/`, `database/` | the registry of one process |
 //! | `stores/NAME.toml` | the certificates of a store; written by the operator's commands only |
+//! | `registry.keys`, `roots/` | instead of these, when the rows are in PostgreSQL: keys that last, and root keys that are replaced |
 //! | `provisioning/` | the authority's key and the template transform key: never read by the running service |
 
 use crate::{
@@ -90,6 +92,19 @@ impl Layout {
         self.0.join(name)
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// The keys of a tenant whose rows are in PostgreSQL.
+    pub(crate) fn fixed_keys(&self) -> PathBuf {
+        self.path("registry.keys")
+    }
+
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.path("roots")
+    }
+
     pub(crate) fn keys(&self) -> PathBuf {
         self.path("keys")
     }
@@ -126,6 +141,15 @@ impl Layout {
         let bytes = files::read(&path)?;
         let key = bytes.as_slice().try_into().ok().map(OpeningKey::from_bytes);
         key.and_then(Result::ok).ok_or(LayoutError::Key(path))
+    }
+
+    /// The key that cosigns the stores' ledgers; `None` in state directories from before it.
+    pub(crate) fn witness(&self) -> Result<Option<SigningKey>, LayoutError> {
+        let path = self.path("witness.key");
+        match files::read(&path) {
+            Err(error) if error.is_missing() => Ok(None),
+            bytes => SigningKey::from_pkcs8(&bytes?).map(Some).map_err(|_| LayoutError::Key(path)),
+        }
     }
 
     pub(crate) fn server(&self) -> Result<Identity, LayoutError> {

@@ -17,6 +17,9 @@
 //! | `POST /v1/erasures` | `Erasure` → `ErasureState` |
 //! | `GET /v1/erasures/{commitment in hexadecimal}` | `ErasureState` |
 //! | `GET /v1/tombstones?after=N` | `Tombstones` |
+//! | `POST /v1/search` | `SearchQuery` → padded `SearchAnswer` |
+//! | `POST /v1/witness/add-checkpoint` | C2SP tlog-witness |
+//! | `GET /v1/witness/heads` | the checkpoints cosigned last, as text |
 //! | `GET /healthz`, `GET /metrics` | text |
 //!
 //! The messages are those of [`palmgate_protocol::cloud`] in CBOR, over HTTP/1.1 and mutual TLS
@@ -32,24 +35,32 @@
 //! in production keeps its state on an encrypted disk.
 
 pub mod bundle;
+pub mod check;
 pub mod clock;
 mod config;
-mod disk;
+mod embedded;
 mod files;
 mod http;
-mod keys;
 mod layout;
 mod limiter;
 mod metrics;
+pub mod offboard;
+mod postgres;
 mod problem;
+pub mod program;
 pub mod provision;
 mod registry;
 mod root;
+mod search;
 mod service;
+mod tenant;
+mod tombstones;
 
-pub use disk::DiskError;
+pub use embedded::{DiskError, KeyError};
 pub use files::FileError;
-pub use keys::KeyError;
 pub use layout::{LayoutError, StoreEntry};
+pub use postgres::DatabaseError;
+#[doc(hidden)]
+pub use postgres::synthetic;
 pub use registry::OpenError;
 pub use service::{Options, ServeError, Service, serve};

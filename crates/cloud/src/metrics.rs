@@ -15,8 +15,11 @@ pub(crate) struct Metrics {
     members: IntGaugeVec,
     stores: IntGauge,
     unconfirmed_removals: IntGauge,
+    overdue_removals: IntGauge,
     unfinished_erasures: IntGauge,
     tombstones: IntGauge,
+    indexed: IntGauge,
+    forks: IntCounter,
 }
 
 const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -48,11 +51,23 @@ impl Metrics {
                 "palmgate_cloud_unconfirmed_removals",
                 "Removals that a store has not confirmed.",
             )?,
+            overdue_removals: gauge(
+                "palmgate_cloud_overdue_removals",
+                "Removals that a store has not confirmed within 24 hours; anything but 0 is an alarm.",
+            )?,
             unfinished_erasures: gauge(
                 "palmgate_cloud_unfinished_erasures",
                 "Erasures whose key is not destroyed yet; anything but 0 for long is an alarm.",
             )?,
             tombstones: gauge("palmgate_cloud_tombstones", "Hashes of what was forgotten.")?,
+            indexed: gauge(
+                "palmgate_cloud_indexed_embeddings",
+                "Embeddings that this process searches.",
+            )?,
+            forks: IntCounter::new(
+                "palmgate_cloud_ledger_forks_total",
+                "Checkpoints that do not continue what was cosigned; anything but 0 is an alarm.",
+            )?,
         };
         metrics.register()?;
         Ok(metrics)
@@ -63,9 +78,15 @@ impl Metrics {
         self.registry.register(Box::new(self.seconds.clone()))?;
         self.registry.register(Box::new(self.shard_bytes.clone()))?;
         self.registry.register(Box::new(self.members.clone()))?;
-        for gauge in
-            [&self.stores, &self.unconfirmed_removals, &self.unfinished_erasures, &self.tombstones]
-        {
+        self.registry.register(Box::new(self.forks.clone()))?;
+        for gauge in [
+            &self.stores,
+            &self.unconfirmed_removals,
+            &self.overdue_removals,
+            &self.unfinished_erasures,
+            &self.tombstones,
+            &self.indexed,
+        ] {
             self.registry.register(Box::new(gauge.clone()))?;
         }
         Ok(())
@@ -74,6 +95,10 @@ impl Metrics {
     pub(crate) fn answered(&self, endpoint: &str, outcome: &str, took: Duration) {
         self.requests.with_label_values(&[endpoint, outcome]).inc();
         self.seconds.with_label_values(&[endpoint]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn fork_seen(&self) {
+        self.forks.inc();
     }
 
     pub(crate) fn shard_sent(&self, bytes: usize) {
@@ -90,8 +115,10 @@ impl Metrics {
         }
         set(&self.stores, counts.stores);
         set(&self.unconfirmed_removals, counts.unconfirmed_removals);
+        set(&self.overdue_removals, counts.overdue_removals);
         set(&self.unfinished_erasures, counts.unfinished_erasures);
         set(&self.tombstones, counts.tombstones);
+        set(&self.indexed, counts.indexed);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

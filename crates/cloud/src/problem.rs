@@ -21,6 +21,8 @@ pub(crate) enum Problem {
     TooSlow,
     /// Another person, store or request has this id already.
     Conflict,
+    /// The store is in another region than this cloud.
+    OutsideRegion,
     /// The store's keys are not those of its first hello.
     KeysChanged,
     /// The store has not said hello yet.
@@ -33,6 +35,12 @@ pub(crate) enum Problem {
     RecordRefused,
     /// This cloud does not keep records of that custody.
     CustodyRefused,
+    /// This cloud looks nobody up without a claim.
+    SearchRefused,
+    /// The log's checkpoint is not signed by the store that sent it.
+    NotSigned,
+    /// The proof does not lead from the checkpoint cosigned last to this one.
+    NotConsistent,
     /// Too many requests; the same one is welcome after this time.
     TooMany(Duration),
     /// The cloud's fault.
@@ -53,7 +61,9 @@ impl Problem {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::CertificateNotCurrent => StatusCode::FORBIDDEN,
+            Self::CertificateNotCurrent | Self::OutsideRegion | Self::NotSigned => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -61,7 +71,10 @@ impl Problem {
             Self::Forgotten => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotCbor => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RecordRefused | Self::CustodyRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RecordRefused
+            | Self::CustodyRefused
+            | Self::SearchRefused
+            | Self::NotConsistent => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -78,6 +91,7 @@ impl Problem {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::TooSlow => "too-slow",
             Self::Conflict => "conflict",
+            Self::OutsideRegion => "outside-region",
             Self::KeysChanged => "keys-changed",
             Self::HelloFirst => "hello-first",
             Self::Forgotten => "forgotten",
@@ -85,6 +99,9 @@ impl Problem {
             Self::NotCbor => "not-cbor",
             Self::RecordRefused => "record-refused",
             Self::CustodyRefused => "custody-refused",
+            Self::SearchRefused => "search-refused",
+            Self::NotSigned => "not-signed",
+            Self::NotConsistent => "not-consistent",
             Self::TooMany(_) => "too-many-requests",
             Self::Internal => "internal",
             Self::Busy => "busy",
@@ -103,6 +120,7 @@ impl Problem {
             Self::MethodNotAllowed => "This endpoint does not take this method.",
             Self::TooSlow => "The body did not arrive in time: send it again.",
             Self::Conflict => "The id belongs to something else already: do not send this again.",
+            Self::OutsideRegion => "This cloud does not serve the region that the store is in.",
             Self::KeysChanged => {
                 "The store's keys are not those of its first hello. If the box was replaced, the \
                  operator of the cloud runs `palmgate-cloud store reset`."
@@ -115,6 +133,14 @@ impl Problem {
                 "The sealed record cannot be opened or does not fit the registration around it."
             }
             Self::CustodyRefused => "This cloud does not keep records of this custody.",
+            Self::SearchRefused => {
+                "This cloud looks nobody up without a claim: ask with the person's claim."
+            }
+            Self::NotSigned => "The checkpoint is not one of this store's ledger, signed by it.",
+            Self::NotConsistent => {
+                "The proof does not lead from the checkpoint cosigned last to this one: the ledger \
+                 was forked or rewritten. Keep both checkpoints."
+            }
             Self::TooMany(_) => "Too many requests: wait as long as Retry-After says.",
             Self::Internal => "The cloud failed and promises nothing: send it again later.",
             Self::Busy => "The cloud is busy: send it again later.",

@@ -1,5 +1,5 @@
 //! Founding a cloud and admitting stores: the operator's commands. They work beside a running
-//! service and never touch its database.
+//! service.
 //!
 //! The authority's key and the tenant's template transform key lie in `provisioning/`, which the
 //! running service does not read: whoever takes over the service can neither admit stores nor,
@@ -9,9 +9,10 @@
 use crate::{
     bundle::Bundle,
     config,
+    embedded::{KeyError, KeyTable},
     files::{self, FileError},
-    keys::{KeyError, KeyTable},
     layout::{Layout, LayoutError, StoreEntry},
+    postgres::{self, DatabaseError, Stores},
 };
 use data_encoding::HEXLOWER;
 use palmgate_protocol::{DAY, InvalidName, Name, Secret, Timestamp};
@@ -53,6 +54,9 @@ pub enum ProvisionError {
     /// The keys for admitting stores are elsewhere.
     #[error("{} is not here: bring the provisioning directory back for this command", .0.display())]
     NoProvisioning(PathBuf),
+    /// The rows are in the state directory.
+    #[error("cloud.toml has no [database], so there is nothing to migrate")]
+    NoDatabase,
     /// A file in `stores/` has a name that no store can have.
     #[error("in {}: {source}", path.display())]
     StrangeStore {
@@ -70,6 +74,9 @@ pub enum ProvisionError {
     /// The key table cannot be made.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The PostgreSQL database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// A certificate cannot be made.
     #[error(transparent)]
     Certificate(#[from] PkiError),
@@ -83,6 +90,29 @@ pub struct Founding<'a> {
     pub host: &'a str,
     /// Whether it keeps records that it can open. The safe answer is no.
     pub accept_operator: bool,
+    /// The region whose law the data is under; the default is `eu`.
+    pub region: Option<&'a Name>,
+    /// Where the rows are, if not in the state directory.
+    pub database: Option<Database<'a>>,
+}
+
+impl<'a> Founding<'a> {
+    /// A cloud on this machine that keeps its rows in the state directory and none that it can
+    /// open.
+    pub const fn new(tenant: &'a Name) -> Self {
+        Self { tenant, host: "localhost", accept_operator: false, region: None, database: None }
+    }
+}
+
+/// A PostgreSQL database, as `[database]` in `cloud.toml` names it.
+#[derive(Clone, Copy)]
+pub struct Database<'a> {
+    /// Connection URL without a password.
+    pub url: &'a str,
+    /// File with the password of the tenant's role.
+    pub password_file: Option<&'a Path>,
+    /// Authority of the database's certificate.
+    pub ca: Option<&'a Path>,
 }
 
 /// Founds a cloud in an empty state directory.
@@ -105,9 +135,14 @@ pub fn init(state: &Path, founding: &Founding<'_>, now: Timestamp) -> Result<(),
     files::write(&layout.path("authority.pem"), authority.certificate_pem().as_bytes())?;
     files::write(&layout.path("publisher.key"), SigningKey::generate().pkcs8().expose())?;
     files::write(&layout.path("matcher.key"), OpeningKey::generate().to_bytes().expose())?;
+    files::write(&layout.path("witness.key"), SigningKey::generate().pkcs8().expose())?;
     issue_server(&layout, &authority, founding.host, now)?;
-    KeyTable::create(&layout.keys(), founding.tenant)?;
-    let text = config::text(founding.tenant, founding.host, founding.accept_operator);
+    if founding.database.is_some() {
+        postgres::create_keys(&layout)?;
+    } else {
+        KeyTable::create(&layout.keys(), founding.tenant)?;
+    }
+    let text = config::text(founding);
     files::write(&layout.path("cloud.toml"), text.as_bytes())?;
     Ok(())
 }
@@ -133,11 +168,27 @@ pub fn add_store(
     url: Option<&str>,
     now: Timestamp,
 ) -> Result<Bundle, ProvisionError> {
-    let layout = Layout::new(state);
-    if layout.store(store)?.is_some() {
+    add_store_to(state, store, &default_partition(), out, url, now)
+}
+
+/// [`add_store`] with the partition that the store's people are searched in, when the rows are in
+/// PostgreSQL.
+///
+/// # Errors
+/// [`ProvisionError::StoreExists`] among others.
+pub fn add_store_to(
+    state: &Path,
+    store: &Name,
+    partition: &Name,
+    out: &Path,
+    url: Option<&str>,
+    now: Timestamp,
+) -> Result<Bundle, ProvisionError> {
+    let entries = Entries::open(state)?;
+    if entries.get(store)?.is_some() {
         return Err(ProvisionError::StoreExists(store.clone()));
     }
-    issue_bundle(&layout, store, StoreEntry::default(), out, url, now)
+    issue_bundle(&entries, (store, partition), StoreEntry::default(), out, url, now)
 }
 
 /// Writes a bundle with a new certificate for a store; the earlier certificates hold on, so that
@@ -152,9 +203,9 @@ pub fn renew_store(
     url: Option<&str>,
     now: Timestamp,
 ) -> Result<Bundle, ProvisionError> {
-    let layout = Layout::new(state);
-    let entry = layout.store(store)?.ok_or_else(|| ProvisionError::NoStore(store.clone()))?;
-    issue_bundle(&layout, store, entry, out, url, now)
+    let entries = Entries::open(state)?;
+    let entry = entries.get(store)?.ok_or_else(|| ProvisionError::NoStore(store.clone()))?;
+    issue_bundle(&entries, (store, &default_partition()), entry, out, url, now)
 }
 
 /// Declares a store's box replaced: the keys of its next hello are taken for its own, it begins
@@ -163,11 +214,11 @@ pub fn renew_store(
 /// # Errors
 /// [`ProvisionError::NoStore`] among others.
 pub fn reset_store(state: &Path, store: &Name) -> Result<(), ProvisionError> {
-    let layout = Layout::new(state);
-    let mut entry = layout.store(store)?.ok_or_else(|| ProvisionError::NoStore(store.clone()))?;
+    let entries = Entries::open(state)?;
+    let mut entry = entries.get(store)?.ok_or_else(|| ProvisionError::NoStore(store.clone()))?;
     entry.resets += 1;
     entry.certificates.drain(..entry.certificates.len().saturating_sub(1));
-    write_entry(&layout, store, &entry)
+    entries.put(store, &entry, &default_partition())
 }
 
 /// The stores, by name.
@@ -175,7 +226,96 @@ pub fn reset_store(state: &Path, store: &Name) -> Result<(), ProvisionError> {
 /// # Errors
 /// [`ProvisionError`] when the directory or an entry cannot be read.
 pub fn stores(state: &Path) -> Result<Vec<(Name, StoreEntry)>, ProvisionError> {
+    Entries::open(state)?.list()
+}
+
+/// Brings the schema of the database up to this program, and founds the tenant in it. `url` is that
+/// of a role that may create schemas and roles. Repeating it changes nothing.
+///
+/// # Errors
+/// [`ProvisionError::Database`] among others.
+pub fn migrate(
+    state: &Path,
+    url: &str,
+    password_file: Option<&Path>,
+) -> Result<(), ProvisionError> {
     let layout = Layout::new(state);
+    let settings = layout.settings()?;
+    let database = settings.database.ok_or(ProvisionError::NoDatabase)?;
+    let password = database.password(state)?;
+    let admin = database.administered(url, password_file.map(Into::into));
+    postgres::migrate(&admin, &settings.tenant, &settings.region, password.as_deref(), state)?;
+    Ok(())
+}
+
+/// The tenant that a state directory is of.
+///
+/// # Errors
+/// [`ProvisionError::Layout`].
+pub fn tenant(state: &Path) -> Result<Name, ProvisionError> {
+    Ok(Layout::new(state).settings()?.tenant)
+}
+
+/// Gives partitions to a matcher, in place of those that it had: the process that is started with
+/// its name searches them.
+///
+/// # Errors
+/// [`ProvisionError::NoDatabase`] among others.
+pub fn assign(state: &Path, matcher: &Name, partitions: &[Name]) -> Result<(), ProvisionError> {
+    let stores = Entries::open(state)?.database.ok_or(ProvisionError::NoDatabase)?;
+    Ok(stores.assign(matcher, partitions)?)
+}
+
+fn default_partition() -> Name {
+    "main".parse().expect("a name")
+}
+
+/// Where the operator's stores are listed.
+struct Entries {
+    layout: Layout,
+    database: Option<Stores>,
+}
+
+impl Entries {
+    fn open(state: &Path) -> Result<Self, ProvisionError> {
+        let layout = Layout::new(state);
+        let settings = layout.settings()?;
+        let database = settings
+            .database
+            .as_ref()
+            .map(|database| Stores::open(&layout, database, &settings.tenant, &settings.region));
+        Ok(Self { database: database.transpose()?, layout })
+    }
+
+    fn get(&self, store: &Name) -> Result<Option<StoreEntry>, ProvisionError> {
+        match &self.database {
+            Some(stores) => Ok(stores.get(store)?),
+            None => Ok(self.layout.store(store)?),
+        }
+    }
+
+    fn put(
+        &self,
+        store: &Name,
+        entry: &StoreEntry,
+        partition: &Name,
+    ) -> Result<(), ProvisionError> {
+        if let Some(stores) = &self.database {
+            return Ok(stores.put(store, entry, partition)?);
+        }
+        let text = toml::to_string_pretty(entry).expect("an entry is plain TOML");
+        Ok(files::write(&self.layout.store_path(store), text.as_bytes())?)
+    }
+
+    fn list(&self) -> Result<Vec<(Name, StoreEntry)>, ProvisionError> {
+        match &self.database {
+            Some(stores) => Ok(stores.list()?),
+            None => listed(&self.layout),
+        }
+    }
+}
+
+fn listed(layout: &Layout) -> Result<Vec<(Name, StoreEntry)>, ProvisionError> {
     let path = layout.stores();
     let list = |error| FileError::new("list", &path, error);
     let mut stores = Vec::new();
@@ -210,8 +350,8 @@ fn issue_server(
 }
 
 fn issue_bundle(
-    layout: &Layout,
-    store: &Name,
+    entries: &Entries,
+    (store, partition): (&Name, &Name),
     mut entry: StoreEntry,
     out: &Path,
     url: Option<&str>,
@@ -220,6 +360,7 @@ fn issue_bundle(
     if out.join("bundle.toml").exists() {
         return Err(ProvisionError::BundleExists(out.into()));
     }
+    let layout = &entries.layout;
     let settings = layout.settings()?;
     let authority = authority(layout)?;
     let transform = provisioned(layout, "transform.key")?;
@@ -241,7 +382,7 @@ fn issue_bundle(
         transform_key: Secret::new(transform),
     };
     bundle.write(out)?;
-    write_entry(layout, store, &entry)?;
+    entries.put(store, &entry, partition)?;
     Ok(bundle)
 }
 
@@ -267,11 +408,6 @@ fn provisioned(layout: &Layout, name: &str) -> Result<Secret<Vec<u8>>, Provision
         Err(error) if error.is_missing() => Err(ProvisionError::NoProvisioning(path)),
         bytes => Ok(Secret::new(bytes?)),
     }
-}
-
-fn write_entry(layout: &Layout, store: &Name, entry: &StoreEntry) -> Result<(), ProvisionError> {
-    let text = toml::to_string_pretty(entry).expect("an entry is plain TOML");
-    Ok(files::write(&layout.store_path(store), text.as_bytes())?)
 }
 
 fn default_url(host: &str) -> String {

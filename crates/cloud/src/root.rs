@@ -49,15 +49,47 @@ impl RootFile {
         Ok(this)
     }
 
-    /// Opens the file and returns the newest root; an older one, left by a crash in the middle
-    /// of a replacement, is destroyed.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Option<Root>), FileError> {
+    /// Opens a file that other processes may have open, and destroys nothing.
+    pub(crate) fn attach(path: &Path) -> Result<Self, FileError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(path)
             .map_err(|error| FileError::new("open", path, error))?;
-        let this = Self { path: path.into(), file };
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// The root of a generation, if it is in the file.
+    pub(crate) fn find(&self, generation: u64) -> Result<Option<Root>, FileError> {
+        let found = self.read(generation % 2)?;
+        Ok(found.filter(|root| root.generation == generation))
+    }
+
+    /// Makes `root` durable beside its predecessor.
+    pub(crate) fn add(&self, root: &Root) -> Result<(), FileError> {
+        self.write(root)
+    }
+
+    /// Destroys the root that is not of `generation`; `false` when there is none.
+    pub(crate) fn keep_only(&self, generation: u64) -> Result<bool, FileError> {
+        if self.is_empty(generation + 1)? {
+            return Ok(false);
+        }
+        self.wipe(generation + 1).map(|()| true)
+    }
+
+    fn is_empty(&self, slot: u64) -> Result<bool, FileError> {
+        let mut bytes = Secret::new(vec![0; SLOT_BYTES as usize]);
+        self.file
+            .read_exact_at(bytes.expose_mut(), slot % 2 * SLOT_BYTES)
+            .map_err(|error| FileError::new("read", &self.path, error))?;
+        Ok(bytes.expose().iter().all(|byte| *byte == 0))
+    }
+
+    /// Opens the file and returns the newest root; an older one, left by a crash in the middle
+    /// of a replacement, is destroyed.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Option<Root>), FileError> {
+        let this = Self::attach(path)?;
         let newest = match (this.read(0)?, this.read(1)?) {
             (Some(a), Some(b)) => Some(if a.generation > b.generation { a } else { b }),
             (a, b) => a.or(b),

@@ -2,13 +2,16 @@
 
 use crate::{
     clock,
-    http::{self, App, tls::Doorkeeper},
+    embedded::Embedded,
+    http::{self, App, tls::Doorkeeper, witness::Witness},
     layout::{Layout, LayoutError},
     metrics::Metrics,
-    registry::{OpenError, Registry},
+    postgres::Postgres,
+    registry::{Health, OpenError, Registry},
 };
 use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
+use palmgate_protocol::Name;
 use palmgate_seal::pki::{self, ClientAuth, Identity, PkiError};
 use rustls::ServerConfig;
 use std::{
@@ -36,6 +39,9 @@ pub struct Options {
     /// Where `/healthz` and `/metrics` are also served without TLS: keep it on the loopback
     /// interface.
     pub monitor: Option<SocketAddr>,
+    /// The name of this process in the plan that gives partitions to matchers; without one it
+    /// searches all of its region.
+    pub matcher: Option<Name>,
 }
 
 /// Why the service did not start or had to stop.
@@ -75,7 +81,11 @@ impl From<LayoutError> for ServeError {
 impl ServeError {
     /// Whether the operator's own words are at fault, not the machine.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Open(OpenError::Layout(error)) if error.is_configuration())
+        match self {
+            Self::Open(OpenError::Layout(error)) => error.is_configuration(),
+            Self::Open(OpenError::Database(error)) => error.is_configuration(),
+            _ => false,
+        }
     }
 }
 
@@ -105,11 +115,16 @@ impl Service {
     pub fn bind(options: &Options) -> Result<Self, ServeError> {
         let layout = Layout::new(&options.state);
         let (certificate, tls) = Certificate::read(&layout)?;
-        let registry = Registry::open(&layout, clock::now())?;
+        let settings = layout.settings()?;
+        let registry: Arc<dyn Registry> = match &settings.database {
+            Some(database) => Postgres::open(&layout, database, options.matcher.clone())?,
+            None => Arc::new(Embedded::open(&layout, clock::now())?),
+        };
+        let witness = layout.witness()?.map(|key| Witness::new(&settings.tenant, key));
         Ok(Self {
             door: Doorkeeper::new(tls, layout.authority()?),
             certificate,
-            app: Arc::new(App::new(registry, layout, Metrics::new()?)),
+            app: Arc::new(App::new(registry, witness, settings.limits, Metrics::new()?)),
             listener: listen(options.listen)?,
             monitor: options.monitor.map(listen).transpose()?,
         })
@@ -225,9 +240,12 @@ async fn look_after(app: &Arc<App>, door: &Doorkeeper, mut certificate: Certific
         let swept = app.clone();
         let upkeep = tokio::task::spawn_blocking(move || {
             let renewed = certificate.renewed();
-            (certificate, renewed, swept.registry.sweep(clock::now()))
+            if let Err(problem) = swept.registry.sweep(clock::now()) {
+                tracing::warn!(problem = problem.name(), "upkeep failed and is tried again");
+            }
+            (certificate, renewed, swept.registry.health())
         });
-        let Ok((kept, renewed, Ok(()))) = upkeep.await else { return };
+        let Ok((kept, renewed, Health::Ready | Health::Waiting)) = upkeep.await else { return };
         certificate = kept;
         if let Some(config) = renewed {
             door.renew(config);

@@ -4,23 +4,60 @@
 mod common;
 
 use common::{
-    Cloud, Gateway, erasure_of, in_a_month, pay_and_roam,
+    Cloud, Gateway, apart, erasure_of, in_a_month, pay_and_roam,
     people::{Person, purposes},
     read, resolution,
 };
+use palmgate_ledger::{Entry, EntryKind, Ledger};
 use palmgate_protocol::{
     Purpose, TEMPLATE_BYTES, Timestamp,
     cloud::{ClaimQuery, ErasureState, MemberRecord, Resolution},
     decode, encode,
 };
-use palmgate_seal::envelope::{self, Label};
+use palmgate_seal::{
+    envelope::{self, Label},
+    sign::SigningKey,
+};
 use reqwest::StatusCode;
 use ring::{digest, hmac};
 use std::{collections::BTreeSet, path::Path};
 
-#[tokio::test]
-async fn a_shard_is_whole_then_a_difference_then_nothing() {
-    let cloud = Cloud::start();
+/// Each story is told of a cloud in one process and of one over PostgreSQL.
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Cloud::start()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(super::Cloud::start_on_postgres()).await;
+            })*
+        }
+    };
+}
+
+stories! {
+    a_shard_is_whole_then_a_difference_then_nothing,
+    every_store_gets_its_own_shard_and_none_of_anothers,
+    a_visited_store_knows_the_person_from_its_next_shard,
+    a_hit_and_a_miss_have_one_size,
+    only_the_claimed_person_who_roams_and_consented_is_found,
+    an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return,
+    an_erasure_is_complete_when_every_store_that_had_the_person_says_so,
+    a_split_record_comes_back_as_it_was_and_is_in_no_shard,
+    stores_learn_of_forgotten_claims_that_were_never_registered,
+    nothing_readable_about_anybody_is_on_any_disk,
+    a_store_can_neither_take_over_nor_shadow_anothers_people,
+    a_registration_whose_words_and_record_differ_is_refused,
+    the_first_keys_of_a_store_stay_until_the_operator_resets_it,
+    a_ledger_that_goes_on_is_cosigned_and_a_fork_is_not,
+}
+
+async fn a_shard_is_whole_then_a_difference_then_nothing(cloud: Cloud) {
     let mut lyon = cloud.store("lyon").await;
     let (first, second) = (Person::new(), Person::new());
     lyon.enrol(&first, pay_and_roam()).await;
@@ -34,9 +71,7 @@ async fn a_shard_is_whole_then_a_difference_then_nothing() {
     assert!(!lyon.fetch().await);
 }
 
-#[tokio::test]
-async fn every_store_gets_its_own_shard_and_none_of_anothers() {
-    let cloud = Cloud::start();
+async fn every_store_gets_its_own_shard_and_none_of_anothers(cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (of_lyon, of_paris) = (Person::new(), Person::new());
     lyon.enrol(&of_lyon, pay_and_roam()).await;
@@ -47,9 +82,7 @@ async fn every_store_gets_its_own_shard_and_none_of_anothers() {
     assert!(paris.has(&of_paris) && !paris.has(&of_lyon));
 }
 
-#[tokio::test]
-async fn a_visited_store_knows_the_person_from_its_next_shard() {
-    let cloud = Cloud::start();
+async fn a_visited_store_knows_the_person_from_its_next_shard(cloud: Cloud) {
     let (lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     lyon.enrol(&person, pay_and_roam()).await;
@@ -67,9 +100,7 @@ async fn a_visited_store_knows_the_person_from_its_next_shard() {
     assert!(paris.has(&person));
 }
 
-#[tokio::test]
-async fn a_hit_and_a_miss_have_one_size() {
-    let cloud = Cloud::start();
+async fn a_hit_and_a_miss_have_one_size(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (small, large, split) = (Person::new(), Person::new(), Person::new());
     lyon.enrol(&small, pay_and_roam()).await;
@@ -89,9 +120,7 @@ async fn a_hit_and_a_miss_have_one_size() {
     assert_eq!(sizes, BTreeSet::from([Resolution::WIRE_BYTES]));
 }
 
-#[tokio::test]
-async fn only_the_claimed_person_who_roams_and_consented_is_found() {
-    let cloud = Cloud::start();
+async fn only_the_claimed_person_who_roams_and_consented_is_found(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (roams, stays) = (Person::new(), Person::new());
     lyon.enrol(&roams, pay_and_roam()).await;
@@ -110,9 +139,7 @@ async fn only_the_claimed_person_who_roams_and_consented_is_found() {
     assert!(lyon.finds(&stays).await, "at home no roaming is needed");
 }
 
-#[tokio::test]
-async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return() {
-    let mut cloud = Cloud::start();
+async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return(mut cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     let registration = lyon.operator(&person, pay_and_roam());
@@ -140,9 +167,7 @@ async fn an_erased_person_is_in_no_later_shard_or_answer_and_cannot_return() {
     assert_eq!(common::problem(refused).await, (410, "forgotten".into()));
 }
 
-#[tokio::test]
-async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so() {
-    let cloud = Cloud::start();
+async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so(cloud: Cloud) {
     let (mut lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let mut lille = cloud.store("lille").await;
     let person = Person::new();
@@ -173,9 +198,7 @@ async fn an_erasure_is_complete_when_every_store_that_had_the_person_says_so() {
     assert_eq!(common::problem(other).await, (404, "not-found".into()));
 }
 
-#[tokio::test]
-async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard() {
-    let cloud = Cloud::start();
+async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard(cloud: Cloud) {
     let (mut lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (roams, stays) = (Person::new(), Person::new());
     let registration = roams.split(pay_and_roam(), in_a_month());
@@ -196,9 +219,7 @@ async fn a_split_record_comes_back_as_it_was_and_is_in_no_shard() {
     assert!(matches!(asked(&paris, &roams).await, Resolution::NotFound));
 }
 
-#[tokio::test]
-async fn stores_learn_of_forgotten_claims_that_were_never_registered() {
-    let cloud = Cloud::start();
+async fn stores_learn_of_forgotten_claims_that_were_never_registered(cloud: Cloud) {
     let (lyon, mut paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let person = Person::new();
     assert!(lyon.erase(&person).await.outstanding.is_empty());
@@ -219,9 +240,7 @@ async fn stores_learn_of_forgotten_claims_that_were_never_registered() {
     assert_eq!(paris.tombstone_root, sha(&[&[1], a.as_ref(), b.as_ref()]).as_ref());
 }
 
-#[tokio::test]
-async fn nothing_readable_about_anybody_lies_in_the_state_directory() {
-    let mut cloud = Cloud::start();
+async fn nothing_readable_about_anybody_is_on_any_disk(mut cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let people: Vec<_> = (0..40).map(|_| Person::new()).collect();
     let mut needles: Vec<Vec<u8>> = vec![common::people::CARD_TOKEN.to_vec()];
@@ -250,7 +269,8 @@ async fn nothing_readable_about_anybody_lies_in_the_state_directory() {
     }
     cloud.stop().await;
     std::fs::write(cloud.state().join("control"), control).unwrap();
-    let found = search(&cloud.state(), &needles);
+    let places = cloud.places();
+    let found: Vec<_> = places.iter().flat_map(|place| search(place, &needles)).collect();
     let files: BTreeSet<_> = found.iter().map(|(file, _)| file.as_str()).collect();
     assert_eq!(files, BTreeSet::from(["control"]), "and the search finds what is there");
 }
@@ -259,8 +279,11 @@ fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
             found.extend(search(&entry.path(), needles));
+        }
+        if !kind.is_file() {
             continue;
         }
         let bytes = std::fs::read(entry.path()).unwrap();
@@ -273,9 +296,7 @@ fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<(String, usize)> {
     found
 }
 
-#[tokio::test]
-async fn a_store_can_neither_take_over_nor_shadow_anothers_people() {
-    let cloud = Cloud::start();
+async fn a_store_can_neither_take_over_nor_shadow_anothers_people(cloud: Cloud) {
     let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
     let (person, other) = (Person::new(), Person::new());
     lyon.enrol(&person, pay_and_roam()).await;
@@ -295,9 +316,7 @@ async fn a_store_can_neither_take_over_nor_shadow_anothers_people() {
     assert!(lyon.finds(&person).await);
 }
 
-#[tokio::test]
-async fn a_registration_whose_words_and_record_differ_is_refused() {
-    let cloud = Cloud::start();
+async fn a_registration_whose_words_and_record_differ_is_refused(cloud: Cloud) {
     let lyon = cloud.store("lyon").await;
     let person = Person::new();
     let good = || lyon.operator(&person, pay_and_roam());
@@ -317,9 +336,7 @@ async fn a_registration_whose_words_and_record_differ_is_refused() {
     lyon.register(&good()).await;
 }
 
-#[tokio::test]
-async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it() {
-    let cloud = Cloud::start();
+async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it(cloud: Cloud) {
     let lyon = cloud.store("lyon").await;
     let paris = cloud.store("paris").await;
     let directory = lyon.hello().await;
@@ -335,11 +352,82 @@ async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it() {
     let other = palmgate_protocol::cloud::Hello { seal_key: [9; 32], ..lyon.greeting() };
     let refused = lyon.post("/v1/hello", encode(&other)).await;
     assert_eq!(common::problem(refused).await, (409, "keys-changed".into()));
-    palmgate_cloud::provision::reset_store(&cloud.state(), &lyon.name).unwrap();
+    let state = cloud.state();
+    apart(|| palmgate_cloud::provision::reset_store(&state, &lyon.name).unwrap());
     let taken = lyon.post("/v1/hello", encode(&other)).await;
     assert_eq!(taken.status(), StatusCode::OK);
     let refused = lyon.post("/v1/hello", encode(&lyon.greeting())).await;
     assert_eq!(common::problem(refused).await, (409, "keys-changed".into()));
     let known: palmgate_protocol::cloud::Directory = read(lyon.get("/v1/directory").await).await;
     assert_eq!(known.issuers.len(), 2);
+}
+
+/// The body of C2SP tlog-witness.
+fn asks(old: u64, path: &[[u8; 32]], checkpoint: &str) -> Vec<u8> {
+    let path: String =
+        path.iter().map(|hash| format!("{}\n", data_encoding::BASE64.encode(hash))).collect();
+    format!("old {old}\n{path}\n{checkpoint}").into_bytes()
+}
+
+/// A ledger of a store with so many entries, all alike but for `rule`.
+fn ledger(store: &Gateway, entries: usize, rule: &str) -> (tempfile::TempDir, Ledger) {
+    let directory = tempfile::tempdir().unwrap();
+    let key = SigningKey::from_pkcs8(store.signing.pkcs8().expose()).unwrap();
+    let origin = palmgate_ledger::origin(&store.tenant, &store.name);
+    let mut ledger = Ledger::open(directory.path(), &origin, key).unwrap();
+    grow(&mut ledger, entries, rule);
+    (directory, ledger)
+}
+
+fn grow(ledger: &mut Ledger, entries: usize, rule: &str) {
+    for _ in 0..entries {
+        let entry = Entry {
+            at: Timestamp::from_millis(1_800_000_000_000),
+            kind: EntryKind::Scan,
+            terminal: None,
+            purpose: None,
+            outcome: "accepted".into(),
+            rules: vec![rule.into()],
+            pack: [0; 32],
+            commitment: palmgate_ledger::NOBODY,
+        };
+        ledger.append(&entry).unwrap();
+    }
+    ledger.flush().unwrap();
+}
+
+async fn a_ledger_that_goes_on_is_cosigned_and_a_fork_is_not(cloud: Cloud) {
+    let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
+    let path = "/v1/witness/add-checkpoint";
+    let (_directory, mut own) = ledger(&lyon, 3, "one");
+    let first = own.checkpoint().to_owned();
+    let cosigned = lyon.post(path, asks(0, &[], &first)).await;
+    assert_eq!(cosigned.status(), StatusCode::OK);
+    let line = cosigned.text().await.unwrap();
+    assert!(line.contains("palmgate-witness/") && line.lines().count() == 1, "{line}");
+    grow(&mut own, 4, "one");
+    let proof = own.consistency(3, 7).unwrap().path;
+    let second = own.checkpoint().to_owned();
+    let wrong_size = lyon.post(path, asks(0, &[], &second)).await;
+    assert_eq!(wrong_size.status(), StatusCode::CONFLICT);
+    assert_eq!(wrong_size.headers()["content-type"], "text/x.tlog.size");
+    assert_eq!(wrong_size.text().await.unwrap(), "3\n");
+    assert_eq!(lyon.post(path, asks(3, &proof, &second)).await.status(), StatusCode::OK);
+
+    let (_directory, fork) = ledger(&lyon, 7, "another");
+    let forked = lyon.post(path, asks(7, &[], fork.checkpoint())).await;
+    assert_eq!(forked.status(), StatusCode::CONFLICT, "another tree of the same size");
+    let (_directory, longer) = ledger(&lyon, 9, "another");
+    let proof = longer.consistency(7, 9).unwrap().path;
+    let forked = lyon.post(path, asks(7, &proof, longer.checkpoint())).await;
+    assert_eq!(common::problem(forked).await, (422, "not-consistent".into()));
+    let rolled_back = lyon.post(path, asks(3, &[], &first)).await;
+    assert_eq!(rolled_back.status(), StatusCode::CONFLICT);
+    let of_another = paris.post(path, asks(0, &[], &second)).await;
+    assert_eq!(common::problem(of_another).await, (403, "not-signed".into()));
+    for malformed in [b"".to_vec(), b"old x\n\n".to_vec(), asks(9, &[], &second), vec![0xff; 40]] {
+        assert_eq!(common::problem(lyon.post(path, malformed).await).await.0, 400);
+    }
+    let heads = lyon.get("/v1/witness/heads").await.text().await.unwrap();
+    assert!(heads.starts_with(&second) && heads.contains("palmgate-witness/"), "{heads}");
 }

@@ -2,8 +2,8 @@
 //! hands, further captures of them simulated.
 #![allow(clippy::unwrap_used)]
 
-use palmgate_gallery::{RowId, Shard, Vector};
-use palmgate_palm::{Extractor, Transform, simulate::second_capture};
+use palmgate_gallery::{Fusion, RowId, Shard, Vector, verify};
+use palmgate_palm::{Extractor, Transform, parts, simulate::second_capture};
 use palmgate_protocol::{
     Embedding, Purpose, Secret,
     terminal::{Band, Frame},
@@ -60,4 +60,24 @@ fn the_cascade_finds_every_palm_that_a_search_of_floats_finds() {
         }
     }
     assert!(found > probes.len(), "mates were found: {found}");
+}
+
+#[test]
+fn the_gallery_and_the_palm_compare_codes_alike() {
+    let extractor = Extractor::load().unwrap();
+    let transform =
+        Transform::derive(&Secret::new([3; 32]), &"chain".parse().unwrap(), Purpose::Pay);
+    let hand = |name: &str, seed: u64| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../palm/data/hands");
+        let picture = second_capture(&fs::read(folder.join(name)).unwrap(), seed);
+        extractor.capture(&[Frame { band: Band::Visible, picture }]).unwrap()
+    };
+    let codes_only = Fusion { embedding_weight: 0.0, code_weight: 1.0, shortlist: 1 };
+    let template = transform.template(&[&hand("IMG_4322.JPG", 0)]).unwrap();
+    for (name, mated) in [("IMG_4322.JPG", true), ("IMG_1123.JPG", false)] {
+        let probe = transform.probe(&hand(name, 1));
+        let (_, share) = parts(&probe, &template);
+        assert!((share - verify(&probe, &template, &codes_only)).abs() < 1e-6);
+        assert_eq!(share > 0.5, mated, "{share}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use palmgate_gallery::{Fusion, Gallery, RowId, verify};
-use palmgate_protocol::{Code, Probe, Purpose, Template};
+use palmgate_protocol::{Code, MAX_PROBE_CODES, Probe, Purpose, Template};
 use std::hint::black_box;
 
 fn bytes(seed: u64) -> impl FnMut() -> u8 {
@@ -35,8 +35,8 @@ fn identify(criterion: &mut Criterion) {
         gallery.insert(RowId(row), Purpose::Pay, &template(row)).expect("room for ten thousand");
     }
     let fusion = Fusion { embedding_weight: 0.6, code_weight: 0.4, shortlist: 256 };
-    let probe = probe(4711, 243);
-    criterion.bench_function("identify/10000 rows, shortlist 256, 243 codes", |bench| {
+    let probe = probe(4711, MAX_PROBE_CODES);
+    criterion.bench_function("identify/10000 rows, shortlist 256, 507 codes", |bench| {
         bench.iter(|| gallery.identify(Purpose::Pay, black_box(&probe), &fusion));
     });
     let embeddings_only = Fusion { shortlist: 1, ..fusion };
@@ -44,7 +44,7 @@ fn identify(criterion: &mut Criterion) {
         bench.iter(|| gallery.identify(Purpose::Pay, black_box(&probe), &embeddings_only));
     });
     let claimed = template(4711);
-    criterion.bench_function("verify/243 codes", |bench| {
+    criterion.bench_function("verify/507 codes", |bench| {
         bench.iter(|| verify(black_box(&probe), &claimed, &fusion));
     });
 }

@@ -14,6 +14,7 @@ mod miss;
 mod python;
 
 use measure::{DIMENSIONS, Ours, median, milliseconds};
+use miss::Misses;
 use palmgate_gallery::without_avx512;
 use python::Peers;
 use serde_json::{Value, json};
@@ -45,7 +46,10 @@ fn main() -> Result<()> {
         rows.extend(times);
         more.push(others);
     }
-    let misses = miss::count(THRESHOLD, BUDGET)?;
+    let misses = miss::count(THRESHOLD, BUDGET, 1_000_000)?;
+    // Budgets at which there is something to see.
+    let larger = [1e-2, 1e-3].map(|budget| miss::count(THRESHOLD, budget, 200_000));
+    let larger: Vec<Misses> = larger.into_iter().collect::<Result<_>>()?;
     let result = json!({
         "rows": rows,
         "miss_bound": misses.bound,
@@ -54,7 +58,10 @@ fn main() -> Result<()> {
     });
     println!("\nmiss bound {:.1e}, seen {} of {}", misses.bound, misses.seen, misses.probes);
     fs::write(folder.join("gallery.json"), serde_json::to_vec_pretty(&result)?)?;
-    let more = json!({ "runs": more, "plans": miss::plans(BUDGET)? });
+    for each in &larger {
+        println!("miss bound {:.1e}, seen {} of {}", each.bound, each.seen, each.probes);
+    }
+    let more = json!({ "runs": more, "misses": larger, "plans": miss::plans(BUDGET)? });
     fs::write(folder.join("gallery-more.json"), serde_json::to_vec_pretty(&more)?)?;
     if arguments.iter().any(|argument| argument == "--plots") {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
@@ -116,7 +123,7 @@ fn compare(folder: &Path, n: usize) -> Result<(Vec<Value>, Value)> {
         narrow.push(measure::hot(inner, |i| cascade(first + i, 1)));
         without_avx512(false);
     }
-    let two_threads = ours.two_threads(&plan);
+    let (two_threads, two_readers) = (ours.two_threads(&plan), ours.two_readers());
     println!("{}", table(&times));
     let of = |name: &str| &times.iter().find(|each| each.0 == name).expect("measured above").1;
     let int8 = median(&of("palmgate-int8").hot);
@@ -125,7 +132,11 @@ fn compare(folder: &Path, n: usize) -> Result<(Vec<Value>, Value)> {
         "load_ms": ours.load_ms,
         "bytes_a_row": ours.bytes_a_row,
         "huge_pages": ours.huge_pages,
-        "plan": { "cuts": plan.cuts(), "miss_bound": plan.miss_bound() },
+        "plan": {
+            "components": plan.components(),
+            "typical_cut": plan.typical_cut::<DIMENSIONS>(),
+            "miss_bound": plan.miss_bound(),
+        },
         "above_threshold": checked.above,
         "differing_from_float_search": checked.differing,
         "swapped_within_rounding": checked.swapped,
@@ -133,6 +144,7 @@ fn compare(folder: &Path, n: usize) -> Result<(Vec<Value>, Value)> {
         "bandwidth_gb_s": (n * DIMENSIONS) as f64 / median(&bandwidth) / 1e6,
         "avx2_over_avx512": median(&narrow) / median(&of("palmgate").hot),
         "two_threads_over_one": two_threads,
+        "two_readers_over_one": two_readers,
         "cold_ms": medians(&times, |times| &times.cold),
         "batch_ms": medians(&times, |times| &times.batch),
         "load_average": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),

@@ -2,7 +2,7 @@ use crate::{
     RowId,
     kernel::{
         pages::Pages,
-        signs::{BLOCK, BlockWord},
+        signs::{Plane, SPAN},
     },
     vector::Vector,
 };
@@ -11,7 +11,7 @@ use std::{marker::PhantomData, ops::Range};
 use zeroize::Zeroize;
 
 /// Rows in a chunk: the signs of 512 dimensions fill one huge page.
-pub(crate) const ROWS: usize = if cfg!(any(loom, miri)) { 16 } else { 1 << 15 };
+pub(crate) const ROWS: usize = if cfg!(any(loom, miri)) { SPAN } else { 1 << 15 };
 
 /// A number of rows that never move, in memory of their own: what a search streams stands
 /// together. A place without a row is wiped, and passed over by its generation.
@@ -21,16 +21,16 @@ pub(crate) struct Chunk<const D: usize, P> {
     rows: Box<[RowId]>,
     /// Odd where a row stands; one more for every change.
     generations: Box<[u32]>,
+    /// The same, one bit a place.
+    stands: Box<[Plane]>,
     /// Places that ever had a row.
     used: usize,
     payload: PhantomData<P>,
 }
 
 impl<const D: usize, P: Pod> Chunk<D, P> {
-    const WORDS: usize = D / 128;
-    const FIRSTS: Range<usize> = 0..ROWS * D / 16;
-    const SECONDS: Range<usize> = Self::FIRSTS.end..Self::FIRSTS.end + ROWS * D / 16;
-    const VECTORS: Range<usize> = Self::SECONDS.end..Self::SECONDS.end + ROWS * D;
+    const SIGNS: Range<usize> = 0..ROWS * D / 8;
+    const VECTORS: Range<usize> = Self::SIGNS.end..Self::SIGNS.end + ROWS * D;
     const PAYLOADS: Range<usize> = Self::VECTORS.end..Self::VECTORS.end + ROWS * size_of::<P>();
 
     pub(crate) fn new() -> std::io::Result<Self> {
@@ -39,26 +39,21 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
             inverse_norms: vec![0.0; ROWS].into(),
             rows: vec![RowId(0); ROWS].into(),
             generations: vec![0; ROWS].into(),
+            stands: vec![[0; _]; ROWS / SPAN].into(),
             used: 0,
             payload: PhantomData,
         })
     }
 
-    /// Places that ever had a row, in whole blocks.
+    /// Places that ever had a row.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
-    /// First halves of the signs, block by block, word by word.
-    pub(crate) fn firsts(&self, rows: Range<usize>) -> &[BlockWord] {
-        let blocks = rows.start / BLOCK..rows.end / BLOCK;
-        let words: &[BlockWord] = bytemuck::cast_slice(&self.pages.bytes()[Self::FIRSTS]);
-        &words[blocks.start * Self::WORDS..blocks.end * Self::WORDS]
-    }
-
-    /// Second halves of the signs, row by row.
-    pub(crate) fn seconds(&self) -> &[u64] {
-        bytemuck::cast_slice(&self.pages.bytes()[Self::SECONDS])
+    /// The signs of a span's rows, one plane a component, and which of its places have a row.
+    pub(crate) fn span(&self, number: usize) -> (&[Plane], &Plane) {
+        let planes: &[Plane] = bytemuck::cast_slice(&self.pages.bytes()[Self::SIGNS]);
+        (&planes[number * D..][..D], &self.stands[number])
     }
 
     pub(crate) fn vectors(&self, rows: Range<usize>) -> &[[i8; D]] {
@@ -72,8 +67,13 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
 
     /// The row at a place and its generation; `None` where none stands.
     pub(crate) fn row(&self, place: usize) -> Option<(RowId, u32)> {
-        let generation = self.generations[place];
-        (generation % 2 == 1).then(|| (self.rows[place], generation))
+        let (row, generation) = self.last_row(place);
+        (generation % 2 == 1).then_some((row, generation))
+    }
+
+    /// The same without a branch: the generation of a place without a row is even.
+    pub(crate) fn last_row(&self, place: usize) -> (RowId, u32) {
+        (self.rows[place], self.generations[place])
     }
 
     pub(crate) fn payload(&self, place: usize) -> &P {
@@ -87,30 +87,35 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
         self.rows[place] = row;
         let step = if self.generations[place] % 2 == 1 { 2 } else { 1 };
         self.generations[place] = self.generations[place].wrapping_add(step);
-        self.used = self.used.max((place + 1).next_multiple_of(BLOCK));
+        self.stands[place / SPAN][place % SPAN / 64] |= 1 << (place % 64);
+        self.used = self.used.max(place + 1);
     }
 
     /// Wipes a place.
     pub(crate) fn wipe(&mut self, place: usize) {
         let size = size_of::<P>();
         let bytes = self.pages.bytes_mut();
-        firsts_of::<D>(&mut bytes[Self::FIRSTS], place).for_each(Zeroize::zeroize);
-        zeroize(&mut bytes[Self::SECONDS][place * D / 16..][..D / 16]);
+        for word in signs_of::<D>(&mut bytes[Self::SIGNS], place) {
+            // Volatile, so that no compiler leaves it out.
+            let others = *word & !(1 << (place % 64));
+            word.zeroize();
+            *word = others;
+        }
         zeroize(&mut bytes[Self::VECTORS][place * D..][..D]);
         zeroize(&mut bytes[Self::PAYLOADS][place * size..][..size]);
         self.inverse_norms[place].zeroize();
         self.rows[place] = RowId(0);
+        self.stands[place / SPAN][place % SPAN / 64] &= !(1 << (place % 64));
         self.generations[place] = self.generations[place].wrapping_add(1) & !1;
     }
 
     fn write(&mut self, place: usize, vector: &Vector<D>, payload: &P) {
         let size = size_of::<P>();
         let bytes = self.pages.bytes_mut();
-        for (to, from) in firsts_of::<D>(&mut bytes[Self::FIRSTS], place).zip(&vector.signs[0]) {
-            *to = *from;
+        let bit = place % 64;
+        for (component, word) in signs_of::<D>(&mut bytes[Self::SIGNS], place).enumerate() {
+            *word = *word & !(1 << bit) | vector.sign(component) << bit;
         }
-        bytes[Self::SECONDS][place * D / 16..][..D / 16]
-            .copy_from_slice(bytemuck::cast_slice(&vector.signs[1][..Self::WORDS]));
         bytes[Self::VECTORS][place * D..][..D]
             .copy_from_slice(bytemuck::cast_slice(&vector.components));
         bytes[Self::PAYLOADS][place * size..][..size].copy_from_slice(bytemuck::bytes_of(payload));
@@ -126,18 +131,18 @@ impl<const D: usize, P: Pod> Chunk<D, P> {
 
     /// Huge pages that stand after they were asked for, and out of how many.
     pub(crate) fn collapse(&self) -> (usize, usize) {
-        let signs = self.pages.collapse(0..Self::SECONDS.end);
+        let signs = self.pages.collapse(Self::SIGNS);
         let vectors = Self::VECTORS.start..Self::VECTORS.start + self.used * D;
         let vectors = self.pages.collapse(vectors);
         (signs.0 + vectors.0, signs.1 + vectors.1)
     }
 }
 
-/// The words of one row's first half, among those of its block.
-fn firsts_of<const D: usize>(firsts: &mut [u8], place: usize) -> impl Iterator<Item = &mut u64> {
-    let words: &mut [BlockWord] = bytemuck::cast_slice_mut(firsts);
-    let words = &mut words[place / BLOCK * (D / 128)..][..D / 128];
-    words.iter_mut().map(move |word| &mut word[place % BLOCK])
+/// The words that one row's signs are bits of, component by component.
+fn signs_of<const D: usize>(signs: &mut [u8], place: usize) -> impl Iterator<Item = &mut u64> {
+    let planes: &mut [Plane] = bytemuck::cast_slice_mut(signs);
+    let span = &mut planes[place / SPAN * D..][..D];
+    span.iter_mut().map(move |plane| &mut plane[place % SPAN / 64])
 }
 
 /// Word by word where it can: the writes are volatile, so no compiler joins bytes.
@@ -153,8 +158,10 @@ impl<const D: usize, P> Drop for Chunk<D, P> {
         // What was never used was never written, and to wipe it would take memory for it.
         let bytes = self.pages.bytes_mut();
         let mut start = 0;
-        for each in [D / 16, D / 16, D, size_of::<P>()] {
-            zeroize(&mut bytes[start..][..self.used * each]);
+        for (each, rows) in
+            [(D / 8, self.used.next_multiple_of(SPAN)), (D, self.used), (size_of::<P>(), self.used)]
+        {
+            zeroize(&mut bytes[start..][..rows * each]);
             start += ROWS * each;
         }
         self.inverse_norms.zeroize();
@@ -172,9 +179,9 @@ mod tests {
     }
 
     fn is_wiped(chunk: &Small, place: usize) -> bool {
-        let block = chunk.firsts(place / BLOCK * BLOCK..(place / BLOCK + 1) * BLOCK);
-        block.iter().all(|word| word[place % BLOCK] == 0)
-            && chunk.seconds()[place * 2..][..2] == [0; 2]
+        let (planes, stands) = chunk.span(place / SPAN);
+        let bit = |plane: &Plane| plane[place % SPAN / 64] >> (place % 64) & 1;
+        planes.iter().chain([stands]).all(|plane| bit(plane) == 0)
             && chunk.vectors(place..place + 1) == [[0; 256]]
             && chunk.inverse_norms(place..place + 1)[0].to_bits() == 0
             && chunk.payload(place) == &[0; 3]
@@ -201,7 +208,9 @@ mod tests {
             let fill = 1 + (place % 100) as i8;
             assert_eq!(chunk.vectors(place..place + 1), [[fill; 256]]);
             assert_eq!(chunk.payload(place), &[fill as u8; 3]);
-            assert_eq!(chunk.seconds()[place * 2..][..2], [u64::MAX; 2]);
+            let (planes, stands) = chunk.span(place / SPAN);
+            let bit = |plane: &Plane| plane[place % SPAN / 64] >> (place % 64) & 1;
+            assert!(planes.iter().chain([stands]).all(|plane| bit(plane) == 1));
         }
         chunk.wipe_all();
         assert!((0..ROWS).all(|place| is_wiped(&chunk, place)));
@@ -211,7 +220,7 @@ mod tests {
     fn a_row_without_payload_takes_no_place_for_it() {
         let mut chunk = Chunk::<256, ()>::new().unwrap();
         chunk.put(3, RowId(1), &vector(1), &());
-        assert_eq!((chunk.used(), chunk.row(3)), (BLOCK, Some((RowId(1), 1))));
+        assert_eq!((chunk.used(), chunk.row(3)), (4, Some((RowId(1), 1))));
         assert_eq!(chunk.payload(3), &());
     }
 }

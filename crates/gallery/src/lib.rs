@@ -23,7 +23,9 @@ pub use shard::{Shard, ShardError};
 pub use vector::{Vector, VectorError};
 
 use kernel::{Level, equal::ProbeCodes};
-use palmgate_protocol::{CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Probe, Purpose, Template};
+use palmgate_protocol::{
+    CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Embedding, Probe, Purpose, Template,
+};
 use rank::Best;
 use std::array::from_fn;
 use sync::{Arc, RwLock, read, write};
@@ -307,11 +309,23 @@ fn slot(purpose: Purpose) -> Option<usize> {
 /// Compares one probe with one template (1:1). The score is the one that [`Gallery::identify`]
 /// gives a row with this template; an embedding without length is like nothing.
 pub fn verify(probe: &Probe, template: &Template, fusion: &Fusion) -> f32 {
+    let share = ProbeCodes::new(&probe.codes).best_share(Level::best(), &template.codes);
+    fusion.score(cosine(&probe.embedding, &template.embedding), share)
+}
+
+/// Compares two references (1:1), which lie as they were enrolled: their codes cannot be shifted
+/// against each other, so that a hand laid down differently goes unnoticed. The score is on the scale
+/// of [`verify`].
+pub fn resemblance(one: &Template, other: &Template, fusion: &Fusion) -> f32 {
+    let cosine = cosine(&one.embedding, &other.embedding);
+    fusion.score(cosine, kernel::equal::share_in_place(&one.codes, &other.codes))
+}
+
+fn cosine(one: &Embedding, other: &Embedding) -> f32 {
     let level = Level::best();
     let mut product = [0];
-    kernel::dot::rows(level, &probe.embedding, &[template.embedding], &mut product);
-    let cosine = product[0] as f32
-        * kernel::dot::inverse_norm(level, &template.embedding)
-        * kernel::dot::inverse_norm(level, &probe.embedding);
-    fusion.score(cosine, ProbeCodes::new(&probe.codes).best_share(level, &template.codes))
+    kernel::dot::rows(level, one, &[*other], &mut product);
+    product[0] as f32
+        * kernel::dot::inverse_norm(level, other)
+        * kernel::dot::inverse_norm(level, one)
 }

@@ -15,6 +15,12 @@ pub struct Hit {
     pub(crate) generation: u32,
 }
 
+impl Hit {
+    /// Behind every row.
+    pub(crate) const NONE: Self =
+        Self { row: RowId(u64::MAX), cosine: -2.0, position: 0, generation: 0 };
+}
+
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
         other.cosine.total_cmp(&self.cosine).then(self.row.cmp(&other.row))

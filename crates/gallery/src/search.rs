@@ -1,8 +1,11 @@
 use crate::{
     Hit, Shard,
     chunk::{self, Chunk},
-    kernel::{self, Level, signs::Near},
-    plan::{Cuts, Plan},
+    kernel::{
+        self, Level,
+        signs::{Plane, SPAN, WORDS},
+    },
+    plan::{Plan, Question, Screen},
     rank::Best,
     shard::Locked,
     sync::{Arc, read},
@@ -13,13 +16,12 @@ use bytemuck::Pod;
 /// Rows that are worked on under one hold of a lock, for all probes: little enough to stay in the
 /// second cache meanwhile.
 const TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 512 };
-/// The same for signs.
-const SIGNS_TILE: usize = if cfg!(any(loom, miri)) { 8 } else { 1024 };
-/// Rows that are compared in full at a time. Every search fills its last group up, so that its
-/// time does not tell how many came through the cuts.
-const RESCORED: usize = 32;
-/// Below every threshold.
-const BEHIND_ALL: f32 = -2.0;
+/// Spans of signs that are worked on under one hold of a lock, for all probes.
+const SPANS: usize = 4;
+/// Rows whose components are asked for before the first of them is compared.
+const AHEAD: usize = 16;
+/// Hits that are ranked in a time that does not depend on how many they are.
+const FEW: usize = 8;
 
 /// There was nothing to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,20 +85,19 @@ impl<const D: usize, P: Pod> Shard<D, P> {
         plan: &Plan,
         limit: usize,
     ) -> Result<Vec<Vec<Hit>>, SearchError> {
-        let Some(cuts) = plan.cuts else { return self.all_above(probes, plan, limit) };
+        let Some(screen) = &plan.screen else { return self.all_above(probes, plan, limit) };
         let chunks = self.chunks_with_rows()?;
-        let survivors = match D {
-            256 => survivors::<D, P, 2>(&chunks, probes, &cuts),
-            512 => survivors::<D, P, 4>(&chunks, probes, &cuts),
-            _ => survivors::<D, P, 8>(&chunks, probes, &cuts),
+        let questions: Vec<_> = probes.iter().map(|probe| screen.question(probe)).collect();
+        let found = screened(&chunks, &questions);
+        let answer = |(probe, found): (&&Vector<D>, Found)| match found.rows(&chunks, screen, probe)
+        {
+            Some(rows) => {
+                let (hits, len) = rescore(&chunks, probe, plan, &rows);
+                Ok(best_of(hits, len, limit))
+            }
+            None => Ok(self.all_above(&[probe], plan, limit)?.remove(0)),
         };
-        let rescored = |(probe, rows): (&&Vector<D>, &Option<Vec<u32>>)| {
-            let Some(rows) = rows else {
-                return Ok(self.all_above(&[probe], plan, limit)?.remove(0));
-            };
-            Ok(above_threshold(scaled(rescore(&chunks, probe, rows, limit), probe), plan))
-        };
-        probes.iter().zip(&survivors).map(rescored).collect()
+        probes.iter().zip(found).map(answer).collect()
     }
 
     fn all_above(
@@ -116,130 +117,175 @@ impl<const D: usize, P: Pod> Shard<D, P> {
     }
 }
 
-/// For each probe the positions of the rows that differ in no more signs than the cuts allow;
-/// `None` when so many rows were near that a scan of everything is cheaper.
-fn survivors<const D: usize, P: Pod, const W: usize>(
+/// For each question the rows that differ in no more signs than it allows.
+fn screened<const D: usize, P: Pod>(
     chunks: &[Arc<Locked<D, P>>],
-    probes: &[&Vector<D>],
-    cuts: &Cuts,
-) -> Vec<Option<Vec<u32>>> {
+    questions: &[Option<Question>],
+) -> Vec<Found> {
     let level = Level::best();
-    let mut survivors: Vec<Survivors> = probes.iter().map(|_| Survivors::new()).collect();
+    let mut found: Vec<Found> = questions.iter().map(|each| Found::to(each.as_ref())).collect();
     for (number, chunk) in chunks.iter().enumerate() {
-        for start in (0..chunk::ROWS).step_by(SIGNS_TILE) {
+        for first in (0..chunk::ROWS / SPAN).step_by(SPANS) {
             let chunk = read(chunk);
-            let rows = start..chunk.used().min(start + SIGNS_TILE);
-            if rows.is_empty() {
+            let spans = first..chunk.used().div_ceil(SPAN).min(first + SPANS);
+            if spans.is_empty() {
                 break;
             }
-            let firsts = chunk.firsts(rows);
-            let (seconds, _) = chunk.seconds().as_chunks::<W>();
-            for (probe, survivors) in probes.iter().zip(&mut survivors) {
-                let near = &mut survivors.near;
-                kernel::signs::near::<W>(
-                    level,
-                    half(probe, 0),
-                    firsts,
-                    cuts.first,
-                    start as u32,
-                    near,
-                );
-                kernel::signs::fetch(seconds, near);
-                survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, number);
-                std::mem::swap(&mut survivors.near, &mut survivors.fetched);
+            for span in spans {
+                let (planes, stands) = chunk.span(span);
+                let first = number * chunk::ROWS + span * SPAN;
+                for (question, found) in questions.iter().zip(&mut found) {
+                    let Some(question) = question else { continue };
+                    let near = kernel::signs::near(level, planes, question.picks(), question.cut);
+                    found.add(first, &near, stands);
+                }
             }
         }
-        let chunk = read(chunk);
-        let (seconds, _) = chunk.seconds().as_chunks::<W>();
-        for (probe, survivors) in probes.iter().zip(&mut survivors) {
-            survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, number);
+    }
+    found
+}
+
+/// Rows to look at in full, 64 to a word. What fills it up takes the time that rows would take.
+struct Found {
+    words: Vec<Word>,
+    len: usize,
+    is_asked: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Word {
+    /// Position of the row that the lowest bit stands for.
+    first: u32,
+    rows: u64,
+}
+
+/// Where a row to look at stands, and whether it was found or only fills up.
+#[derive(Clone, Copy)]
+struct Place {
+    position: u32,
+    is_found: bool,
+}
+
+impl Found {
+    fn to(question: Option<&Question>) -> Self {
+        Self { words: vec![Word::default(); 4 * WORDS], len: 0, is_asked: question.is_some() }
+    }
+
+    fn add(&mut self, first: usize, near: &Plane, stands: &Plane) {
+        if self.words.len() < self.len + WORDS {
+            self.words.resize(2 * self.words.len(), Word::default());
+        }
+        for (number, (near, stands)) in near.iter().zip(stands).enumerate() {
+            // Without a branch, which would tell that there is something in the word.
+            let rows = near & stands;
+            self.words[self.len] = Word { first: (first + number * 64) as u32, rows };
+            self.len += usize::from(rows != 0);
         }
     }
-    let chunk = read(&chunks[0]);
-    let (seconds, _) = chunk.seconds().as_chunks::<W>();
-    for (probe, survivors) in probes.iter().zip(&mut survivors) {
-        let missing = cuts.quota.saturating_sub(survivors.examined);
-        // As scattered as rows that are near, because what stands together is read faster.
-        let fillers = (0..chunk.used()).step_by(61).cycle().take(missing).map(Near::filler);
-        survivors.fetched.extend(fillers);
-        kernel::signs::fetch(seconds, &survivors.fetched);
-        survivors.keep_fetched::<W>(level, half(probe, 1), seconds, cuts, 0);
-    }
-    let few = |each: Survivors| (each.examined <= cuts.limit).then_some(each.rows);
-    survivors.into_iter().map(few).collect()
-}
 
-struct Survivors {
-    near: Vec<Near>,
-    /// What was near in the tile before: its second halves come from memory while this one is
-    /// scanned.
-    fetched: Vec<Near>,
-    rows: Vec<u32>,
-    /// Rows whose second half was looked at.
-    examined: usize,
-}
-
-impl Survivors {
-    /// Takes all memory at once, so that the time does not tell whether there was a row to keep.
-    fn new() -> Self {
-        Self {
-            near: Vec::with_capacity(SIGNS_TILE + 16),
-            fetched: Vec::with_capacity(SIGNS_TILE + 16),
-            rows: Vec::with_capacity(RESCORED),
-            examined: 0,
+    /// The places, at least as many as every search looks at; `None` when they are so many that a
+    /// scan of everything is cheaper, or nothing was asked.
+    fn rows<const D: usize, P: Pod>(
+        mut self,
+        chunks: &[Arc<Locked<D, P>>],
+        screen: &Screen,
+        probe: &Vector<D>,
+    ) -> Option<Vec<Place>> {
+        if !self.is_asked {
+            return None;
         }
-    }
-
-    fn keep_fetched<const W: usize>(
-        &mut self,
-        level: Level,
-        probe: &[u64; W],
-        seconds: &[[u64; W]],
-        cuts: &Cuts,
-        chunk: usize,
-    ) {
-        self.examined += self.fetched.len();
-        if self.examined <= cuts.limit {
-            kernel::signs::keep(level, probe, seconds, cuts.both, &mut self.fetched);
-            let position = |near: &Near| (chunk * chunk::ROWS + near.row()) as u32;
-            self.rows.extend(self.fetched.iter().map(position));
+        let used = (chunks.len() - 1) * chunk::ROWS + read(&chunks[chunks.len() - 1]).used();
+        // As scattered as rows that were found, and others for every probe.
+        let mut random = probe.sign_words()[0] | 1;
+        let mut filler = || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            Word { first: (((random >> 32) * used as u64) >> 32) as u32, rows: 1 }
+        };
+        self.words.truncate(self.len);
+        self.words.resize_with(self.len + screen.quota, &mut filler);
+        // As many words as ever, so that the time does not tell how many rows were found.
+        let counted = self.len.max(screen.quota);
+        let rows: u32 = self.words[..counted].iter().map(|word| word.rows.count_ones()).sum();
+        let found = rows as usize - (counted - self.len);
+        if found > screen.limit {
+            return None;
         }
-        self.fetched.clear();
+        let mut at = 0;
+        let next = |_| {
+            let word = &mut self.words[at];
+            let position = word.first + word.rows.trailing_zeros();
+            let is_found = at < self.len;
+            word.rows &= word.rows - 1;
+            at += usize::from(word.rows == 0);
+            Place { position, is_found }
+        };
+        Some((0..found.max(screen.quota)).map(next).collect())
     }
 }
 
-fn half<const D: usize, const W: usize>(vector: &Vector<D>, half: usize) -> &[u64; W] {
-    vector.signs[half].first_chunk().expect("no half is longer than the longest")
-}
-
-/// The best of some rows by all of their components.
+/// The rows at `places` whose cosine is at least the threshold, in no order, and how many they
+/// are: at least [`FEW`] more stand behind them.
 fn rescore<const D: usize, P: Pod>(
     chunks: &[Arc<Locked<D, P>>],
     probe: &Vector<D>,
-    positions: &[u32],
-    limit: usize,
-) -> Best {
+    plan: &Plan,
+    places: &[Place],
+) -> (Vec<Hit>, usize) {
     let level = Level::best();
-    let mut best = Best::of(limit);
-    // Fillers are one row, the first, or any for a probe without one, so that a match brings no
-    // more rows from memory than a stranger does. They are ranked behind every row and fall off at
-    // the threshold.
-    let any = probe.signs[0][0] as usize % read(&chunks[0]).used();
-    let filler = positions.first().copied().unwrap_or(any as u32);
-    let fillers = positions.len().max(1).next_multiple_of(RESCORED) - positions.len();
-    for (i, position) in positions.iter().chain(std::iter::repeat_n(&filler, fillers)).enumerate() {
-        let (number, place) = (*position as usize / chunk::ROWS, *position as usize % chunk::ROWS);
-        let chunk = read(&chunks[number]);
-        let mut product = [0];
-        let row = place..place + 1;
-        kernel::dot::rows(level, &probe.components, chunk.vectors(row.clone()), &mut product);
-        let cosine = product[0] as f32 * chunk.inverse_norms(row)[0];
-        let cosine = if i < positions.len() { cosine } else { BEHIND_ALL };
-        if let Some(hit) = hit(&chunk, number, place, cosine) {
-            best.offer(hit);
+    let mut hits = vec![Hit::NONE; places.len() + FEW];
+    let mut len = 0;
+    for places in places.chunks(AHEAD) {
+        for place in places {
+            let (number, place) = split(place.position);
+            kernel::prefetch(&read(&chunks[number]).vectors(place..place + 1)[0]);
+        }
+        for Place { position, is_found } in places {
+            let (number, place) = split(*position);
+            let chunk = read(&chunks[number]);
+            let mut product = [0];
+            let vectors = chunk.vectors(place..place + 1);
+            kernel::dot::rows(level, &probe.components, vectors, &mut product);
+            let cosine = product[0] as f32 * chunk.inverse_norms(place..place + 1)[0];
+            let cosine = cosine * probe.inverse_norm;
+            let (row, generation) = chunk.last_row(place);
+            // Without a branch, which would tell that there is a hit.
+            hits[len] = Hit { row, cosine, position: *position, generation };
+            let stands = usize::from(*is_found) & generation as usize & 1;
+            len += stands & usize::from(cosine >= plan.threshold);
         }
     }
-    best
+    // What came last and was not kept.
+    hits[len] = Hit::NONE;
+    (hits, len)
+}
+
+/// Chunk and place in it.
+const fn split(position: u32) -> (usize, usize) {
+    (position as usize / chunk::ROWS, position as usize % chunk::ROWS)
+}
+
+/// The best of the first `len`, in order. Up to [`FEW`] take the time that none takes.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+fn best_of(mut hits: Vec<Hit>, len: usize, limit: usize) -> Vec<Hit> {
+    if len > FEW {
+        hits.truncate(len);
+        hits.sort_unstable();
+        hits.truncate(limit);
+        return hits;
+    }
+    let hits: &[Hit; FEW] = hits.first_chunk().expect("so many stand behind them");
+    let mut sorted = vec![Hit::NONE; FEW];
+    for (number, hit) in hits.iter().enumerate() {
+        let before = |(other, each): (usize, &Hit)| {
+            let is_nearer = each.cosine > hit.cosine;
+            let is_as_near = each.cosine.to_bits() == hit.cosine.to_bits();
+            let comes_first = (each.row.0 < hit.row.0) | ((each.row == hit.row) & (other < number));
+            usize::from(is_nearer | (is_as_near & comes_first))
+        };
+        sorted[hits.iter().enumerate().map(before).sum::<usize>()] = *hit;
+    }
+    sorted.truncate(len.min(limit));
+    sorted
 }
 
 fn hit<const D: usize, P: Pod>(

@@ -1,8 +1,8 @@
 use crate::kernel::{Level, dot};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Words of one half of the signs of the longest vector.
-pub(crate) const MAX_WORDS: usize = 8;
+/// Words of the signs of the longest vector.
+const MAX_WORDS: usize = 16;
 
 /// A direction in `D` dimensions: 256, 512 or 1,024. Similarity is the cosine. Wiped on drop; not
 /// printable.
@@ -13,8 +13,8 @@ pub(crate) const MAX_WORDS: usize = 8;
 pub struct Vector<const D: usize> {
     pub(crate) components: [i8; D],
     pub(crate) inverse_norm: f32,
-    /// Which components are positive, in two halves.
-    pub(crate) signs: [[u64; MAX_WORDS]; 2],
+    /// Which components are positive.
+    signs: [u64; MAX_WORDS],
 }
 
 /// The numbers are no direction.
@@ -90,17 +90,23 @@ impl<const D: usize> Vector<D> {
     }
 
     const fn empty() -> Self {
-        Self { components: [0; D], inverse_norm: 0.0, signs: [[0; MAX_WORDS]; 2] }
+        Self { components: [0; D], inverse_norm: 0.0, signs: [0; MAX_WORDS] }
     }
 
     fn set_signs(&mut self, is_positive: impl Fn(usize) -> bool) {
-        for (half, words) in self.signs.iter_mut().enumerate() {
-            for (number, word) in words[..D / 128].iter_mut().enumerate() {
-                let first = half * D / 2 + number * 64;
-                *word =
-                    (0..64).fold(0, |word, bit| word | u64::from(is_positive(first + bit)) << bit);
-            }
+        for (number, word) in self.signs[..D / 64].iter_mut().enumerate() {
+            let first = number * 64;
+            *word = (0..64).fold(0, |word, bit| word | u64::from(is_positive(first + bit)) << bit);
         }
+    }
+
+    pub(crate) const fn sign_words(&self) -> &[u64; MAX_WORDS] {
+        &self.signs
+    }
+
+    /// 1 where the component is positive.
+    pub(crate) const fn sign(&self, component: usize) -> u64 {
+        self.signs[component / 64] >> (component % 64) & 1
     }
 }
 
@@ -136,9 +142,10 @@ mod tests {
             let vector = Vector::<512>::from_floats(&components).unwrap();
             assert_eq!(vector.components[2..5], [127, -127, 127], "{size}");
             assert_eq!(vector.components[400], 0);
-            assert_eq!(vector.signs[0][0], !(1 << 3));
-            assert_eq!(vector.signs[1][2], !(1 << 16));
-            assert_eq!(vector.signs[0][4], 0, "no word beyond the dimension");
+            assert_eq!(vector.signs[0], !(1 << 3));
+            assert_eq!(vector.signs[6], !(1 << 16));
+            assert_eq!(vector.signs[8], 0, "no word beyond the dimension");
+            assert_eq!((vector.sign(2), vector.sign(3), vector.sign(400)), (1, 0, 0));
         }
     }
 }

@@ -109,6 +109,30 @@ fn rows_that_all_look_alike_are_scanned_in_full() {
     is_exact(&shard, 0.7, &probes);
 }
 
+/// Such a probe has no components that tell more than others.
+#[test]
+fn a_probe_of_equal_components_is_searched_in_full() {
+    let shard = filled::<512>(2000);
+    let flat: Vec<f32> = (0..512).map(|i| if i % 3 == 0 { 1.0 } else { -1.0 }).collect();
+    assert!(shard.remove(RowId(7)));
+    let length = (512_f32).sqrt();
+    let unit: Vec<f32> = flat.iter().map(|each| each / length).collect();
+    shard.insert(RowId(9999), &vector(&mate::<512>(&unit, 0.8, 1)), &()).unwrap();
+    is_exact(&shard, 0.45, &[vector(&flat)]);
+}
+
+/// A place without a row has no sign set, as some probes have.
+#[test]
+fn places_without_a_row_are_passed_over() {
+    let shard = filled::<256>(5000);
+    (1..4999).for_each(|row| assert!(shard.remove(RowId(row))));
+    let lowest: Vec<f32> = (0..256).map(|i| if i % 5 == 0 { -3.0 } else { 0.5 }).collect();
+    let plan = shard.plan(0.7, 1e-6).unwrap();
+    let found = shard.above(&[&vector(&lowest)], &plan, 9).unwrap();
+    assert!(found[0].is_empty());
+    is_exact(&shard, 0.7, &[vector(&direction::<256>(4999))]);
+}
+
 /// As embeddings are that use few of their dimensions: strangers look more alike than chance has it.
 #[test]
 fn vectors_that_fill_few_dimensions_are_found_too() {

@@ -70,12 +70,11 @@ fn time_does_not_tell_who_is_enrolled() {
     let probe = |i: usize| {
         // Which is which is not in any order that a clock or a cache could follow.
         let enrolled = random.next_u32() & 1 == 1;
-        let mut components = direction(&mut random);
-        if enrolled {
-            let row = &rows[i * 7 % rows.len()];
-            components = std::array::from_fn(|i| components[i] * 0.8 + row[i]);
-        }
-        (enrolled, vector(&components))
+        let (aside, stranger) = (direction(&mut random), direction(&mut random));
+        // Captures of both are made alike.
+        let person = if enrolled { &rows[i * 7 % rows.len()] } else { &stranger };
+        let capture = std::array::from_fn(|i| aside[i] * 0.8 + person[i]);
+        (enrolled, vector(&capture))
     };
     let probes: Vec<(bool, Vector<512>)> = (0..PROBES).map(probe).collect();
     let plan = shard.plan(THRESHOLD, 1e-6).expect("in range");

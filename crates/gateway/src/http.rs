@@ -2,7 +2,7 @@
 
 use crate::{
     fabric::Fabric,
-    metrics::Metrics,
+    metrics::{Certificate, Metrics},
     terminals::{TerminalError, Terminals},
 };
 use axum::{
@@ -93,8 +93,13 @@ async fn pair(State(served): State<Served>, body: Bytes) -> Response {
 }
 
 async fn metrics(State(served): State<Served>) -> Response {
+    let terminals = served.terminals.list();
+    if let Some(first) = terminals.iter().map(|terminal| terminal.not_after).min() {
+        served.metrics.certificate_ends(Certificate::Terminal, first);
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], served.metrics.expose()).into_response()
+    let text = served.metrics.expose(served.broker_passes());
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// The process works: the event loop ticks.

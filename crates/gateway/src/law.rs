@@ -322,6 +322,27 @@ mod tests {
     }
 
     #[test]
+    fn an_exception_stands_on_an_assessment_with_a_date_of_its_own() {
+        let cited = |assessed: &str| -> Vec<String> {
+            let text = format!(
+                "store.custody = 'operator'\nlaw.production = true\n\
+                 law.statements = ['officer-opinion']\n[store.operator_dossier]\n\
+                 reason = 'wet hands'\ndpia_sha256 = '{}'\nassessed = {assessed}\n\
+                 signed_by = ['A. Martin', 'B. Petit']\nexpires = 2027-03-31\n",
+                "0".repeat(64)
+            );
+            match opened(&text) {
+                Err(LawError::Refused(refusals)) => {
+                    refusals.iter().map(|one| one.rule.to_string()).collect()
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(cited("2023-12-31").contains(&"G-35".to_owned()), "older than three years");
+        assert!(!cited("2024-02-01").contains(&"G-35".to_owned()));
+    }
+
+    #[test]
     fn a_pack_that_nobody_signed_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let pack = directory.path().join("mine");

@@ -4,6 +4,7 @@
 //! queue, the disk is written by one thread in the order decided, each terminal has its own MLS
 //! conversation, and the cloud is optional.
 
+mod arguments;
 pub mod broker;
 mod bundle;
 mod clock;
@@ -34,8 +35,12 @@ mod terminals;
 mod witness;
 mod work;
 
+pub use arguments::Arguments;
 pub use keeper::RootKeeping;
 pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 
 /// The notice that people must have been shown before they consent.
 pub const NOTICE: &str = "fr-cnil-1";
+
+/// Where the configuration lies unless something else is said.
+pub const CONFIGURATION: &str = "/etc/palmgate/palmgated.toml";

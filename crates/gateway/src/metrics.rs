@@ -2,16 +2,19 @@
 
 use crate::{
     broker::{BrokerCollector, Counters},
+    clock,
     work::StepTimes,
 };
+use data_encoding::HEXLOWER;
 use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Standing};
-use palmgate_protocol::Timestamp;
+use palmgate_protocol::{Purpose, Timestamp};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,17 +31,21 @@ pub(crate) struct Metrics {
     root: IntGaugeVec,
     requests: IntGaugeVec,
     alarms: IntGaugeVec,
+    build: IntGaugeVec,
+    certificates: IntGaugeVec,
     gauges: Gauges,
     shed: IntCounterVec,
     faults: IntCounterVec,
     cloud: IntCounterVec,
     erasures: IntCounterVec,
     recent: Mutex<VecDeque<StepTimes>>,
+    state_directory: PathBuf,
 }
 
 struct Gauges {
     from_cloud: IntGauge,
     oldest: IntGauge,
+    soonest_expiry: IntGauge,
     erasing: IntGauge,
     in_work: IntGauge,
     lease: IntGauge,
@@ -51,10 +58,56 @@ struct Gauges {
     forgotten: IntGauge,
     breaches: IntGauge,
     clock_doubted: IntGauge,
+    cloud_round: IntGauge,
+    broker_passes: IntGauge,
+    space: IntGauge,
+    clock: IntGauge,
 }
 
+/// Whose certificate: the label of its expiry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Certificate {
+    /// The gateway's own.
+    Gateway,
+    /// The store's authority.
+    Authority,
+    /// The store's at its cloud.
+    Cloud,
+    /// The terminal's that ends first.
+    Terminal,
+}
+
+impl Certificate {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Authority => "authority",
+            Self::Cloud => "cloud",
+            Self::Terminal => "terminal",
+        }
+    }
+}
+
+/// Label values that are there from the start: what counts from 0 has a rate from the first event.
+const QUEUES: [&str; 4] = ["requests", "answers", "conversation", "extraction"];
+const FAULTS: [&str; 6] =
+    ["unknown", "malformed", "unopened", "join-for-another", "join-refused", "join-replayed"];
+const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];
+const CLOUD: [[&str; 2]; 9] = [
+    ["probe", "found"],
+    ["probe", "not-found"],
+    ["probe", "failed"],
+    ["claim", "found"],
+    ["claim", "not-found"],
+    ["claim", "failed"],
+    ["round", "done"],
+    ["round", "failed"],
+    ["outbox", "refused"],
+];
+
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    /// Metrics of the gateway whose state lies in `state_directory`.
+    pub(crate) fn new(state_directory: PathBuf) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -73,26 +126,11 @@ impl Metrics {
             &["step"],
         )?;
         registry.register(Box::new(steps.clone()))?;
-        let people = IntGaugeVec::new(
-            Opts::new("palmgate_people", "People whose enrolment this store holds."),
-            &["custody"],
-        )?;
-        registry.register(Box::new(people.clone()))?;
-        let root = IntGaugeVec::new(
-            Opts::new("palmgate_root_promise", "What becomes of a root that was replaced."),
-            &["promise"],
-        )?;
-        registry.register(Box::new(root.clone()))?;
-        let requests = IntGaugeVec::new(
-            Opts::new("palmgate_rights_requests", "Open requests of people, by urgency."),
-            &["urgency"],
-        )?;
-        registry.register(Box::new(requests.clone()))?;
-        let alarms = IntGaugeVec::new(
-            Opts::new("palmgate_duty_alarm", "1 while the duty behind a rule is missed."),
-            &["rule"],
-        )?;
-        registry.register(Box::new(alarms.clone()))?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         let metrics = Self {
             decisions: counter(
                 "palmgate_decisions_total",
@@ -100,15 +138,45 @@ impl Metrics {
                 &["kind", "purpose", "outcome"],
             )?,
             steps,
-            people,
-            root,
-            requests,
-            alarms,
+            people: gauges(
+                "palmgate_people",
+                "People whose enrolment this store holds.",
+                &["custody"],
+            )?,
+            root: gauges(
+                "palmgate_root_promise",
+                "What becomes of a root that was replaced.",
+                &["promise"],
+            )?,
+            build: gauges(
+                "palmgate_build_info",
+                "1; the program's version, and SHA-256 of its models and of the law pack in force.",
+                &["version", "models", "pack"],
+            )?,
+            certificates: gauges(
+                "palmgate_certificate_expiry_timestamp_seconds",
+                "When a certificate ends; of the terminals' the one that ends first.",
+                &["certificate"],
+            )?,
+            requests: gauges(
+                "palmgate_rights_requests",
+                "Open requests of people, by urgency.",
+                &["urgency"],
+            )?,
+            alarms: gauges(
+                "palmgate_duty_alarm",
+                "1 while the duty behind a rule is missed.",
+                &["rule"],
+            )?,
             gauges: Gauges {
                 from_cloud: gauge("palmgate_people_from_cloud", "People given by the cloud.")?,
                 oldest: gauge(
                     "palmgate_oldest_enrolment_timestamp_seconds",
                     "When the oldest enrolment was made; 0 when there is none.",
+                )?,
+                soonest_expiry: gauge(
+                    "palmgate_soonest_expiry_timestamp_seconds",
+                    "When the first enrolment must be erased; 0 when there is none.",
                 )?,
                 erasing: gauge("palmgate_erasures_unfinished", "Erasures not yet durable.")?,
                 in_work: gauge("palmgate_requests_in_work", "Requests without an answer.")?,
@@ -140,6 +208,22 @@ impl Metrics {
                     "palmgate_clock_doubted",
                     "1 after a jump of the clock that no signed time has confirmed.",
                 )?,
+                cloud_round: gauge(
+                    "palmgate_cloud_last_round_timestamp_seconds",
+                    "When the store was last in step with its cloud; 0 before, and without one.",
+                )?,
+                broker_passes: gauge(
+                    "palmgate_broker_passes",
+                    "1 while messages to ourselves come back through the broker.",
+                )?,
+                space: gauge(
+                    "palmgate_state_available_bytes",
+                    "Room on the disk of the state directory.",
+                )?,
+                clock: gauge(
+                    "palmgate_clock_timestamp_seconds",
+                    "The box's clock, to be compared with that of the monitoring.",
+                )?,
             },
             shed: counter("palmgate_shed_total", "Messages dropped at a full queue.", &["queue"])?,
             faults: counter(
@@ -154,10 +238,48 @@ impl Metrics {
             )?,
             erasures: counter("palmgate_erasures_total", "People erased, by rule.", &["rule"])?,
             recent: Mutex::new(VecDeque::new()),
+            state_directory,
             registry,
         };
         metrics.log_writable(true);
+        metrics.begin();
         Ok(metrics)
+    }
+
+    /// Shows what has not happened yet as 0.
+    fn begin(&self) {
+        for queue in QUEUES {
+            self.shed.with_label_values(&[queue]);
+        }
+        for kind_and_result in CLOUD {
+            self.cloud.with_label_values(&kind_and_result);
+        }
+        for (purpose, outcome) in Purpose::MATCHED.iter().flat_map(|p| OUTCOMES.map(|o| (p, o))) {
+            self.decisions.with_label_values(&[
+                kind(DecisionKind::Scan),
+                purpose.as_str(),
+                outcome,
+            ]);
+        }
+        for step in ["detect", "total"] {
+            self.steps.with_label_values(&[step]);
+        }
+        for fault in FAULTS {
+            self.faults.with_label_values(&[fault]);
+        }
+        self.erasures.with_label_values(&[Rule::ERASURE.id()]);
+    }
+
+    /// What the program is made of.
+    pub(crate) fn build(&self, models: [u8; 32], pack: [u8; 32]) {
+        let [models, pack] = [models, pack].map(|hash| HEXLOWER.encode(&hash));
+        let labels = [env!("CARGO_PKG_VERSION"), models.as_str(), pack.as_str()];
+        self.build.with_label_values(&labels).set(1);
+    }
+
+    /// When a certificate ends.
+    pub(crate) fn certificate_ends(&self, which: Certificate, ends: Timestamp) {
+        self.certificates.with_label_values(&[which.as_str()]).set(seconds(Some(ends)));
     }
 
     /// Shows the embedded broker's counters, too.
@@ -179,7 +301,7 @@ impl Metrics {
 
     pub(crate) fn decided(&self, decision: &Decision) {
         let kind = kind(decision.kind);
-        let purpose = decision.purpose.map_or("none", palmgate_protocol::Purpose::as_str);
+        let purpose = decision.purpose.map_or("none", Purpose::as_str);
         self.decisions.with_label_values(&[kind, purpose, decision.outcome]).inc();
     }
 
@@ -216,6 +338,9 @@ impl Metrics {
     }
 
     pub(crate) fn cloud(&self, kind: &'static str, result: &'static str) {
+        if (kind, result) == ("round", "done") {
+            self.gauges.cloud_round.set(seconds(Some(clock::now())));
+        }
         self.cloud.with_label_values(&[kind, result]).inc();
     }
 
@@ -251,6 +376,7 @@ impl Metrics {
         set(&gauges.erasing, standing.erasing);
         set(&gauges.in_work, standing.in_work);
         gauges.oldest.set(seconds(standing.oldest));
+        gauges.soonest_expiry.set(seconds(standing.soonest_expiry));
         gauges.lease.set(seconds(standing.lease_until));
         set(&gauges.rows, counts.rows);
         set(&gauges.terminals, counts.terminals);
@@ -261,7 +387,13 @@ impl Metrics {
     }
 
     /// The text exposition format.
-    pub(crate) fn expose(&self) -> Vec<u8> {
+    pub(crate) fn expose(&self, broker_passes: bool) -> Vec<u8> {
+        self.gauges.broker_passes.set(i64::from(broker_passes));
+        self.gauges.clock.set(seconds(Some(clock::now())));
+        if let Ok(disk) = rustix::fs::statvfs(&self.state_directory) {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            self.gauges.space.set(i64::try_from(free).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be written");

@@ -6,6 +6,7 @@ use crate::{
     cloud::ShardHeld,
     decision_log::DecisionLog,
     forgotten::Forgotten,
+    metrics::Certificate,
     receipts::{self, Receipts},
     references::{self, References},
     run::{Options, StartError},
@@ -14,7 +15,7 @@ use crate::{
 use palmgate_ledger::Ledger;
 use palmgate_palm::Extractor;
 use palmgate_policy::Profile;
-use palmgate_protocol::{Custody, MemberId, Name, Secret, decode, topic};
+use palmgate_protocol::{Custody, MemberId, Name, Secret, Timestamp, decode, topic};
 use palmgate_seal::{
     envelope::OpeningKey,
     pki::{Authority, Identity, PendingIdentity, Role},
@@ -22,6 +23,7 @@ use palmgate_seal::{
     sign::SigningKey,
 };
 use palmgate_vault::{Column, Vault};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// How long the gateway's own certificate lasts.
@@ -115,6 +117,28 @@ impl Opened {
         let (chain, key) = &self.identity_pem;
         Ok(Identity::from_pem(chain, key.expose()).map_err(anyhow::Error::from)?)
     }
+
+    /// When the certificates end that this gateway shows and trusts.
+    pub(crate) fn certificates_end(&self) -> Result<Vec<(Certificate, Timestamp)>, anyhow::Error> {
+        let mut ends = vec![
+            (
+                Certificate::Gateway,
+                not_after(&CertificateDer::from_pem_slice(self.identity_pem.0.as_bytes())?)?,
+            ),
+            (Certificate::Authority, not_after(self.authority.certificate_der())?),
+        ];
+        if let Some(bundle) = &self.bundle {
+            let chain = bundle.identity.chain_pem();
+            let own = CertificateDer::from_pem_slice(chain.as_bytes())?;
+            ends.push((Certificate::Cloud, not_after(&own)?));
+        }
+        Ok(ends)
+    }
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Result<Timestamp, anyhow::Error> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate)?;
+    Ok(Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1000)))
 }
 
 pub(crate) fn private_directory(path: &Path) -> Result<(), StartError> {
@@ -176,7 +200,7 @@ struct KeptIdentity {
     #[n(2)]
     host: String,
     #[n(3)]
-    renew_at: palmgate_protocol::Timestamp,
+    renew_at: Timestamp,
 }
 
 fn issue_identity(

@@ -22,7 +22,7 @@ use palmgate_seal::{
     assertion::{self, Assertion},
     claim::{self, Claim},
     random,
-    sign::SigningKey,
+    sign::{SigningKey, VerifyingKey},
 };
 use palmgate_vault::{Column, Vault};
 
@@ -437,6 +437,7 @@ pub(crate) fn issue_claims(
     let consented: PurposeSet = profile.consents.iter().map(|consent| consent.purpose).collect();
     let matched = profile.pseudonyms.iter().map(|(purpose, _)| *purpose);
     let all = matched.fold(consented, PurposeSet::with);
+    let possession = person.possession.map(|possession| VerifyingKey(possession.key));
     let issue = |purposes: PurposeSet, token_key, sealed_record| {
         let claim = Claim {
             tenant: tenant.clone(),
@@ -453,6 +454,7 @@ pub(crate) fn issue_claims(
                 .unwrap_or(profile.expires_at),
             key: token_key,
             sealed_record,
+            possession,
         };
         let token = claim::issue(&claim, key);
         IssuedClaim { purposes, token: ClaimBytes(token.expose().clone().into()) }

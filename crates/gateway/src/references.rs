@@ -112,7 +112,6 @@ pub(crate) fn calibrated() -> Fusion {
 
 /// Whether two references would be taken for the same hand at the laxest threshold that decides.
 pub(crate) fn alike(one: &Template, other: &Template) -> bool {
-    let probe = Probe { embedding: one.embedding, codes: one.codes.to_vec() };
     let threshold = palmgate_palm::calibration().threshold(1e-4).unwrap_or(f32::INFINITY);
-    palmgate_gallery::verify(&probe, other, &calibrated()) >= threshold
+    palmgate_gallery::resemblance(one, other, &calibrated()) >= threshold
 }

@@ -20,7 +20,7 @@ use crate::{
     witness::{self, Witness},
 };
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Settings};
+use palmgate_policy::{Engine, Event, Pack, Settings};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
@@ -229,7 +229,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
     let (tls, tls_now) = watch::channel(Arc::new(first));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
-    let metrics = metrics(&opened, broker.as_ref()).map_err(anyhow::Error::from)?;
+    let metrics = metrics(&options, &law.pack, &opened, broker.as_ref())?;
     let https = listen(options.https)?;
     let https_at =
         https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;
@@ -333,10 +333,16 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
 
 /// Metrics that show what was opened, too.
 fn metrics(
+    options: &Options,
+    law: &Pack,
     opened: &Opened,
     broker: Option<&broker::Broker>,
-) -> Result<Arc<Metrics>, prometheus::Error> {
-    let metrics = Metrics::new()?;
+) -> Result<Arc<Metrics>, anyhow::Error> {
+    let metrics = Metrics::new(options.state_directory.clone())?;
+    metrics.build(palmgate_palm::models_hash(), law.hash());
+    for (which, ends) in opened.certificates_end()? {
+        metrics.certificate_ends(which, ends);
+    }
     let (_, promise) = opened.vault.keeper();
     metrics.root_promise(promise.as_str());
     if !promise.is_strong() {

@@ -22,8 +22,8 @@ use crate::{
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
 use palmgate_policy::{
-    ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, ReleaseFacts, Resolved,
-    Rule, ScanFacts, Ticket,
+    ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Proof, ReleaseFacts,
+    Resolved, Rule, ScanFacts, Ticket,
 };
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Pseudonym, Purpose, Timestamp,
@@ -32,6 +32,7 @@ use palmgate_protocol::{
 };
 use palmgate_seal::{
     claim::{self, Claim},
+    possession::Challenge,
     random,
     sign::{SigningKey, VerifyingKey},
 };
@@ -244,6 +245,15 @@ impl Store {
         let (presented, claim) =
             self.read_claim(scan.claim.as_ref().map(palmgate_protocol::Biometric::expose));
         let card_number = records::scan_holds_card_number(&scan);
+        let possession = match (&scan.possession, &claim) {
+            (None, _) => Proof::None,
+            (Some(proof), Some(Claim { possession: Some(key), .. })) => {
+                let challenge = Challenge::new(asker.capture, at, &scan.intent);
+                let proven = challenge.verify(key, proof).is_ok();
+                if proven { Proof::Valid } else { Proof::Invalid }
+            }
+            (Some(_), _) => Proof::Invalid,
+        };
         let facts = ScanFacts {
             terminal: asker.terminal.clone(),
             at,
@@ -253,6 +263,7 @@ impl Store {
             frames: scan.frames.len(),
             authenticated: scan.authenticated,
             card_number,
+            possession,
         };
         let sensitive = Sensitive { frames: scan.frames, claim, ..Sensitive::default() };
         let ticket = self.work.open(asker, sensitive);
@@ -312,7 +323,7 @@ impl Store {
             ids: ids.clone(),
         };
         let mut person = NewPerson::new(ids, enrolment.card_token, enrolment.phone);
-        person.release = enrolment.release;
+        (person.release, person.possession) = (enrolment.release, enrolment.possession);
         let sensitive = Sensitive {
             captures: enrolment.captures,
             claim,

@@ -4,7 +4,7 @@ use palmgate_policy::{FreshIds, Profile, Ticket};
 use palmgate_protocol::{
     Biometric, CaptureId, Hand, Name, Probe, Purpose, Template,
     cloud::MemberRecord,
-    terminal::{Frame, HandCapture, WrittenRelease},
+    terminal::{Frame, HandCapture, PossessionKey, WrittenRelease},
 };
 use palmgate_seal::{aead, claim::Claim};
 use std::{
@@ -54,6 +54,7 @@ pub(crate) struct NewPerson {
     pub(crate) card_token: Option<Biometric<Vec<u8>>>,
     pub(crate) phone: Option<Biometric<Vec<u8>>>,
     pub(crate) release: Option<WrittenRelease>,
+    pub(crate) possession: Option<PossessionKey>,
     /// `split`: the key that only the person will hold.
     pub(crate) token_key: Option<aead::Key>,
     /// `subject`: the sealed records that only the tokens will hold.
@@ -68,8 +69,16 @@ impl NewPerson {
         card_token: Option<Biometric<Vec<u8>>>,
         phone: Option<Biometric<Vec<u8>>>,
     ) -> Self {
-        let (release, carried) = (None, Vec::new());
-        Self { ids, card_token, phone, release, token_key: None, carried, issued: None }
+        Self {
+            ids,
+            card_token,
+            phone,
+            release: None,
+            possession: None,
+            token_key: None,
+            carried: Vec::new(),
+            issued: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use palmgate_policy::{Pack, Profile};
 use palmgate_protocol::{
-    Hand, Purpose,
+    Hand, Name, Purpose,
     cloud::Consent,
     terminal::{Authorisation, Use},
 };
@@ -32,6 +32,8 @@ pub struct Sealed {
     pub key: [u8; 32],
     /// HPKE: encapsulated key and ciphertext.
     pub envelope: Vec<u8>,
+    /// The chain, to which the envelope is bound.
+    pub tenant: Name,
 }
 
 /// The document. With `sealed` it is for taking along, and has what the person provided; without,
@@ -170,6 +172,7 @@ fn retention(house: &House, pack: &Pack, language: &str) -> Value {
 fn envelope(sealed: &Sealed) -> Value {
     json!({
         "sealing": "HPKE base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM (RFC 9180)",
+        "chain": sealed.tenant.as_str(),
         "key": data_encoding::HEXLOWER.encode(&sealed.key),
         "envelope": data_encoding::BASE64.encode(&sealed.envelope),
     })

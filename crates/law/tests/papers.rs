@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use palmgate_law::{
-    ConsentReceipt, House, NOTICE_ITEMS, Processor, ReceiptError, dpia, notice, ropa, sign,
+    House, NOTICE_ITEMS, Processor, breach_draft, dpia, extension, identity, notice,
+    receipt_of_request, refusal, ropa, sign,
 };
-use palmgate_policy::Pack;
-use palmgate_protocol::{Custody, DAY, Purpose, PurposeSet, Timestamp, cloud::Consent};
-use palmgate_seal::sign::SigningKey;
+use palmgate_policy::{
+    Law, Pack, Settings,
+    office::{Breach, Request, RequestKind},
+};
+use palmgate_protocol::{Custody, DAY, Purpose, PurposeSet, Timestamp};
 
 fn house() -> House {
     House {
@@ -83,7 +86,11 @@ fn the_annex_says_what_is_not_enforced() {
     assert!(text.contains("A lost token") && text.contains("Type 2"));
     let held = text.matches("| yes |").count();
     assert_eq!(held, pack.coverage().enforced);
-    assert!(text.contains("C-RT-10e: "), "an open row is a residual risk");
+    for row in pack.rows() {
+        let open = row.standing == palmgate_policy::pack::Standing::Open;
+        let risk = format!("\n{}: ", row.rule);
+        assert_eq!(text.contains(&risk), open, "an open row is a residual risk: {}", row.rule);
+    }
     let operator = House { custody: Custody::Operator, ..house() };
     assert!(dpia(&operator, &pack, "fr").markdown().contains("11/2024"));
 }
@@ -106,44 +113,61 @@ fn html_escapes_what_people_wrote() {
 }
 
 #[test]
-fn a_consent_receipt_is_signed_and_fits_a_qr_code() {
-    let (pack, key) = (Pack::embedded(), SigningKey::generate());
-    let given_at = Timestamp::from_millis(1_800_000_000_000);
-    let consent = |purpose| Consent {
-        purpose,
-        given_at,
-        expires_at: given_at.after(365 * DAY),
-        notice: "fr-cnil-1".into(),
-        language: "fr".into(),
-    };
-    let issue = |purpose| ConsentReceipt::issue(&house(), &pack, &consent(purpose), [7; 16], &key);
-    let receipt = issue(Purpose::Pay).unwrap();
-    let body = ConsentReceipt::verify(receipt.as_str(), &key.public()).unwrap();
-    for field in [
-        "dpv:schemaVersion",
-        "@id",
-        "dpv:hasDataSubject",
-        "dpv:hasNotice",
-        "dpv:hasPurpose",
-        "dpv:hasPersonalData",
-        "dpv:hasProcessing",
-        "dpv:hasStorageCondition",
-        "dpv:hasDataController",
-        "dpv:hasLegalBasis",
-        "dpv:hasRecipient",
-        "dpv:hasWithdrawalMethod",
-        "dpv:hasJurisdiction",
-        "dpv:hasRight",
-        "dpv:hasConsentStatus",
+fn the_sign_for_the_entrance_says_what_it_must_in_both_languages() {
+    let pack = Pack::embedded();
+    for (language, words) in [
+        ("en", ["recognise your palm", "Only if you enrolled", "You need not", "Pay by card"]),
+        ("fr", ["reconnaître votre paume", "Seulement si", "Rien ne vous y oblige", "Pay by card"]),
     ] {
-        assert!(!body[field].is_null(), "{field}");
+        let text = sign(&house(), &pack, language).markdown();
+        for word in words.into_iter().chain(["Dupont", "contact@dupont.example"]) {
+            assert!(text.contains(word), "{word} in {text}");
+        }
     }
-    assert!(body["dpv:hasPurpose"]["dct:description"].as_str().unwrap().contains("Payer"));
-    assert!(receipt.qr().unwrap().contains("<svg"));
-    let forged = receipt.as_str().replace("fr-cnil-1", "fr-cnil-2");
-    let other = SigningKey::generate().public();
-    for (text, key) in [(forged.as_str(), key.public()), (receipt.as_str(), other)] {
-        assert_eq!(ConsentReceipt::verify(text, &key), Err(ReceiptError::Signature));
+}
+
+/// 31 January 2026, 10:00 UTC.
+const RECEIVED: Timestamp = Timestamp::from_millis(1_769_853_600_000);
+
+#[test]
+fn letters_say_when_why_and_where_to_complain() {
+    let pack = Pack::embedded();
+    let law = Law::new(Pack::embedded(), &Settings::default().store_facts());
+    let mut request = Request::new(RequestKind::Access, RECEIVED);
+    request.reference = "2026-17".into();
+    for (language, right) in [("en", "access (Art. 15)"), ("fr", "accès (art. 15)")] {
+        let opened = receipt_of_request(&house(), &pack, &request, language).markdown();
+        for part in ["2026-17", "2026-01-31", "2026-02-28", right, "Dupont"] {
+            assert!(opened.contains(part), "{part} in {opened}");
+        }
+        let mut longer = request.clone();
+        longer.extend(&law, 2, "complex", RECEIVED.after(DAY)).unwrap();
+        let later = extension(&house(), &pack, &longer, "because", language).markdown();
+        let refused = refusal(&house(), &pack, &request, "because", language).markdown();
+        let doubted = identity(&house(), &pack, &request, "because", language).markdown();
+        assert!(later.contains("2026-04-30"), "{later}");
+        for letter in [later, refused, doubted] {
+            assert!(letter.contains("because") && letter.contains("cnil.fr"), "{letter}");
+        }
     }
-    assert_eq!(ConsentReceipt::verify("{}", &other), Err(ReceiptError::Malformed));
+}
+
+#[test]
+fn the_draft_of_a_report_has_the_clock_and_says_what_it_lacks() {
+    let pack = Pack::embedded();
+    let mut breach =
+        Breach { aware: Some(RECEIVED), nature: "a box was stolen".into(), ..Breach::default() };
+    let draft = breach_draft(&house(), &pack, &breach, RECEIVED, "fr");
+    assert_eq!(draft.missing, ["contact", "consequences", "measures"]);
+    let text = draft.markdown();
+    for part in ["2026-01-31T10:00:00Z", "2026-02-03T10:00:00Z", "a box was stolen", "CNIL"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(text.contains("seule clé de chacun est chez sa personne"), "Art. 34(3)(a): {text}");
+    for field in [&mut breach.contact, &mut breach.consequences, &mut breach.measures] {
+        *field = "told".into();
+    }
+    let late = breach_draft(&house(), &pack, &breach, RECEIVED.after(3 * DAY), "en");
+    assert_eq!(late.missing, ["reasons for the delay"]);
+    assert!(late.markdown().contains("Reasons for the delay"));
 }

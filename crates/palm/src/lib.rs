@@ -21,6 +21,9 @@ mod capture;
 mod code;
 mod detect;
 mod embed;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod inversion;
 mod landmarks;
 mod liveness;
 mod model;

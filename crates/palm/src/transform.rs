@@ -4,30 +4,29 @@ use crate::code::{DIRECTIONS, Responses, SIDE};
 use crate::embed::{Vector, normalise};
 use palmgate_protocol::terminal::CaptureProblem;
 use palmgate_protocol::{
-    CODE_BYTES, CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Embedding, Name, Probe, Purpose,
-    Secret, Template,
+    CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding,
+    MAX_PROBE_TURNS, Name, Probe, Purpose, QUADRANT_BYTES, QUADRANTS, SHIFTS, Secret, Template,
 };
+use pulp::{Arch, Simd, WithSimd};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Hashes in a code, two bits each.
-const HASHES: usize = CODE_BYTES * 4;
-/// Shifts along one axis.
-const LANES: usize = 2 * SHIFTS + 1;
+/// Hashes of a quadrant, two bits each.
+const HASHES: usize = QUADRANT_BYTES * 4;
 /// Places that one hash compares.
 const CHOICES: usize = 4;
 /// Pixels between two cells of the code's grid.
 const CELL: usize = 2;
-/// Cells by which a probe is shifted in each direction.
-const SHIFTS: usize = 4;
 /// Turns at which a probe is hashed, in degrees.
-const TURNS: [f32; 3] = [-3.5, 0.0, 3.5];
-/// Cells on a side of the grid that a code is taken from.
-const WINDOW: usize = 30;
-/// Cells on a side of the grid that a probe is shifted in.
-const FIELD: usize = WINDOW + 2 * SHIFTS;
+const TURNS: [f32; MAX_PROBE_TURNS] = [-4.0, 0.0, 4.0];
+/// Cells on a side of a quadrant.
+const BLOCK: usize = 14;
+/// Cells on a side of the grid that a probe is shifted in: two quadrants and the shifts.
+const FIELD: usize = 2 * BLOCK + SHIFTS - 1;
+/// Shifts along a row that are worked on at once; those beyond [`SHIFTS`] are thrown away.
+const LANES: usize = 16;
 
 /// The keyed, renewable protection of templates (ISO/IEC 24745) for one tenant and purpose.
 ///
@@ -37,18 +36,23 @@ const FIELD: usize = WINDOW + 2 * SHIFTS;
 /// - the embedding is multiplied by a random orthonormal basis, which keeps cosines under the same
 ///   key and makes them meaningless across keys;
 /// - the line code becomes 1,024 index-of-maximum hashes (uniformly random permutation, Jin et al.
-///   2018): each compares the answers at four random places and keeps which one is greatest. A
-///   template holds the code of each enrolment capture; a probe is hashed at every small shift and
-///   turn.
+///   2018), 256 for each quadrant of the palm: each compares the answers to one line direction at
+///   four random cells of its quadrant and keeps which one is greatest. A template holds the code of
+///   each enrolment capture; a probe is hashed at every shift of up to six cells of 1/40 of the
+///   region and at three turns. A comparison takes the shift that fits the whole palm best, and
+///   then lets each quadrant move by one cell more, so that a palm that bends is still met.
 ///
-/// Without the key a template tells neither who it is nor, next to another template, whether both
-/// are of one person. With the key *and* a template the palm's lines can be approximated: the keys
-/// are guarded and destroyed accordingly.
+/// What it protects against: without the key a template tells neither who it is nor, next to a
+/// template under another key, whether both are of one person (measured in `tests/protection.rs`).
+/// What it does not: with the key *and* a template the palm's lines can be approximated, since each
+/// hash is an inequality between answers; and under one key a code compares with every other. A
+/// probe holds the code at 507 places and tells more than a template. The keys are guarded and
+/// destroyed accordingly.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Transform {
     /// Rows of an orthonormal basis.
     basis: Vec<f32>,
-    /// For each hash, places in the field, unshifted.
+    /// For each hash, quadrant by quadrant, places in the field at the first shift.
     places: Vec<[u16; CHOICES]>,
 }
 
@@ -97,8 +101,43 @@ impl Transform {
         Some(Template { embedding: self.embedding(&mean), codes })
     }
 
+    /// The inversion attack on the embedding: what it was, if this is the key.
+    #[cfg(test)]
+    pub(crate) fn inverted_embedding(&self, template: &Template) -> Vec<f64> {
+        let mut inverted = vec![0.0; EMBEDDING_DIMENSIONS];
+        let rows = self.basis.chunks_exact(EMBEDDING_DIMENSIONS);
+        for (row, value) in rows.zip(template.embedding) {
+            for (sum, factor) in inverted.iter_mut().zip(row) {
+                *sum += f64::from(*factor) * f64::from(value);
+            }
+        }
+        inverted
+    }
+
+    /// The inversion attack on the code: each place (column and row in the picture of answers,
+    /// direction) that a hash compared, and whether its answer was the greatest, if this is the key.
+    #[cfg(test)]
+    pub(crate) fn inverted_lines(
+        &self,
+        template: &Template,
+    ) -> Vec<((usize, usize, usize), bool)> {
+        let middle = (SIDE / 2) as f32 - (FIELD as f32 - 1.0) / 2.0 * CELL as f32;
+        let pixel = |cell: usize| ((cell + SHIFTS) * CELL) as f32 + middle;
+        let mut seen = Vec::with_capacity(HASHES * CHOICES);
+        for (hash, places) in self.places.iter().enumerate() {
+            let greatest = template.codes[0][hash / 4] >> (2 * (hash % 4)) & 3;
+            for (choice, place) in places.iter().enumerate() {
+                let (direction, cell) =
+                    (usize::from(*place) / (FIELD * FIELD), usize::from(*place) % (FIELD * FIELD));
+                let at = (pixel(cell % FIELD) as usize, pixel(cell / FIELD) as usize, direction);
+                seen.push((at, choice == usize::from(greatest)));
+            }
+        }
+        seen
+    }
+
     fn reference(&self, capture: &Capture) -> Code {
-        self.codes(&Field::of(&capture.responses, 0.0))[SHIFTS * LANES + SHIFTS]
+        self.codes(&Field::of(&capture.responses, 0.0))[CODES_PER_TURN / 2]
     }
 
     fn consistent(&self, a: &Capture, b: &Capture) -> bool {
@@ -121,31 +160,49 @@ impl Transform {
         })
     }
 
-    /// The code of the window at every shift in the field, row by row.
+    /// The code at every shift in the field, row by row.
     fn codes(&self, field: &Field) -> Zeroizing<Vec<Code>> {
-        let mut codes = Zeroizing::new(vec![[0; CODE_BYTES]; LANES * LANES]);
+        let mut codes = Zeroizing::new(vec![[0; CODE_BYTES]; CODES_PER_TURN]);
+        Arch::new().dispatch(Hashing { places: &self.places, field, codes: &mut codes });
+        codes
+    }
+}
+
+/// Every hash at every shift.
+struct Hashing<'a> {
+    places: &'a [[u16; CHOICES]],
+    field: &'a Field,
+    codes: &'a mut [Code],
+}
+
+impl WithSimd for Hashing<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
         for (index, group) in self.places.chunks_exact(4).enumerate() {
-            let mut bytes = [0u8; LANES * LANES];
+            let mut bytes = [[0i16; LANES]; SHIFTS];
             for (position, places) in group.iter().enumerate() {
-                for (row, bytes) in bytes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                    let [a, b, c, d] = places.map(|place| field.run(usize::from(place), row));
-                    for (lane, byte) in bytes.iter_mut().enumerate() {
+                for (row, bytes) in bytes.iter_mut().enumerate() {
+                    let [a, b, c, d] = places.map(|place| self.field.run(usize::from(place), row));
+                    for lane in 0..LANES {
                         let hash = greatest([a[lane], b[lane], c[lane], d[lane]]);
-                        *byte |= hash << (2 * position);
+                        bytes[lane] |= hash << (2 * position);
                     }
                 }
             }
-            for (code, byte) in codes.iter_mut().zip(bytes) {
-                code[index] = byte;
+            for (codes, bytes) in self.codes.chunks_exact_mut(SHIFTS).zip(bytes) {
+                codes.iter_mut().zip(bytes).for_each(|(code, byte)| code[index] = byte as u8);
             }
         }
-        codes
     }
 }
 
 /// Index of the greatest value; the first of equals. Without branches, so that the compiler makes
 /// it one comparison for all shifts of a row.
-const fn greatest([a, b, c, d]: [i16; CHOICES]) -> u8 {
+#[inline]
+const fn greatest([a, b, c, d]: [i16; CHOICES]) -> i16 {
     let (first, first_at) = if b > a { (b, 1) } else { (a, 0) };
     let (second, second_at) = if d > c { (d, 3) } else { (c, 2) };
     if second > first { second_at } else { first_at }
@@ -159,10 +216,10 @@ impl Field {
     fn of(responses: &Responses, degrees: f32) -> Self {
         let (sin, cos) = degrees.to_radians().sin_cos();
         let half = (FIELD as f32 - 1.0) / 2.0;
-        let center = (SIDE / 2) as f32;
+        let center = (SIDE as f32 - 1.0) / 2.0;
         // A turned palm's lines also change direction: a share of each answer moves to the next.
         let share = degrees * DIRECTIONS as f32 / 180.0;
-        let mut field = Zeroizing::new(vec![0; FIELD * FIELD * DIRECTIONS]);
+        let mut field = Zeroizing::new(vec![0; FIELD * FIELD * DIRECTIONS + LANES]);
         for cell in 0..FIELD * FIELD {
             let u = ((cell % FIELD) as f32 - half) * CELL as f32;
             let v = ((cell / FIELD) as f32 - half) * CELL as f32;
@@ -241,28 +298,31 @@ fn basis(rng: &mut ChaCha20Rng) -> Vec<f32> {
     rows.iter().map(|&value| value as f32).collect()
 }
 
-/// Four different places of the window for each hash.
+/// Four different cells of its own quadrant for each hash, quadrant by quadrant, all answering to one
+/// direction: answers to different directions differ in size on every palm.
 fn places(rng: &mut ChaCha20Rng) -> Vec<[u16; CHOICES]> {
-    const COUNT: u32 = (WINDOW * WINDOW * DIRECTIONS) as u32;
-    let mut draw = || {
-        // Rejection keeps the draw uniform.
-        let limit = u32::MAX - u32::MAX % COUNT;
+    // Rejection keeps the draw uniform.
+    let mut below = |count: u32| {
+        let limit = u32::MAX - u32::MAX % count;
         let value = std::iter::repeat_with(|| rng.next_u32()).find(|&value| value < limit);
-        let index = (value.expect("the stream does not end") % COUNT) as usize;
-        let (cell, direction) = (index / DIRECTIONS, index % DIRECTIONS);
-        (direction * FIELD * FIELD + cell / WINDOW * FIELD + cell % WINDOW) as u16
+        (value.expect("the stream does not end") % count) as usize
     };
-    (0..HASHES)
-        .map(|_| {
-            let mut chosen = [u16::MAX; CHOICES];
-            for i in 0..CHOICES {
-                chosen[i] = std::iter::repeat_with(&mut draw)
-                    .find(|place| !chosen[..i].contains(place))
-                    .expect("there are more places than choices");
-            }
-            chosen
-        })
-        .collect()
+    let mut hash = |quadrant: usize| {
+        let plane = below(DIRECTIONS as u32) * FIELD * FIELD;
+        let corner = quadrant / 2 * BLOCK * FIELD + quadrant % 2 * BLOCK;
+        let mut chosen = [u16::MAX; CHOICES];
+        for i in 0..CHOICES {
+            let draw = || {
+                let cell = below((BLOCK * BLOCK) as u32);
+                (plane + corner + cell / BLOCK * FIELD + cell % BLOCK) as u16
+            };
+            chosen[i] = std::iter::repeat_with(draw)
+                .find(|place| !chosen[..i].contains(place))
+                .expect("there are more cells than choices");
+        }
+        chosen
+    };
+    (0..QUADRANTS * HASHES).map(|index| hash(index / HASHES)).collect()
 }
 
 #[cfg(test)]
@@ -306,7 +366,8 @@ mod tests {
             let transform = transform(key, "chain", Purpose::Staff);
             for place in transform.places.iter().flatten().copied().map(usize::from) {
                 let (row, column) = (place % (FIELD * FIELD) / FIELD, place % FIELD);
-                assert!(place < FIELD * FIELD * DIRECTIONS && row < WINDOW && column < WINDOW);
+                assert!(place < FIELD * FIELD * DIRECTIONS);
+                assert!(row < 2 * BLOCK && column < 2 * BLOCK);
             }
         }
     }
@@ -316,7 +377,7 @@ mod tests {
         for greatest_at in 0..CHOICES {
             let mut values = [-5, 3, 3, -7];
             values[greatest_at] = 9;
-            assert_eq!(usize::from(greatest(values)), greatest_at);
+            assert_eq!(usize::try_from(greatest(values)), Ok(greatest_at));
         }
         assert_eq!(greatest([4, 4, 4, 4]), 0);
     }
@@ -336,7 +397,7 @@ mod tests {
         let transform = transform(4, "chain", Purpose::Pay);
         let still = transform.codes(&Field::of(&responses(0, 0), 0.0));
         let moved = transform.codes(&Field::of(&responses(2 * CELL, CELL), 0.0));
-        let centre = SHIFTS * LANES + SHIFTS;
-        assert!(moved[centre] == still[centre + 2 * LANES + 1] && moved[centre] != still[centre]);
+        let centre = CODES_PER_TURN / 2;
+        assert!(moved[centre] == still[centre + 2 * SHIFTS + 1] && moved[centre] != still[centre]);
     }
 }

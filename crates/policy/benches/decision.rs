@@ -7,7 +7,7 @@
 use criterion::Criterion;
 use palmgate_policy::{
     CaptureFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Law, Match, Pack,
-    ScanFacts, Settings, TerminalFacts, Ticket, pack::Action,
+    Proof, ScanFacts, Settings, TerminalFacts, Ticket, pack::Action,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, Hand, MemberId, Pseudonym, Purpose, Timestamp,
@@ -118,6 +118,7 @@ fn recognise(engine: &mut Engine, ticket: Ticket) {
         frames: 1,
         authenticated: false,
         card_number: false,
+        possession: Proof::None,
     };
     engine.handle(Event::Scan(ticket, facts), NOW);
     engine.handle(Event::Extracted(ticket, Ok(LIVE)), NOW);

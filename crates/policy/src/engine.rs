@@ -73,6 +73,8 @@ pub struct Standing {
     pub from_cloud: usize,
     /// The oldest enrolment.
     pub oldest: Option<Timestamp>,
+    /// When the first enrolment must be erased.
+    pub soonest_expiry: Option<Timestamp>,
     /// Erasures decided and not yet durable.
     pub erasing: usize,
     /// Requests in work.
@@ -245,6 +247,7 @@ impl Engine {
             lease_until: self.lease_until,
             oldest: self.people.values().map(|person| person.enrolled_at).min(),
             clock_doubted: self.doubt.is_some(),
+            soonest_expiry: self.people.values().map(|person| person.expires_at).min(),
             ..Standing::default()
         };
         for person in self.people.values() {

@@ -1,6 +1,6 @@
 use crate::{
     CaptureFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, EnrolmentFacts, Match,
-    Origin, Profile, Rule, ScanFacts, Source, Spent, Ticket,
+    Origin, Profile, Proof, Rule, ScanFacts, Source, Spent, Ticket,
     engine::Work,
     gates::{Plan, Route, Shut},
     pack::{Act, Action},
@@ -82,6 +82,7 @@ impl Engine {
             frames: 1,
             authenticated: false,
             card_number: facts.card_number,
+            possession: Proof::None,
         };
         let Plan { purposes, route, rules } = self.scan_gates(&scan, now)?;
         if !matches!(route, Route::Search | Route::One(_)) {

@@ -139,6 +139,30 @@ pub struct ScanFacts {
     pub authenticated: bool,
     /// Whether any text in the request looks like a card number (Luhn).
     pub card_number: bool,
+    /// Whether the medium of the claim proved that it is there.
+    pub possession: Proof,
+}
+
+/// Whether a medium proved that it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// It did not try: its claim can be copied.
+    #[default]
+    None,
+    /// It tried, for another act or with another key.
+    Invalid,
+    /// It did, for this act.
+    Valid,
+}
+
+impl Proof {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Invalid => "invalid",
+            Self::Valid => "valid",
+        }
+    }
 }
 
 /// A claim as the gateway found it.

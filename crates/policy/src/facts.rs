@@ -123,6 +123,8 @@ impl Engine {
             .with("lease_ends", known.map_or(NEVER, |person| self.lease_ends(person)))
             .with("live", live.iter().map(Purpose::as_str).collect::<Vec<_>>())
             .with("card_number", scan.card_number)
+            .with("authenticated", scan.authenticated)
+            .with("possession", scan.possession.as_str())
     }
 
     pub(crate) fn compare_act(liveness: f32, needed: f32) -> Act {

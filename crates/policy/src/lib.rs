@@ -32,7 +32,7 @@ pub use command::{Command, Decision, DecisionKind, Source};
 pub use engine::{Engine, Standing};
 pub use event::{
     CaptureFacts, ClaimFacts, ClaimPresented, Doubt, EnrolmentFacts, Event, FreshIds, Match,
-    RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
+    Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
 };
 pub use opening::{Citation, Dossier, Measured, Opening, Review};
 pub use pack::{Law, Pack};

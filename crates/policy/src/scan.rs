@@ -1,6 +1,6 @@
 use crate::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, Match,
-    RecordFacts, Resolved, Rule, ScanFacts, Source, Spent, Ticket, Visitor,
+    Proof, RecordFacts, Resolved, Rule, ScanFacts, Source, Spent, Ticket, Visitor,
     engine::Work,
     facts::PersonFacts,
     gates::{Plan, Route, Shut},
@@ -57,7 +57,9 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Command> {
         let plan = self.scan_gates(&facts, now);
-        let ScanFacts { terminal, intent, claim, authenticated, .. } = facts;
+        let ScanFacts { terminal, intent, claim, authenticated, possession, .. } = facts;
+        // The palm is the other factor: without it nothing below is reached.
+        let authenticated = authenticated || possession == Proof::Valid;
         let claim = match claim {
             ClaimPresented::Valid(claim) => Some(claim),
             _ => None,

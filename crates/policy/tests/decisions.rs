@@ -3,7 +3,8 @@
 
 use palmgate_policy::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds,
-    Match, RecordFacts, Resolved, ScanFacts, Settings, Source, TerminalFacts, Ticket,
+    Match, Profile, Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, Settings, Source,
+    TerminalFacts, Ticket,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -104,6 +105,7 @@ impl Store {
             frames: 1,
             authenticated: false,
             card_number: false,
+            possession: Proof::None,
         }
     }
 
@@ -591,4 +593,309 @@ fn the_queue_of_work_is_bounded() {
     let facts = store.facts(pay(100));
     let (_, commands) = store.scan(facts);
     assert!(commands.iter().any(|c| matches!(c, Command::Reply(_, AnswerBody::Busy))));
+}
+
+/// What was written of a person last.
+fn written(commands: &[Command], of: MemberId) -> Option<Profile> {
+    commands.iter().rev().find_map(|command| match command {
+        Command::Update(member, profile) if *member == of => Some((**profile).clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn payments_are_counted_over_a_restart() {
+    let mut store = Store::new(Custody::Operator);
+    let member = store.enrol(1, &[Purpose::Pay]);
+    let mut kept = None;
+    for _ in 0..5 {
+        let commands = store.recognise(pay(100), &[(member, Purpose::Pay, 0.9)]);
+        assert!(accepted(&commands));
+        kept = written(&commands, member);
+    }
+    let kept = kept.expect("each payment is written");
+    assert_eq!((kept.spent.total, kept.spent.count), (500, 5));
+    let mut again = Store::new(Custody::Operator);
+    again.tell(Event::Loaded(member, Box::new(kept)));
+    let commands = again.recognise(pay(100), &[(member, Purpose::Pay, 0.9)]);
+    assert_eq!(refused(&commands), Some(Refusal::StepUp), "{}", shown(&commands));
+    let anew = again.tell(Event::Authenticated(member));
+    assert_eq!(written(&anew, member).unwrap().spent.count, 0);
+    assert!(accepted(&again.recognise(pay(100), &[(member, Purpose::Pay, 0.9)])));
+}
+
+#[test]
+fn a_visitor_whose_record_stays_in_their_token_is_counted_too_and_over_a_restart() {
+    let mut store = Store::new(Custody::Subject);
+    let mut record = Store::record(9, &[Purpose::Pay, Purpose::Roaming]);
+    record.custody = Custody::Subject;
+    let pay_as_visitor = |store: &mut Store| {
+        let facts = store.claimed(pay(100), 9, Custody::Subject, true);
+        let (ticket, _) = store.scan(facts);
+        store.tell(Event::Extracted(ticket, Ok(LIVE)));
+        store.tell(Event::Resolved(ticket, Resolved::Found(Box::new(record.clone()))));
+        store.tell(Event::Compared(ticket, vec![(Purpose::Pay, 0.9)]))
+    };
+    let mut kept = Vec::new();
+    for number in 1..=5 {
+        let commands = pay_as_visitor(&mut store);
+        assert!(accepted(&commands), "{number}: {}", shown(&commands));
+        for command in commands {
+            if let Command::KeepVisitors(visitors) = command {
+                kept = visitors;
+            }
+        }
+    }
+    assert_eq!(refused(&pay_as_visitor(&mut store)), Some(Refusal::StepUp));
+    let mut again = Store::new(Custody::Subject);
+    again.tell(Event::VisitorsLoaded(kept));
+    assert_eq!(refused(&pay_as_visitor(&mut again)), Some(Refusal::StepUp));
+}
+
+#[test]
+fn a_card_number_in_a_payment_is_refused_before_the_palm_is_looked_at() {
+    let mut store = Store::new(Custody::Operator);
+    let facts = ScanFacts { card_number: true, ..store.facts(pay(100)) };
+    let (_, commands) = store.scan(facts);
+    assert_eq!(refused(&commands), Some(Refusal::CardNumber));
+    assert!(cites(&commands, "P-PCI-1"), "{}", shown(&commands));
+}
+
+#[test]
+fn a_copy_is_given_and_templates_only_to_a_key() {
+    let mut store = Store::new(Custody::Operator);
+    let member = store.enrol(1, &[Purpose::Loyalty]);
+    let export = |commands: &[Command]| {
+        commands.iter().find_map(|command| match command {
+            Command::ReplyExport(_, of, _, key) => Some((*of, *key)),
+            _ => None,
+        })
+    };
+    let found = [(member, Purpose::Loyalty, 0.9)];
+    let commands = store.recognise(Intent::Export, &found);
+    assert_eq!(export(&commands), Some((member, None)), "{}", shown(&commands));
+    assert!(cites(&commands, "G-15"));
+    let commands = store.recognise(Intent::Port { key: [7; 32] }, &found);
+    assert_eq!(export(&commands), Some((member, Some([7; 32]))));
+    assert!(cites(&commands, "G-20"));
+    let stranger = store.recognise(Intent::Export, &[]);
+    assert!(not_recognised(&stranger) && export(&stranger).is_none());
+}
+
+#[test]
+fn who_objects_is_said_to_object_for_loyalty_and_nowhere_else() {
+    let mut store = Store::new(Custody::Operator);
+    let member = store.enrol(1, &[Purpose::Loyalty, Purpose::Entry]);
+    let objected = |commands: &[Command]| {
+        commands.iter().find_map(|command| match command {
+            Command::Accept { objected, .. } => Some(*objected),
+            _ => None,
+        })
+    };
+    let loyalty = [(member, Purpose::Loyalty, 0.9)];
+    assert_eq!(objected(&store.recognise(Intent::Loyalty, &loyalty)), Some(false));
+    let commands = store.recognise(Intent::Object, &loyalty);
+    assert!(cites(&commands, "G-21") && written(&commands, member).unwrap().objected);
+    assert_eq!(objected(&store.recognise(Intent::Loyalty, &loyalty)), Some(true));
+    let entry = store.recognise(Intent::Entry, &[(member, Purpose::Entry, 0.9)]);
+    assert_eq!(objected(&entry), Some(false));
+}
+
+#[test]
+fn a_correction_replaces_the_enrolment_and_keeps_who_the_person_is_to_the_shop() {
+    let mut store = Store::new(Custody::Operator);
+    let old = store.enrol(1, &[Purpose::Loyalty, Purpose::Pay]);
+    assert!(accepted(&store.recognise(pay(300), &[(old, Purpose::Pay, 0.9)])));
+    let other = store.enrol(2, &[Purpose::Loyalty]);
+    let correct = |store: &mut Store, number: u8, found: &[(MemberId, Purpose, f32)]| {
+        let ticket = store.ticket();
+        let mut facts = store.enrolment(number, &[Purpose::Loyalty, Purpose::Pay]);
+        facts.replaces = Some(ClaimPresented::None);
+        store.tell(Event::Enrol(ticket, Box::new(facts)));
+        store.tell(Event::EnrolmentExtracted(ticket, Ok(LIVE)));
+        let found = found.iter().map(|(member, purpose, score)| Match {
+            member: *member,
+            purpose: *purpose,
+            score: *score,
+        });
+        (ticket, store.tell(Event::Identified(ticket, found.collect())))
+    };
+    let (_, nobody) = correct(&mut store, 3, &[]);
+    assert!(not_recognised(&nobody), "{}", shown(&nobody));
+    let two = [(old, Purpose::Loyalty, 0.9), (other, Purpose::Loyalty, 0.9)];
+    let (_, rivals) = correct(&mut store, 3, &two);
+    assert!(not_recognised(&rivals), "{}", shown(&rivals));
+    let (ticket, commands) = correct(&mut store, 3, &[(old, Purpose::Loyalty, 0.9)]);
+    let [Command::Store(_, new, profile)] = commands.as_slice() else {
+        panic!("{}", shown(&commands))
+    };
+    let (new, profile) = (*new, (**profile).clone());
+    assert!(profile.replaces == Some(old) && profile.spent.count == 1);
+    assert!(profile.pseudonym(Purpose::Loyalty) == Some(Pseudonym::from_random([1; 16])));
+    // A crash here: both are on disk. The first tick finishes the correction.
+    let mut restarted = Store::new(Custody::Operator);
+    restarted.tell(Event::Loaded(new, Box::new(profile.clone())));
+    restarted.tell(Event::Loaded(old, Box::new(Profile { replaces: None, ..profile })));
+    let finished = restarted.tell(Event::Tick);
+    assert!(
+        finished.iter().any(|c| matches!(c, Command::Erase { member, .. } if *member == old)),
+        "{}",
+        shown(&finished)
+    );
+    // Without one: the old key goes as soon as the new enrolment is durable.
+    let commands = store.tell(Event::Stored(ticket, Ok(())));
+    assert!(cites(&commands, "G-16"), "{}", shown(&commands));
+    let erased = |c: &Command| {
+        matches!(c, Command::Erase { member, rule, relay: true, .. }
+            if *member == old && rule.id() == "G-16")
+    };
+    assert!(commands.iter().any(erased) && store.engine.knows(&new) && !store.engine.knows(&old));
+    let done = store.tell(Event::Erased(old, Ok(())));
+    assert_eq!(written(&done, new).unwrap().replaces, None);
+    let entry = store.recognise(Intent::Loyalty, &[(new, Purpose::Loyalty, 0.9)]);
+    assert!(accepted(&entry));
+}
+
+#[test]
+fn in_split_custody_a_correction_needs_the_claim_and_the_palm() {
+    let mut store = Store::new(Custody::Split);
+    let old = store.enrol(1, &[Purpose::Pay]);
+    let begin = |store: &mut Store, claim: ClaimPresented| {
+        let ticket = store.ticket();
+        let mut facts = store.enrolment(3, &[Purpose::Pay]);
+        facts.replaces = Some(claim);
+        let commands = store.tell(Event::Enrol(ticket, Box::new(facts)));
+        (ticket, commands)
+    };
+    let (_, commands) = begin(&mut store, ClaimPresented::None);
+    assert_eq!(refused(&commands), Some(Refusal::ClaimNeeded));
+    let claim = |number| store_claim(&Store::new(Custody::Split), number);
+    let (_, commands) = begin(&mut store, claim(8));
+    assert_eq!(refused(&commands), Some(Refusal::ClaimInvalid), "nobody here has this claim");
+    for (score, found) in [(0.1, false), (0.9, true)] {
+        let (ticket, _) = begin(&mut store, claim(1));
+        let commands = store.tell(Event::EnrolmentExtracted(ticket, Ok(LIVE)));
+        assert!(matches!(commands.as_slice(), [Command::Compare(..)]), "{}", shown(&commands));
+        let commands = store.tell(Event::Compared(ticket, vec![(Purpose::Pay, score)]));
+        assert_eq!(matches!(commands.as_slice(), [Command::Store(..)]), found);
+        assert_eq!(not_recognised(&commands), !found);
+    }
+    assert!(store.engine.knows(&old), "until the new enrolment is durable");
+}
+
+fn store_claim(store: &Store, number: u8) -> ClaimPresented {
+    store.claimed(pay(1), number, Custody::Split, false).claim
+}
+
+#[test]
+fn a_box_that_was_opened_forgets_everybody() {
+    let mut store = Store::new(Custody::Operator);
+    let members = [1, 2, 3].map(|number| store.enrol(number, &[Purpose::Pay]));
+    let commands = store.tell(Event::Decommissioned);
+    let erased = commands.iter().filter(|command| {
+        matches!(command, Command::Erase { rule, .. } if rule.id() == "C-RT-10e")
+    });
+    assert_eq!(erased.count(), 3, "{}", shown(&commands));
+    for member in members {
+        let commands = store.recognise(pay(100), &[(member, Purpose::Pay, 0.9)]);
+        assert!(not_recognised(&commands));
+    }
+}
+
+#[test]
+fn time_goes_on_from_where_it_was_and_a_jump_in_the_dark_is_doubted() {
+    let mut store = Store::new(Custody::Operator);
+    for number in 1..=30 {
+        store.enrol(number, &[Purpose::Entry]);
+    }
+    let people: Vec<_> = (1..=30).map(|number| MemberId::from_random([number; 16])).collect();
+    store.tell(Event::Tick);
+    let seen = store.engine.time_seen();
+    assert_eq!(seen.latest, START.as_millis());
+    // Restarted with the clock a day back: nothing expired comes back to life.
+    let mut back = Store::new(Custody::Operator);
+    back.now = Timestamp::from_millis(START.as_millis() - 86_400_000);
+    back.tell(Event::TimeSeen(seen));
+    assert_eq!(back.engine.time_seen().latest, START.as_millis());
+    // Restarted with the clock a year ahead: ten people at most are erased, and another restart
+    // does not take the doubt away.
+    let mut profile = None;
+    for command in store.recognise(Intent::Object, &[(people[0], Purpose::Entry, 0.9)]) {
+        if let Command::Update(_, written) = command {
+            profile = Some(*written);
+        }
+    }
+    let profile = profile.unwrap();
+    let mut gone = 0;
+    let mut seen = seen;
+    for _ in 0..2 {
+        let mut ahead = Store::new(Custody::Operator);
+        ahead.now = START.after(400 * DAY);
+        ahead.tell(Event::TimeSeen(seen));
+        for member in &people {
+            ahead.tell(Event::Loaded(*member, Box::new(profile.clone())));
+        }
+        let commands = ahead.tell(Event::Tick);
+        gone += commands.iter().filter(|c| matches!(c, Command::Erase { .. })).count();
+        seen = ahead.engine.time_seen();
+        assert_eq!(seen.doubt.map(|doubt| doubt.before), Some(START.as_millis()));
+    }
+    assert_eq!(gone, 10);
+    // A time signed before the jump confirms nothing; one after it takes the clock's place.
+    let mut store = Store::new(Custody::Operator);
+    store.now = START.after(DAY);
+    store.tell(Event::TimeSeen(seen));
+    store.tell(Event::TimeConfirmed(Timestamp::from_millis(START.as_millis() - 1)));
+    assert!(store.engine.time_seen().doubt.is_some());
+    let commands = store.tell(Event::TimeConfirmed(START.after(DAY)));
+    assert!(cites(&commands, "G-05-E"));
+    let now = store.engine.time_seen();
+    assert_eq!((now.latest, now.doubt), (START.after(DAY).as_millis(), None));
+}
+
+#[test]
+fn illinois_wants_a_release_that_was_just_signed_and_keeps_it_and_france_keeps_none() {
+    let layers: Vec<_> =
+        ["eu-gdpr", "us-il"].into_iter().filter_map(palmgate_policy::pack::embedded_layer).collect();
+    let illinois = std::sync::Arc::new(palmgate_policy::Pack::load(&layers).unwrap());
+    let settings = Settings {
+        custody: Custody::Split,
+        purposes: [Purpose::Pay, Purpose::Entry].into_iter().collect(),
+        thresholds: [0.6, 0.5, 0.5, 0.5],
+        notice: NOTICE.into(),
+        ..Settings::default()
+    };
+    let enrol = |pack: Option<&std::sync::Arc<palmgate_policy::Pack>>,
+                 release: Option<ReleaseFacts>| {
+        let mut store = Store::new(Custody::Split);
+        if let Some(pack) = pack {
+            store.engine = Engine::with_pack(settings.clone(), std::sync::Arc::clone(pack));
+            let purposes = [Purpose::Pay, Purpose::Entry].into_iter().collect();
+            let facts = TerminalFacts { name: name("till"), purposes, enrols: true };
+            store.tell(Event::TerminalKnown(facts));
+        }
+        let ticket = store.ticket();
+        let mut facts = store.enrolment(1, &[Purpose::Pay]);
+        facts.release = release;
+        let refused = refused(&store.tell(Event::Enrol(ticket, Box::new(facts))));
+        let commands = store.tell(Event::EnrolmentExtracted(ticket, Ok(LIVE)));
+        let kept = commands.into_iter().find_map(|command| match command {
+            Command::Store(_, _, profile) => Some(profile.released_at),
+            _ => None,
+        });
+        (refused, kept)
+    };
+    let signed = ReleaseFacts { named: true, signed_at: START, complete: true };
+    let il = Some(&illinois);
+    assert_eq!(enrol(il, None).0, Some(Refusal::ConsentMissing));
+    for incomplete in [
+        ReleaseFacts { named: false, ..signed },
+        ReleaseFacts { complete: false, ..signed },
+        ReleaseFacts { signed_at: Timestamp::from_millis(START.as_millis() - 3_600_000), ..signed },
+        ReleaseFacts { signed_at: START.after(DAY), ..signed },
+    ] {
+        assert_eq!(enrol(il, Some(incomplete)).0, Some(Refusal::ConsentMissing), "{incomplete:?}");
+    }
+    assert_eq!(enrol(il, Some(signed)), (None, Some(Some(START))));
+    assert_eq!(enrol(None, Some(signed)), (None, Some(None)), "no more data than the law asks for");
 }

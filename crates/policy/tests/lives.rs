@@ -7,7 +7,7 @@
 
 use palmgate_policy::{
     CaptureFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds, Match, Profile,
-    RecordFacts, ScanFacts, Settings, TerminalFacts, Ticket, TimeSeen,
+    Proof, RecordFacts, ScanFacts, Settings, TerminalFacts, Ticket, TimeSeen,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -28,6 +28,7 @@ const SHOPPING: [Purpose; 3] = [Purpose::Pay, Purpose::Loyalty, Purpose::Entry];
 enum Step {
     Enrol(u8, Vec<Purpose>),
     Employ(u8, i64),
+    Correct(u8, Vec<Purpose>),
     Scan(u8, Purpose, u64),
     Withdraw(u8, Purpose),
     Pause(u8),
@@ -140,6 +141,8 @@ impl ReferenceStateMachine for Lives {
             4 => (who(), prop::sample::subsequence(SHOPPING.to_vec(), 1..=3))
                 .prop_map(|(who, purposes)| Step::Enrol(who, purposes)),
             1 => (who(), 1_i64..40).prop_map(|(who, days)| Step::Employ(who, days)),
+            1 => (who(), prop::sample::subsequence(SHOPPING.to_vec(), 1..=3))
+                .prop_map(|(who, purposes)| Step::Correct(who, purposes)),
             12 => (who(), any(), 0_u64..6_000).prop_map(|(who, p, cents)| Step::Scan(who, p, cents)),
             2 => (who(), shopping()).prop_map(|(who, purpose)| Step::Withdraw(who, purpose)),
             1 => who().prop_map(Step::Pause),
@@ -196,6 +199,17 @@ impl ReferenceStateMachine for Lives {
                 person.expires = world.expiry(&person);
                 world.newcomer(*who, person);
                 world.done = true;
+            }
+            Step::Correct(who, purposes) => {
+                world.done = world.known(*who);
+                if world.done {
+                    let old = world.people[who].clone();
+                    let consents = purposes.iter().map(|p| (*p, now + 365 * DAY_MS)).collect();
+                    let mut person =
+                        Person { store: true, consents, authorised: 0, expires: 0, ..old };
+                    person.expires = world.expiry(&person);
+                    world.newcomer(*who, person);
+                }
             }
             Step::Scan(who, purpose, cents) => {
                 world.done = world.accepted(*who, *purpose, *cents);
@@ -344,7 +358,7 @@ impl Machine {
             })
             .collect();
         for member in erased {
-            self.engine.handle(Event::Erased(member, Ok(())), self.now);
+            self.tell(Event::Erased(member, Ok(())));
         }
         commands
     }
@@ -359,6 +373,7 @@ impl Machine {
         who: u8,
         purposes: &[Purpose],
         authorisation: Option<Authorisation>,
+        correct: bool,
     ) -> bool {
         let generation = self.generations.get(&who).copied().unwrap_or(0) + 1;
         let ticket = self.ticket();
@@ -381,7 +396,7 @@ impl Machine {
             card_number: false,
             authorisation,
             release: None,
-            replaces: None,
+            replaces: correct.then_some(ClaimPresented::None),
             ids: FreshIds {
                 member: member(who, generation),
                 claim: ClaimHandle::from_random(claim),
@@ -391,7 +406,10 @@ impl Machine {
         };
         self.tell(Event::Enrol(ticket, Box::new(facts)));
         self.tell(Event::EnrolmentExtracted(ticket, Ok(LIVE)));
-        let stored = self.tell(Event::Identified(ticket, Vec::new()));
+        let current = member(who, generation - 1);
+        let found = |purpose| Match { member: current, purpose, score: 0.9 };
+        let found = Purpose::MATCHED.into_iter().filter(|_| correct).map(found).collect();
+        let stored = self.tell(Event::Identified(ticket, found));
         if !matches!(stored.as_slice(), [Command::Store(..)]) {
             return false;
         }
@@ -412,6 +430,7 @@ impl Machine {
             frames: 1,
             authenticated: false,
             card_number: false,
+            possession: Proof::None,
         };
         self.tell(Event::Scan(ticket, facts));
         self.tell(Event::Extracted(ticket, Ok(LIVE)));
@@ -471,13 +490,14 @@ impl StateMachineTest for Lives {
         let done = match step {
             Step::Enrol(who, purposes) => {
                 let absent = who_is_absent(&sut, who);
-                absent && sut.enrol(who, &purposes, None)
+                absent && sut.enrol(who, &purposes, None, false)
             }
             Step::Employ(who, days) => {
                 let until = sut.engine_now().after(DAY * days as u32);
                 let authorisation = Authorisation { zone: "vault".into(), until };
-                who_is_absent(&sut, who) && sut.enrol(who, &[], Some(authorisation))
+                who_is_absent(&sut, who) && sut.enrol(who, &[], Some(authorisation), false)
             }
+            Step::Correct(who, purposes) => sut.enrol(who, &purposes, None, true),
             Step::Scan(who, purpose, cents) => {
                 let intent = match purpose {
                     Purpose::Pay => Intent::Pay(Payment {
@@ -594,7 +614,7 @@ prop_state_machine! {
 fn a_jump_of_the_clock_erases_few_people_until_it_is_confirmed() {
     let mut sut = Lives::init_test(&World { now: START, latest: START, ..World::default() });
     for who in 0..30 {
-        assert!(sut.enrol(who, &[Purpose::Entry], None));
+        assert!(sut.enrol(who, &[Purpose::Entry], None, false));
     }
     sut.now = sut.now.after(400 * DAY);
     for _ in 0..5 {
@@ -611,7 +631,7 @@ fn a_jump_of_the_clock_erases_few_people_until_it_is_confirmed() {
     sut.tell(Event::Tick);
     assert!(sut.disk.is_empty());
     // Small steps need no confirmation.
-    assert!(sut.enrol(40, &[Purpose::Entry], None));
+    assert!(sut.enrol(40, &[Purpose::Entry], None, false));
     for _ in 0..370 {
         sut.now = sut.now.after(Duration::from_hours(24));
         sut.tell(Event::Tick);

@@ -259,6 +259,72 @@ impl Resolution {
     }
 }
 
+/// `operator` custody: the person asked to be looked up among everybody who agreed to be recognised
+/// in other stores of the tenant. Only a cloud whose operator switched this on answers.
+#[derive(Clone, Encode, Decode)]
+pub struct SearchQuery {
+    /// The purpose whose transform protects the probe.
+    #[n(0)]
+    pub purpose: Purpose,
+    /// HPKE to the matcher: encapsulated key, then the sealed and padded [`crate::Probe`].
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+impl SearchQuery {
+    /// What the envelope of the probe is bound to as associated data.
+    pub fn binding(purpose: Purpose) -> Vec<u8> {
+        crate::encode(&("search", purpose))
+    }
+}
+
+/// The answer to [`SearchQuery`]: encoded, then padded to [`SearchAnswer::WIRE_BYTES`].
+#[derive(Encode, Decode)]
+pub struct SearchAnswer {
+    /// What was found.
+    #[n(0)]
+    pub outcome: SearchOutcome,
+    /// The partitions that were searched.
+    #[n(1)]
+    pub searched: Vec<Name>,
+    /// The partitions that could not be searched: the person may be there.
+    #[n(2)]
+    pub missing: Vec<Name>,
+}
+
+/// What a search says about a person.
+#[derive(Encode, Decode)]
+pub enum SearchOutcome {
+    /// Everything was searched, and nobody fits, or more than one person does.
+    #[n(0)]
+    NotFound,
+    /// Nobody fits in what was searched, and not everything was: this is no answer.
+    #[n(1)]
+    Unknown,
+    /// A [`MemberRecord`] sealed by HPKE to the gateway, encapsulated key first, bound to
+    /// [`SearchAnswer::binding`].
+    #[n(2)]
+    Found {
+        /// The envelope.
+        #[n(0)]
+        #[cbor(with = "minicbor::bytes")]
+        sealed: Vec<u8>,
+    },
+}
+
+impl SearchAnswer {
+    /// Bytes of every answer on the wire.
+    pub const WIRE_BYTES: usize = 32 * 1024;
+    /// Partitions of a tenant at most, so that every answer fits.
+    pub const MAX_PARTITIONS: usize = 400;
+
+    /// What the envelope in [`SearchOutcome::Found`] is bound to as associated data: the question.
+    pub fn binding(query: &SearchQuery) -> Vec<u8> {
+        crate::encode(query)
+    }
+}
+
 /// A person must be forgotten everywhere.
 #[derive(Clone, Encode, Decode)]
 pub struct Erasure {

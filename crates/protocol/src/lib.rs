@@ -18,8 +18,9 @@ pub use biometric::{Biometric, Secret};
 pub use ids::{CaptureId, ClaimHandle, InvalidName, MemberId, Name, Pseudonym};
 pub use purpose::{Custody, Hand, Purpose, PurposeSet};
 pub use template::{
-    CODE_BYTES, CODES_PER_TEMPLATE, Code, EMBEDDING_DIMENSIONS, Embedding, MAX_PROBE_CODES, Probe,
-    TEMPLATE_BYTES, TEMPLATE_FORMAT, Template, TemplateError,
+    CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding,
+    MAX_PROBE_CODES, MAX_PROBE_TURNS, Probe, QUADRANT_BYTES, QUADRANTS, SHIFTS, TEMPLATE_BYTES,
+    TEMPLATE_FORMAT, Template, TemplateError,
 };
 pub use time::{DAY, Timestamp};
 

@@ -2,23 +2,34 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Dimensions of an [`Embedding`].
 pub const EMBEDDING_DIMENSIONS: usize = 256;
-/// Bytes of one [`Code`]: 1,024 index-of-maximum hashes of two bits.
-pub const CODE_BYTES: usize = 256;
+/// Parts of the palm that a [`Code`] is made of: upper left, upper right, lower left, lower right.
+pub const QUADRANTS: usize = 4;
+/// Bytes of one quadrant's part of a [`Code`]: 256 index-of-maximum hashes of two bits.
+pub const QUADRANT_BYTES: usize = 64;
+/// Bytes of one [`Code`].
+pub const CODE_BYTES: usize = QUADRANTS * QUADRANT_BYTES;
 /// Codes in one [`Template`]: one for each enrolment capture of a hand.
 pub const CODES_PER_TEMPLATE: usize = 3;
-/// Codes in one [`Probe`] at most: the capture hashed at every small shift and rotation.
-pub const MAX_PROBE_CODES: usize = 256;
+/// Shifts of a probe along one axis, one cell of the code's grid apart; the middle one is none.
+pub const SHIFTS: usize = 13;
+/// Codes of a probe for one turn of the palm: one for each shift, row by row.
+pub const CODES_PER_TURN: usize = SHIFTS * SHIFTS;
+/// Turns of the palm in one [`Probe`] at most.
+pub const MAX_PROBE_TURNS: usize = 3;
+/// Codes in one [`Probe`] at most.
+pub const MAX_PROBE_CODES: usize = MAX_PROBE_TURNS * CODES_PER_TURN;
 /// Bytes of a [`Template`] on the wire and at rest.
 pub const TEMPLATE_BYTES: usize = EMBEDDING_DIMENSIONS + CODES_PER_TEMPLATE * CODE_BYTES;
 /// Version of the template layout and of the models behind it; templates of different formats
 /// cannot be compared.
-pub const TEMPLATE_FORMAT: u16 = 1;
+pub const TEMPLATE_FORMAT: u16 = 2;
 
 /// A unit vector after the keyed orthonormal transform, each component times 127·√8 rounded and
 /// clamped to −127…127: similar hands point the same way, under the same tenant and purpose only.
 pub type Embedding = [i8; EMBEDDING_DIMENSIONS];
-/// Keyed index-of-maximum hashes of the palm's line code: hash `i` is the two bits at `2 (i mod 4)`
-/// of byte `i / 4`. Similarity is the share of equal hashes, ¼ by chance.
+/// Keyed index-of-maximum hashes of the palm's line code, [`QUADRANT_BYTES`] a quadrant: hash `i` of
+/// a quadrant is the two bits at `2 (i mod 4)` of its byte `i / 4`. Quadrants are compared each by
+/// itself; the similarity of two is their share of equal hashes, ¼ by chance.
 pub type Code = [u8; CODE_BYTES];
 
 /// A protected biometric reference (ISO/IEC 24745) of one hand for one tenant and purpose.
@@ -37,7 +48,7 @@ pub struct Template {
 pub struct Probe {
     /// The capture's embedding.
     pub embedding: Embedding,
-    /// 1 to [`MAX_PROBE_CODES`] codes.
+    /// For one to [`MAX_PROBE_TURNS`] turns of the palm, the code at every shift.
     pub codes: Vec<Code>,
 }
 
@@ -87,7 +98,8 @@ impl Probe {
     /// [`TemplateError`] when the length or the norm is wrong; nothing is kept.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TemplateError> {
         let (embedding, codes) = split(bytes)?;
-        if codes.is_empty() || codes.len() > MAX_PROBE_CODES {
+        let turns = codes.len() / CODES_PER_TURN;
+        if codes.len() % CODES_PER_TURN != 0 || !(1..=MAX_PROBE_TURNS).contains(&turns) {
             return Err(TemplateError::Length);
         }
         Ok(Self { embedding, codes: codes.to_vec() })
@@ -137,9 +149,21 @@ mod tests {
         assert!(matches!(Template::from_bytes(&bytes.expose()[1..]), Err(TemplateError::Length)));
         assert!(matches!(Template::from_bytes(&[]), Err(TemplateError::Length)));
         assert!(matches!(Template::from_bytes(&[0; TEMPLATE_BYTES]), Err(TemplateError::Norm)));
-        assert!(matches!(
-            Probe::from_bytes(&bytes.expose()[..EMBEDDING_DIMENSIONS]),
-            Err(TemplateError::Length)
-        ));
+    }
+
+    #[test]
+    fn a_probe_has_every_shift_of_one_to_three_turns() {
+        for codes in [0, 1, CODES_PER_TURN, CODES_PER_TURN + 1, MAX_PROBE_CODES, 4 * CODES_PER_TURN]
+        {
+            let probe = Probe {
+                embedding: [22; EMBEDDING_DIMENSIONS],
+                codes: vec![[5; CODE_BYTES]; codes],
+            };
+            let read = Probe::from_bytes(probe.to_bytes().expose());
+            match codes {
+                CODES_PER_TURN | MAX_PROBE_CODES => assert!(read.unwrap().codes == probe.codes),
+                _ => assert!(matches!(read, Err(TemplateError::Length))),
+            }
+        }
     }
 }

@@ -53,6 +53,28 @@ pub struct Scan {
     #[n(4)]
     #[cbor(default)]
     pub authenticated: bool,
+    /// The phone or card that holds the claim proves that it is there: with the palm a strong
+    /// authentication of two kinds (RTS on SCA Art. 4(1), 7).
+    #[n(5)]
+    pub possession: Option<Possession>,
+}
+
+/// A signature of the key that the claim names, over this act and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Possession {
+    /// Ed25519 over the challenge of the act.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub signature: [u8; 64],
+}
+
+/// The public half of a key that never leaves the person's phone or card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PossessionKey {
+    /// Ed25519.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub key: [u8; 32],
 }
 
 /// What the person came for.
@@ -201,6 +223,10 @@ pub struct Enrolment {
     /// gets this enrolment in place of the one before, whose key is destroyed.
     #[n(7)]
     pub replaces: Option<Replaces>,
+    /// The key in the person's phone or card that will prove possession; it goes into the claim
+    /// token. Without one, the token can be copied and stands for no factor of its own.
+    #[n(8)]
+    pub possession: Option<PossessionKey>,
 }
 
 /// A release that the person signed on the terminal, under a text with purpose and duration.

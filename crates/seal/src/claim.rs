@@ -11,6 +11,7 @@ use crate::{
 use minicbor::{Decode, Encode, bytes::ByteVec};
 use palmgate_protocol::{
     ClaimHandle, Custody, Name, PurposeSet, Secret, Timestamp, decode, encode, limits,
+    terminal::PossessionKey,
 };
 use zeroize::Zeroize;
 
@@ -36,6 +37,8 @@ pub struct Claim {
     pub key: Option<Key>,
     /// `subject` custody: the sealed record itself.
     pub sealed_record: Option<Vec<u8>>,
+    /// The key whose holder proves that the medium is there, if it can.
+    pub possession: Option<VerifyingKey>,
 }
 
 /// Why a token is not a claim here.
@@ -73,6 +76,8 @@ struct Payload {
     key: Option<Secret<Vec<u8>>>,
     #[n(8)]
     sealed_record: Option<ByteVec>,
+    #[n(9)]
+    possession: Option<PossessionKey>,
 }
 
 /// Signs a claim with the key of the store. The caller refuses a result over
@@ -88,6 +93,7 @@ pub fn issue(claim: &Claim, key: &SigningKey) -> Secret<Vec<u8>> {
         expires_at: claim.expires_at,
         key: claim.key.as_ref().map(|key| Secret::new(key.expose().to_vec())),
         sealed_record: claim.sealed_record.clone().map(ByteVec::from),
+        possession: claim.possession.map(|VerifyingKey(key)| PossessionKey { key }),
     };
     token::issue(CONTENT_TYPE, encode(&payload), key)
 }
@@ -121,6 +127,7 @@ pub fn read(token: &[u8], issuers: &[VerifyingKey], tenant: &Name) -> Result<Cla
         expires_at: payload.expires_at,
         key,
         sealed_record: payload.sealed_record.map(Vec::from),
+        possession: payload.possession.map(|possession| VerifyingKey(possession.key)),
     })
 }
 

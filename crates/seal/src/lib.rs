@@ -6,6 +6,7 @@
 //! | cloud ↔ gateway | [`envelope`] and [`shard`]: HPKE (RFC 9180), signed manifests |
 //! | terminal ↔ gateway | [`mls`]: two-member groups (RFC 9420), leaves bound to certificates |
 //! | what people and tills carry away | [`claim`], [`assertion`]: `COSE_Sign1` (RFC 9052) |
+//! | a phone or card that proves it is there | [`possession`]: Ed25519 over one act |
 //! | ids that are recognised, not read | [`hidden_id`]: HMAC-SHA-256 |
 //! | who is who on the network | [`pki`]: certificates, TLS 1.3; [`pairing`]: first contact |
 //!
@@ -21,6 +22,7 @@ pub mod hidden_id;
 pub mod mls;
 pub mod pairing;
 pub mod pki;
+pub mod possession;
 pub mod random;
 pub mod shard;
 pub mod sign;

@@ -47,5 +47,8 @@ mod terminal;
 pub use error::{TerminalError, Trouble};
 pub use paired::Paired;
 pub use palmgate_protocol as protocol;
-pub use palmgate_seal::pairing::{InvalidCode, PairingCode};
-pub use terminal::{Connection, Presentation, Terminal};
+pub use palmgate_seal::{
+    pairing::{InvalidCode, PairingCode},
+    possession::Challenge,
+};
+pub use terminal::{Connection, Presentation, Prover, Terminal};

@@ -6,9 +6,12 @@ use crate::{
 };
 use palmgate_protocol::{
     Biometric, CaptureId, Name, PurposeSet, limits,
-    terminal::{Answer, AnswerBody, Enrolment, Frame, Intent, Request, RequestBody, Scan},
+    terminal::{
+        Answer, AnswerBody, Enrolment, Frame, Intent, Possession, Replaces, Request, RequestBody,
+        Scan,
+    },
 };
-use palmgate_seal::random;
+use palmgate_seal::{possession::Challenge, random};
 use std::time::{Duration, Instant};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -40,7 +43,13 @@ pub struct Presentation {
     /// Whether the person has just proved who they are by chip and PIN, or as strongly: what the
     /// gateway asks for with `step-up` after some payments by palm alone.
     pub authenticated: bool,
+    /// Has the phone or card that holds the claim sign the act, if it can: with the palm as strong
+    /// as chip and PIN.
+    pub possession: Option<Prover>,
 }
+
+/// Asks a phone or card to sign the challenge of an act with the key that its claim names.
+pub type Prover = Box<dyn FnOnce(&Challenge) -> Possession + Send>;
 
 /// A connected terminal. Copies share one connection; it ends when the last is dropped.
 ///
@@ -162,10 +171,13 @@ impl Terminal {
     /// # Ok(()) }
     /// ```
     pub async fn request(&self, body: RequestBody) -> Result<Answer, TerminalError> {
-        check_limits(&body)?;
-        let deadline = deadline_of(&body);
         let capture = CaptureId::from_random(random::bytes());
-        let request = Request { capture, at: clock::now().wall, body };
+        self.ask(Request { capture, at: clock::now().wall, body }).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, TerminalError> {
+        check_limits(&request.body)?;
+        let deadline = deadline_of(&request.body);
         let (reply, answer) = oneshot::channel();
         let ask = Ask { request, deadline, reply };
         self.asks.try_send(ask).map_err(|error| match error {
@@ -199,9 +211,11 @@ impl Terminal {
     /// # Ok(()) }
     /// ```
     pub async fn scan(&self, intent: Intent, hand: Presentation) -> Result<Answer, TerminalError> {
-        let Presentation { frames, claim, ask_cloud, authenticated } = hand;
-        self.request(RequestBody::Scan(Scan { intent, frames, claim, ask_cloud, authenticated }))
-            .await
+        let Presentation { frames, claim, ask_cloud, authenticated, possession } = hand;
+        let (capture, at) = (CaptureId::from_random(random::bytes()), clock::now().wall);
+        let possession = possession.map(|prove| prove(&Challenge::new(capture, at, &intent)));
+        let scan = Scan { intent, frames, claim, ask_cloud, authenticated, possession };
+        self.ask(Request { capture, at, body: RequestBody::Scan(scan) }).await
     }
 
     /// Asks to enrol a person who agreed, purpose by purpose, on this terminal's screen.
@@ -216,8 +230,8 @@ impl Terminal {
     /// # ) -> Result<(), palmgate_terminal::TerminalError> {
     /// use palmgate_terminal::protocol::terminal::AnswerBody;
     ///
-    /// if let AnswerBody::Enrolled { claims } = terminal.enrol(enrolment).await?.body {
-    ///     println!("{} codes to hand over", claims.len());
+    /// if let AnswerBody::Enrolled { claims, receipts } = terminal.enrol(enrolment).await?.body {
+    ///     println!("{} codes and {} receipts to hand over", claims.len(), receipts.len());
     /// }
     /// # Ok(()) }
     /// ```
@@ -290,6 +304,89 @@ impl Terminal {
         self.scan(Intent::History, hand).await
     }
 
+    /// Gives the person a copy of everything that the store holds about them, as JSON (GDPR Art. 15).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::terminal::AnswerBody;
+    ///
+    /// if let AnswerBody::Exported { document } = terminal.export(hand).await?.body {
+    ///     println!("{}", document.0);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn export(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Export, hand).await
+    }
+
+    /// Gives the person what they provided, and their templates sealed to their own X25519 key
+    /// (GDPR Art. 20).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     key: [u8; 32],
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// terminal.take_along(key, hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn take_along(
+        &self,
+        key: [u8; 32],
+        hand: Presentation,
+    ) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Port { key }, hand).await
+    }
+
+    /// Notes that the person objects to advertising (GDPR Art. 21).
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     hand: palmgate_terminal::Presentation,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// terminal.object(hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn object(&self, hand: Presentation) -> Result<Answer, TerminalError> {
+        self.scan(Intent::Object, hand).await
+    }
+
+    /// Corrects an enrolment (GDPR Art. 16): recognised by one of the new captures, and by `claim`
+    /// where the store works with claims, the person gets the new enrolment in place of the old.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     enrolment: palmgate_terminal::protocol::terminal::Enrolment,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// terminal.rectify(enrolment, None).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn rectify(
+        &self,
+        enrolment: Enrolment,
+        claim: Option<Biometric<Vec<u8>>>,
+    ) -> Result<Answer, TerminalError> {
+        self.enrol(Enrolment { replaces: Some(Replaces { claim }), ..enrolment }).await
+    }
+
     /// Stops the person's recognition until [`Terminal::resume`] (GDPR Art. 18).
     ///
     /// # Errors
@@ -356,6 +453,8 @@ fn check_limits(body: &RequestBody) -> Result<(), TerminalError> {
         RequestBody::Enrol(enrolment) => {
             let captures = enrolment.captures.len();
             within("the number of captures", captures, limits::MAX_CAPTURES_PER_ENROLMENT)?;
+            let name = enrolment.release.as_ref().map_or(0, |release| release.name.expose().len());
+            within("the name under the release in bytes", name, limits::MAX_TEXT_BYTES)?;
             enrolment.captures.iter().try_for_each(|capture| check_frames(&capture.frames))
         }
         RequestBody::Ping => Ok(()),
@@ -388,6 +487,7 @@ mod tests {
             claim: None,
             ask_cloud: false,
             authenticated: false,
+            possession: None,
         })
     }
 

@@ -183,6 +183,9 @@ impl Story {
             card_token: Some(Biometric::new(token(index).into_bytes())),
             phone: Some(Biometric::new(phone(index).into_bytes())),
             authorisation: None,
+            release: None,
+            replaces: None,
+            possession: None,
         }
     }
 
@@ -256,7 +259,7 @@ impl Story {
         let index = self.pictures.len() - 3;
         let enrolment = self.enrolment(index, &["pay", "loyalty", "roaming"]);
         let answer = self.terminals.away.enrol(enrolment).await?;
-        let AnswerBody::Enrolled { claims } = answer.body else {
+        let AnswerBody::Enrolled { claims, .. } = answer.body else {
             bail!("the enrolment in paris was {}", describe(&answer.body));
         };
         let claim = claims.first().context("roaming gives a claim token")?.token.0.to_vec();
@@ -273,7 +276,7 @@ impl Story {
         let (answer, took) = loop {
             let claim = Some(Biometric::new(claim.clone()));
             let frames = self.pictures[index].other_frames(4);
-            let hand = Presentation { frames, claim, ask_cloud: true, authenticated: false };
+            let hand = Presentation { frames, claim, ask_cloud: true, ..Presentation::default() };
             let (answer, took) = present(&self.terminals.till, payment(800), hand).await?;
             // The registration travels from paris to the cloud in its own time.
             if matches!(answer, AnswerBody::Accepted(_)) || begun.elapsed() > Duration::from_secs(8)

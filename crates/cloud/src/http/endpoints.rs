@@ -13,7 +13,10 @@ use axum::{
 use data_encoding::HEXLOWER;
 use palmgate_protocol::{
     CODE_BYTES, ClaimHandle, MAX_PROBE_CODES, Name, Timestamp,
-    cloud::{ClaimQuery, Erasure, Hello, ProbeQuery, Registration, Resolution, ShardApplied},
+    cloud::{
+        ClaimQuery, Erasure, Hello, ProbeQuery, Registration, Resolution, SearchAnswer,
+        SearchQuery, ShardApplied,
+    },
     decode, encode,
     limits::MAX_SEALED_RECORD_BYTES,
 };
@@ -34,9 +37,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// has to be written down, nor a miss shows in the time.
 const RESOLUTION_SLOT: Duration = Duration::from_millis(100);
 
-type Answer = Result<Response, Problem>;
-type Shared = State<Arc<App>>;
-type From = Extension<Store>;
+pub(super) type Answer = Result<Response, Problem>;
+pub(super) type Shared = State<Arc<App>>;
+pub(super) type From = Extension<Store>;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -47,6 +50,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/shard/applied", post(applied))
         .route("/v1/resolve/probe", post(resolve_probe))
         .route("/v1/resolve/claim", post(resolve_claim))
+        .route("/v1/search", post(search))
+        .route("/v1/witness/add-checkpoint", post(super::witness::add_checkpoint))
         .route("/v1/erasures", post(erase))
         .route("/v1/erasures/{commitment}", get(erasure))
         .route("/v1/tombstones", get(tombstones))
@@ -64,6 +69,9 @@ pub(super) fn label(path: &str) -> &'static str {
         "/v1/resolve/claim" => "resolve-claim",
         "/v1/erasures" => "erasures",
         "/v1/tombstones" => "tombstones",
+        "/v1/search" => "search",
+        "/v1/witness/add-checkpoint" => "add-checkpoint",
+        "/v1/witness/heads" => "heads",
         "/healthz" => "healthz",
         "/metrics" => "metrics",
         _ if path.starts_with("/v1/erasures/") => "erasure",
@@ -84,10 +92,8 @@ async fn directory(State(app): Shared) -> Answer {
     Ok(cbor(blocking(move || directory_of(&app)).await?))
 }
 
-/// Only stores that the operator still lists may issue claims.
 fn directory_of(app: &App) -> Result<Vec<u8>, Problem> {
-    let listed = |store: &Name| matches!(app.layout.store(store), Ok(Some(_)));
-    Ok(encode(&app.registry.directory(listed)?))
+    Ok(encode(&app.registry.directory()?))
 }
 
 async fn register(State(app): Shared, Extension(store): From, request: Request) -> Answer {
@@ -130,23 +136,43 @@ async fn resolve_claim(State(app): Shared, store: From, request: Request) -> Ans
     .await
 }
 
+/// Bounded by store alone: there is no claim.
+async fn search(State(app): Shared, Extension(store): From, request: Request) -> Answer {
+    let query: SearchQuery = read(request, PROBE).await?;
+    let arrived = Instant::now();
+    app.resolutions.take(store.name.clone(), arrived).map_err(Problem::TooMany)?;
+    let answer = blocking(move || app.registry.search(&store.name, &query, clock::now())).await?;
+    in_a_slot(arrived).await;
+    Ok(padded(&encode(&answer), SearchAnswer::WIRE_BYTES))
+}
+
 /// Look-ups are bounded by store and by claim, and answered in one size and in slots of time.
 async fn resolve(
     app: Arc<App>,
     Extension(store): From,
     claim: ClaimHandle,
-    look_up: impl FnOnce(&Registry, &Name, Timestamp) -> Result<Resolution, Problem> + Send + 'static,
+    look_up: impl FnOnce(&dyn Registry, &Name, Timestamp) -> Result<Resolution, Problem>
+    + Send
+    + 'static,
 ) -> Answer {
     let arrived = Instant::now();
     app.resolutions.take(store.name.clone(), arrived).map_err(Problem::TooMany)?;
     app.tries.take(claim, arrived).map_err(Problem::TooMany)?;
-    let resolution = blocking(move || look_up(&app.registry, &store.name, clock::now())).await?;
+    let resolution = blocking(move || look_up(&*app.registry, &store.name, clock::now())).await?;
+    in_a_slot(arrived).await;
+    Ok(padded(&encode(&resolution), Resolution::WIRE_BYTES))
+}
+
+async fn in_a_slot(arrived: Instant) {
     let slots = arrived.elapsed().as_millis() / RESOLUTION_SLOT.as_millis() + 1;
     let answer_at = arrived + RESOLUTION_SLOT * u32::try_from(slots).unwrap_or(1);
     tokio::time::sleep_until(answer_at.into()).await;
-    let padded = envelope::pad(&encode(&resolution), Resolution::WIRE_BYTES);
+}
+
+fn padded(answer: &[u8], to: usize) -> Response {
+    let padded = envelope::pad(answer, to);
     let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
-    Ok((content_type, padded.expose().clone()).into_response())
+    (content_type, padded.expose().clone()).into_response()
 }
 
 async fn erase(State(app): Shared, Extension(store): From, request: Request) -> Answer {

@@ -2,9 +2,15 @@
 
 mod endpoints;
 pub(crate) mod tls;
+pub(crate) mod witness;
 
 use crate::{
-    layout::Layout, limiter::Limiter, metrics::Metrics, problem::Problem, registry::Registry,
+    clock,
+    config::Limits,
+    limiter::Limiter,
+    metrics::Metrics,
+    problem::Problem,
+    registry::{Health, Registry},
 };
 use axum::{
     Router,
@@ -21,6 +27,7 @@ use std::{
 };
 use tls::Peer;
 use tokio::sync::Semaphore;
+use witness::Witness;
 
 /// Requests worked on at once.
 const MAX_IN_FLIGHT: usize = 256;
@@ -29,8 +36,8 @@ const MAX_SHARD_BUILDS: usize = 2;
 
 /// Everything that a request needs.
 pub(crate) struct App {
-    pub(crate) registry: Registry,
-    layout: Layout,
+    pub(crate) registry: Arc<dyn Registry>,
+    witness: Option<Witness>,
     metrics: Metrics,
     requests: Limiter<Name>,
     resolutions: Limiter<Name>,
@@ -40,8 +47,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(registry: Registry, layout: Layout, metrics: Metrics) -> Self {
-        let limits = registry.limits();
+    pub(crate) fn new(
+        registry: Arc<dyn Registry>,
+        witness: Option<Witness>,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> Self {
         let minute = Duration::from_mins(1);
         Self {
             requests: Limiter::new(limits.requests_per_minute, minute),
@@ -50,14 +61,14 @@ impl App {
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             shard_builds: Semaphore::new(MAX_SHARD_BUILDS),
             registry,
-            layout,
+            witness,
             metrics,
         }
     }
 
     /// The operator's count of resets for the store, when this certificate may speak for it.
     fn admit(&self, peer: &Peer) -> Result<Store, Problem> {
-        let entry = self.layout.store(&peer.name).map_err(Problem::internal)?;
+        let entry = self.registry.store(&peer.name)?;
         let entry = entry.filter(|entry| entry.accepts(&peer.fingerprint));
         let entry = entry.ok_or(Problem::CertificateNotCurrent)?;
         self.requests.take(peer.name.clone(), Instant::now()).map_err(Problem::TooMany)?;
@@ -88,7 +99,10 @@ pub(crate) fn monitoring(app: &Arc<App>) -> Router {
 }
 
 fn observed() -> Router<Arc<App>> {
-    Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .route("/v1/witness/heads", get(witness::heads))
 }
 
 /// Admits, counts and measures every request of a store.
@@ -123,13 +137,17 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    blocking(move || if app.registry.is_broken() { Err(Problem::Internal) } else { Ok("ok\n") })
-        .await
+    blocking(move || match app.registry.health() {
+        Health::Ready => Ok("ok\n"),
+        Health::Waiting => Err(Problem::Busy),
+        Health::Broken => Err(Problem::Internal),
+    })
+    .await
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let text = blocking(move || {
-        let counts = app.registry.counts()?;
+        let counts = app.registry.counts(clock::now())?;
         app.metrics.text(&counts).map_err(Problem::internal)
     });
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];

@@ -2,40 +2,141 @@
 //! Blocking; every call takes the time from its caller. An answer is given only after what it
 //! says is durable.
 
-mod erase;
-mod register;
-mod resolve;
-mod rows;
-mod shards;
-mod state;
-#[cfg(test)]
-mod tests;
-mod tombstones;
-
 use crate::{
-    config::{Limits, Settings},
-    disk::{Changes, Disk, DiskError},
-    keys::{KeyError, KeyTable},
-    layout::{Layout, LayoutError},
+    embedded::{DiskError, KeyError},
+    layout::{LayoutError, StoreEntry},
+    postgres::DatabaseError,
     problem::Problem,
 };
+use axum::body::Bytes;
 use palmgate_protocol::{
-    Custody, Name, Timestamp,
-    cloud::{Directory, Hello, Issuer},
+    Custody, DAY, Name, Timestamp,
+    cloud::{
+        ClaimQuery, Directory, Erasure, ErasureState, Hello, ProbeQuery, Registration, Resolution,
+        SearchAnswer, SearchQuery, Tombstones,
+    },
 };
-use palmgate_seal::{
-    envelope::{self, Label, OpeningKey, SealingKey},
-    sign::SigningKey,
-};
-use rows::GatewayKeys;
-use state::State;
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
-pub(crate) struct Registry {
-    settings: Settings,
-    publisher: SigningKey,
-    matcher: OpeningKey,
-    state: RwLock<State>,
+#[cfg(test)]
+mod tests;
+
+/// How long a store may take to confirm that somebody is gone before it is an alarm.
+pub(crate) const REMOVAL_DEADLINE: Duration = DAY;
+
+/// The storage seam: [`crate::embedded::Embedded`] in one process, or
+/// [`crate::postgres::Postgres`] in any number of them.
+pub(crate) trait Registry: Send + Sync {
+    /// The operator's entry of a store; `None` when there is no such store.
+    fn store(&self, store: &Name) -> Result<Option<StoreEntry>, Problem>;
+
+    /// Takes the keys of a store's gateway, if something can be sealed to them: the first ones
+    /// stay, until the operator resets the store. `resets` is how often that was done.
+    fn hello(&self, store: &Name, hello: &Hello, resets: u32) -> Result<(), Problem>;
+
+    /// The stores whose claims count: those that the operator lists and that said hello.
+    fn directory(&self) -> Result<Directory, Problem>;
+
+    /// Keeps an enrolment; durable when this returns. A repetition changes nothing; the home
+    /// store may replace what it registered.
+    fn register(
+        &self,
+        store: &Name,
+        registration: &Registration,
+        now: Timestamp,
+    ) -> Result<(), Problem>;
+
+    /// The encoded shard that follows version `held` (0: none), or `None` when nothing changed
+    /// and the lease is not past half. Asking for what follows a version confirms it.
+    fn shard(&self, store: &Name, held: u64, now: Timestamp) -> Result<Option<Bytes>, Problem>;
+
+    /// The store says that a version is in force, and with it every removal up to it.
+    fn applied(&self, store: &Name, version: u64) -> Result<(), Problem>;
+
+    /// `operator` custody: the claimed person, if the probe is theirs. A hit makes the store a
+    /// holder before the record leaves.
+    fn resolve_probe(
+        &self,
+        store: &Name,
+        query: &ProbeQuery,
+        now: Timestamp,
+    ) -> Result<Resolution, Problem>;
+
+    /// `operator` custody: the one person among all who roam that the probe is of.
+    fn search(
+        &self,
+        store: &Name,
+        query: &SearchQuery,
+        now: Timestamp,
+    ) -> Result<SearchAnswer, Problem>;
+
+    /// Replaces the checkpoint that was cosigned last for a log by what `next` makes of it, before
+    /// anybody else can.
+    fn witness(
+        &self,
+        origin: &str,
+        next: &dyn Fn(Option<&str>) -> Result<String, Problem>,
+    ) -> Result<String, Problem>;
+
+    /// The checkpoints that were cosigned last, by the names of their logs.
+    fn heads(&self) -> Result<Vec<String>, Problem>;
+
+    /// `split` custody: the sealed record as it was registered.
+    fn resolve_claim(
+        &self,
+        store: &Name,
+        query: &ClaimQuery,
+        now: Timestamp,
+    ) -> Result<Resolution, Problem>;
+
+    /// Forgets a person, registered or not. Whoever names both ids was given them, so any store
+    /// of the tenant may ask.
+    fn erase(
+        &self,
+        store: &Name,
+        erasure: &Erasure,
+        now: Timestamp,
+    ) -> Result<ErasureState, Problem>;
+
+    /// How far an erasure is that this store asked for.
+    fn erasure(&self, store: &Name, commitment: &[u8; 32]) -> Result<ErasureState, Problem>;
+
+    /// What was forgotten after the point that an earlier page named; 0 for the first page.
+    fn tombstones(&self, after: u64) -> Result<Tombstones, Problem>;
+
+    /// Forgets whoever is due, withdraws whose roaming ended, destroys keys nobody needs, and
+    /// finishes interrupted erasures. Cheap when there is nothing to do.
+    fn sweep(&self, now: Timestamp) -> Result<(), Problem>;
+
+    /// What may be told to everybody who watches the service.
+    fn counts(&self, now: Timestamp) -> Result<Counts, Problem>;
+
+    /// Whether requests can be served at all.
+    fn health(&self) -> Health;
+}
+
+/// Whether a registry can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It can.
+    Ready,
+    /// Something that it needs is away; it serves again once that is back.
+    Waiting,
+    /// A write failed so that nothing more can be promised before a new start.
+    Broken,
+}
+
+/// Counts, no people.
+pub(crate) struct Counts {
+    pub(crate) members: [(Custody, usize); 2],
+    pub(crate) stores: usize,
+    pub(crate) unconfirmed_removals: usize,
+    /// Removals that a store has not confirmed within 24 hours.
+    pub(crate) overdue_removals: usize,
+    pub(crate) unfinished_erasures: usize,
+    pub(crate) tombstones: usize,
+    /// Embeddings that this process searches.
+    pub(crate) indexed: usize,
 }
 
 /// Why a registry cannot be opened.
@@ -47,135 +148,13 @@ pub enum OpenError {
     /// The key table cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// The database cannot be used; often another process has it open.
+    /// The database in the state directory cannot be used; often another process has it open.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The PostgreSQL database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// The rows do not open or make no sense; the log says which.
     #[error("the registry is damaged: restore the whole state directory")]
     Damaged,
-}
-
-/// What may be told to everybody who watches the service: counts, no people.
-pub(crate) struct Counts {
-    pub(crate) members: [(Custody, usize); 2],
-    pub(crate) stores: usize,
-    pub(crate) unconfirmed_removals: usize,
-    pub(crate) unfinished_erasures: usize,
-    pub(crate) tombstones: usize,
-}
-
-impl Registry {
-    /// Opens the registry and finishes the erasures that a crash interrupted.
-    pub(crate) fn open(layout: &Layout, now: Timestamp) -> Result<Self, OpenError> {
-        let settings = layout.settings()?;
-        let keys = KeyTable::open(&layout.keys(), &settings.tenant)?;
-        let disk = Disk::open(&layout.database())?;
-        let state = State::load(disk, keys, &settings.tenant).map_err(|_| OpenError::Damaged)?;
-        let registry = Self {
-            publisher: layout.publisher()?,
-            matcher: layout.matcher()?,
-            settings,
-            state: RwLock::new(state),
-        };
-        registry.sweep(now).map_err(|_| OpenError::Damaged)?;
-        Ok(registry)
-    }
-
-    /// Takes the keys of a store's gateway, if something can be sealed to them: the first ones
-    /// stay, until the operator resets the store. `resets` is how often that was done.
-    pub(crate) fn hello(&self, store: &Name, hello: &Hello, resets: u32) -> Result<(), Problem> {
-        let (to, tenant) = (SealingKey(hello.seal_key), &self.settings.tenant);
-        envelope::seal(&to, Label::Shard, tenant, b"", b"").map_err(|_| Problem::Malformed)?;
-        let keys = GatewayKeys { seal: hello.seal_key, verify: hello.verify_key };
-        let mut state = self.write()?;
-        let mut row = state.holders.get(store).map(|held| held.row.clone()).unwrap_or_default();
-        match row.keys {
-            Some(known) if known == keys && row.resets == resets => return Ok(()),
-            Some(known) if known != keys && row.resets >= resets => {
-                return Err(Problem::KeysChanged);
-            }
-            _ => {}
-        }
-        if row.resets < resets {
-            // Another box: it holds nothing yet.
-            row.last = None;
-        }
-        (row.keys, row.resets) = (Some(keys), resets);
-        let mut changes = Changes::default();
-        state.write_holder(store, &row, &mut changes);
-        state.holders.entry(store.clone()).or_default().row = row;
-        state.commit(changes)
-    }
-
-    /// The stores whose claims count, among those that `is_listed` knows.
-    pub(crate) fn directory(
-        &self,
-        is_listed: impl Fn(&Name) -> bool,
-    ) -> Result<Directory, Problem> {
-        let state = self.read()?;
-        let issuer = |(store, verify_key)| Issuer { store, verify_key };
-        let known = state.holders.iter().filter(|(store, _)| is_listed(store));
-        let keys = known.filter_map(|(store, held)| Some((store.clone(), held.row.keys?.verify)));
-        Ok(Directory { issuers: keys.map(issuer).collect() })
-    }
-
-    /// Forgets whoever is due, withdraws whose roaming ended, destroys keys nobody needs, and
-    /// finishes interrupted erasures. Cheap when there is nothing to do.
-    pub(crate) fn sweep(&self, now: Timestamp) -> Result<(), Problem> {
-        let due = |state: &State| {
-            !state.due(now).is_empty()
-                || state.has_dead_keys()
-                || state.erasures.values().any(|erasure| erasure.erased_at.is_none())
-        };
-        if !due(&*self.read()?) {
-            return Ok(());
-        }
-        let mut state = self.write()?;
-        let mut changes = Changes::default();
-        for member in state.due(now) {
-            let Some(person) = state.person(&member) else { continue };
-            let (expires, home) = (person.row.expires_at, person.row.home.clone());
-            let roaming_ended = person.row.roaming_until;
-            if expires <= now {
-                state.forget(&member, &mut changes);
-            } else if let Some(ended) = roaming_ended {
-                state.release(&member, |store| *store != home, &mut changes);
-                state.settle(&member, ended);
-            }
-        }
-        state.commit(changes)?;
-        erase::finish(&mut state, now)
-    }
-
-    pub(crate) const fn limits(&self) -> Limits {
-        self.settings.limits
-    }
-
-    /// Whether a write failed: the process must start anew before it can promise anything.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.read().is_err()
-    }
-
-    pub(crate) fn counts(&self) -> Result<Counts, Problem> {
-        let state = self.read()?;
-        let of = |custody| state.people().filter(|person| person.row.custody == custody).count();
-        let unfinished = state.erasures.values().filter(|row| row.erased_at.is_none()).count();
-        Ok(Counts {
-            members: [Custody::Operator, Custody::Split].map(|custody| (custody, of(custody))),
-            stores: state.holders.values().filter(|held| held.row.keys.is_some()).count(),
-            unconfirmed_removals: state.holders.values().map(|held| held.removals.len()).sum(),
-            unfinished_erasures: unfinished,
-            tombstones: state.tombstones.len(),
-        })
-    }
-
-    fn read(&self) -> Result<RwLockReadGuard<'_, State>, Problem> {
-        let state = self.state.read().map_err(|_| Problem::Internal)?;
-        if state.is_broken() { Err(Problem::Internal) } else { Ok(state) }
-    }
-
-    fn write(&self) -> Result<RwLockWriteGuard<'_, State>, Problem> {
-        let state = self.state.write().map_err(|_| Problem::Internal)?;
-        if state.is_broken() { Err(Problem::Internal) } else { Ok(state) }
-    }
 }

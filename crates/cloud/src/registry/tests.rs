@@ -4,16 +4,34 @@
 #[path = "../../tests/common/people.rs"]
 mod people;
 
+#[allow(dead_code, reason = "shared with the tests over the network")]
+#[path = "../../tests/common/cluster.rs"]
+mod cluster;
+
 use super::*;
-use crate::provision::{self, Founding};
+use crate::{
+    embedded::Embedded,
+    layout::Layout,
+    postgres::Postgres,
+    provision::{self, Database, Founding},
+};
+use cluster::Cluster;
 use palmgate_protocol::{
     DAY, MemberId, Purpose, PurposeSet,
     cloud::{Erasure, ErasureState, Resolution, Shard},
     decode,
 };
-use palmgate_seal::{envelope::SealingKey, shard, sign::VerifyingKey};
+use palmgate_seal::{
+    envelope::{self, Label, OpeningKey, SealingKey},
+    shard,
+    sign::VerifyingKey,
+};
 use people::{Person, purposes};
-use std::{collections::BTreeSet, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_hours(1);
@@ -21,7 +39,9 @@ const HOUR: Duration = Duration::from_hours(1);
 struct World {
     _directory: tempfile::TempDir,
     layout: Layout,
-    registry: Option<Registry>,
+    registry: Option<Arc<dyn Registry>>,
+    /// The same one, when it is that.
+    embedded: Option<Arc<Embedded>>,
 }
 
 /// A store's gateway: its key and the shard that it holds.
@@ -33,25 +53,61 @@ struct Gateway {
 }
 
 impl World {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let state = directory.path().join("state");
-        let tenant = "acme".parse().unwrap();
-        let founding = Founding { tenant: &tenant, host: "localhost", accept_operator: true };
-        provision::init(&state, &founding, START).unwrap();
-        let layout = Layout::new(&state);
-        let registry = Some(Registry::open(&layout, START).unwrap());
-        Self { _directory: directory, layout, registry }
+    fn embedded() -> Self {
+        Self::over(None)
     }
 
-    fn registry(&self) -> &Registry {
-        self.registry.as_ref().unwrap()
+    fn postgres() -> Self {
+        let cluster = Cluster::shared();
+        let (url, admin) = (cluster.url("postgres"), cluster.admin_url("postgres"));
+        let world = Self::over(Some((&url, &admin)));
+        let store = |name: &str| {
+            let (state, bundle) = (world.layout.path(""), world.layout.path(name));
+            provision::add_store(&state, &name.parse().unwrap(), &bundle, None, START).unwrap();
+        };
+        ["lyon", "paris", "lille"].into_iter().for_each(store);
+        world
+    }
+
+    fn over(database: Option<(&str, &str)>) -> Self {
+        static SCHEMA: Mutex<()> = Mutex::new(());
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let random: u32 = u32::from_be_bytes(palmgate_seal::random::bytes());
+        let tenant = format!("acme-{random}").parse().unwrap();
+        let urls = database.map(|(url, _)| Database { url, password_file: None, ca: None });
+        let founding = Founding { accept_operator: true, database: urls, ..Founding::new(&tenant) };
+        provision::init(&state, &founding, START).unwrap();
+        if let Some((_, admin)) = database {
+            let _one_after_the_other = SCHEMA.lock().unwrap();
+            provision::migrate(&state, admin, None).unwrap();
+        }
+        let layout = Layout::new(&state);
+        let mut world = Self { _directory: directory, layout, registry: None, embedded: None };
+        world.reopen(START);
+        world
+    }
+
+    fn registry(&self) -> &dyn Registry {
+        &**self.registry.as_ref().unwrap()
+    }
+
+    fn inside(&self) -> &Embedded {
+        self.embedded.as_ref().unwrap()
     }
 
     /// The process dies and comes back.
     fn reopen(&mut self, now: Timestamp) {
-        self.registry = None;
-        self.registry = Some(Registry::open(&self.layout, now).unwrap());
+        (self.registry, self.embedded) = (None, None);
+        let settings = self.layout.settings().unwrap();
+        if let Some(database) = &settings.database {
+            self.registry = Some(Postgres::open(&self.layout, database, None).unwrap());
+            self.registry().sweep(now).unwrap();
+        } else {
+            let embedded = Arc::new(Embedded::open(&self.layout, now).unwrap());
+            self.embedded = Some(embedded.clone());
+            self.registry = Some(embedded);
+        }
     }
 
     fn store(&self, name: &str) -> Gateway {
@@ -77,7 +133,7 @@ impl World {
     }
 
     fn tenant(&self) -> Name {
-        self.registry().settings.tenant.clone()
+        self.layout.settings().unwrap().tenant
     }
 
     fn enrol(&self, store: &Gateway, person: &Person, purposes: PurposeSet, until: Timestamp) {
@@ -144,9 +200,39 @@ fn pay_and_roam() -> PurposeSet {
     purposes([Purpose::Pay, Purpose::Roaming])
 }
 
-#[test]
-fn a_lease_is_renewed_once_half_of_it_is_over() {
-    let world = World::new();
+/// Each is true of one process with its own disk, and of a process over PostgreSQL.
+macro_rules! registries {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[test]
+            fn $test() {
+                super::$test(super::World::embedded());
+            })*
+        }
+        mod postgres {
+            $(#[test]
+            fn $test() {
+                super::$test(super::World::postgres());
+            })*
+        }
+    };
+}
+
+registries! {
+    a_lease_is_renewed_once_half_of_it_is_over,
+    who_expires_is_forgotten_without_anybody_asking,
+    who_stops_roaming_leaves_the_visited_stores_and_stays_at_home,
+    a_roaming_consent_that_ends_ends_the_visit,
+    everything_is_there_after_opening_again,
+    a_lost_answer_is_sent_again_byte_by_byte_unless_somebody_had_to_leave,
+    only_the_last_version_can_be_confirmed,
+    a_store_that_lost_its_shard_gets_a_whole_one,
+    a_replaced_box_begins_with_a_whole_shard_and_its_own_keys,
+    no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is,
+    random_histories_agree_with_a_model,
+}
+
+fn a_lease_is_renewed_once_half_of_it_is_over(world: World) {
     let mut lyon = world.store("lyon");
     assert!(lyon.fetch(&world, START));
     assert!(!lyon.fetch(&world, START.after(35 * HOUR)));
@@ -155,9 +241,7 @@ fn a_lease_is_renewed_once_half_of_it_is_over() {
     assert!(!lyon.fetch(&world, START.after(37 * HOUR)));
 }
 
-#[test]
-fn who_expires_is_forgotten_without_anybody_asking() {
-    let world = World::new();
+fn who_expires_is_forgotten_without_anybody_asking(world: World) {
     let (mut lyon, paris) = (world.store("lyon"), world.store("paris"));
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
@@ -167,12 +251,10 @@ fn who_expires_is_forgotten_without_anybody_asking() {
     assert!(!world.is_found(&paris, &person, later));
     assert!(lyon.fetch(&world, later));
     assert!(!lyon.has(person.member));
-    assert_eq!(world.registry().counts().unwrap().members[0].1, 0);
+    assert_eq!(world.registry().counts(START).unwrap().members[0].1, 0);
 }
 
-#[test]
-fn who_stops_roaming_leaves_the_visited_stores_and_stays_at_home() {
-    let world = World::new();
+fn who_stops_roaming_leaves_the_visited_stores_and_stays_at_home(world: World) {
     let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(30 * DAY));
@@ -187,9 +269,7 @@ fn who_stops_roaming_leaves_the_visited_stores_and_stays_at_home() {
     assert!(!paris.has(person.member) && lyon.has(person.member));
 }
 
-#[test]
-fn a_roaming_consent_that_ends_ends_the_visit() {
-    let world = World::new();
+fn a_roaming_consent_that_ends_ends_the_visit(world: World) {
     let (lyon, mut paris) = (world.store("lyon"), world.store("paris"));
     let person = Person::new();
     let mut registration =
@@ -211,12 +291,10 @@ fn a_roaming_consent_that_ends_ends_the_visit() {
     assert!(paris.has(person.member));
     paris.fetch(&world, START.after(DAY));
     assert!(!paris.has(person.member));
-    assert_eq!(world.registry().counts().unwrap().members[0].1, 1, "still known at home");
+    assert_eq!(world.registry().counts(START).unwrap().members[0].1, 1, "still known at home");
 }
 
-#[test]
-fn everything_is_there_after_opening_again() {
-    let mut world = World::new();
+fn everything_is_there_after_opening_again(mut world: World) {
     let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
     let (stays, goes) = (Person::new(), Person::new());
     for person in [&stays, &goes] {
@@ -240,15 +318,14 @@ fn everything_is_there_after_opening_again() {
 
 #[test]
 fn an_erasure_cut_off_before_the_key_was_destroyed_is_finished_at_the_next_start() {
-    let mut world = World::new();
+    let mut world = World::embedded();
     let lyon = world.store("lyon");
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
     let table = world.layout.keys().join("table-1");
     assert!(table.exists());
     {
-        let mut state = world.registry().write().unwrap();
-        erase::tests::begin_only(&mut state, &erasure_of(&person), &lyon.name);
+        world.inside().begin_erasure_only(&erasure_of(&person), &lyon.name);
     }
     assert!(matches!(
         world.registry().erasure(&lyon.name, &erasure_of(&person).commitment),
@@ -263,7 +340,7 @@ fn an_erasure_cut_off_before_the_key_was_destroyed_is_finished_at_the_next_start
 
 #[test]
 fn an_erasure_whose_key_cannot_be_destroyed_is_not_acknowledged_and_nothing_is_promised_after() {
-    let mut world = World::new();
+    let mut world = World::embedded();
     let lyon = world.store("lyon");
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
@@ -271,7 +348,7 @@ fn an_erasure_whose_key_cannot_be_destroyed_is_not_acknowledged_and_nothing_is_p
     std::fs::rename(&keys, &away).unwrap();
     let asked = world.registry().erase(&lyon.name, &erasure_of(&person), START);
     assert!(matches!(asked, Err(Problem::Internal)));
-    assert!(world.registry().is_broken());
+    assert!(world.registry().health() == Health::Broken);
     assert!(world.registry().shard(&lyon.name, 0, START).is_err());
     std::fs::rename(&away, &keys).unwrap();
     world.reopen(START.after(HOUR));
@@ -280,7 +357,7 @@ fn an_erasure_whose_key_cannot_be_destroyed_is_not_acknowledged_and_nothing_is_p
 
 #[test]
 fn a_replaced_record_reaches_every_holder_and_its_old_key_is_destroyed() {
-    let world = World::new();
+    let world = World::embedded();
     let (lyon, mut paris) = (world.store("lyon"), world.store("paris"));
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
@@ -291,13 +368,11 @@ fn a_replaced_record_reaches_every_holder_and_its_old_key_is_destroyed() {
     world.enrol(&lyon, &person, pay_and_roam(), START.after(2 * DAY));
     assert!(paris.fetch(&world, START), "the new record is on its way");
     assert_ne!(before, root(&world.layout.keys()));
-    assert!(!world.registry().read().unwrap().has_dead_keys());
+    assert!(!world.inside().has_dead_keys());
     assert!(world.is_found(&paris, &person, START.after(DAY)));
 }
 
-#[test]
-fn a_lost_answer_is_sent_again_byte_by_byte_unless_somebody_had_to_leave() {
-    let world = World::new();
+fn a_lost_answer_is_sent_again_byte_by_byte_unless_somebody_had_to_leave(world: World) {
     let mut lyon = world.store("lyon");
     let (first, second) = (Person::new(), Person::new());
     lyon.fetch(&world, START);
@@ -317,9 +392,7 @@ fn a_lost_answer_is_sent_again_byte_by_byte_unless_somebody_had_to_leave() {
     assert!(state.outstanding.is_empty());
 }
 
-#[test]
-fn only_the_last_version_can_be_confirmed() {
-    let world = World::new();
+fn only_the_last_version_can_be_confirmed(world: World) {
     let mut lyon = world.store("lyon");
     assert!(matches!(world.registry().applied(&lyon.name, 1), Err(Problem::Conflict)));
     lyon.fetch(&world, START);
@@ -334,9 +407,7 @@ fn only_the_last_version_can_be_confirmed() {
     assert_eq!(state.outstanding, [lyon.name.clone()], "version 2 is older than the removal");
 }
 
-#[test]
-fn a_store_that_lost_its_shard_gets_a_whole_one() {
-    let world = World::new();
+fn a_store_that_lost_its_shard_gets_a_whole_one(world: World) {
     let mut lyon = world.store("lyon");
     let people: Vec<_> = (0..600).map(|_| Person::new()).collect();
     for person in &people {
@@ -355,9 +426,7 @@ fn a_store_that_lost_its_shard_gets_a_whole_one() {
     assert_eq!(shard.chunks.len(), 3);
 }
 
-#[test]
-fn a_replaced_box_begins_with_a_whole_shard_and_its_own_keys() {
-    let world = World::new();
+fn a_replaced_box_begins_with_a_whole_shard_and_its_own_keys(world: World) {
     let mut lyon = world.store("lyon");
     let person = Person::new();
     world.enrol(&lyon, &person, pay_and_roam(), START.after(DAY));
@@ -374,9 +443,7 @@ fn a_replaced_box_begins_with_a_whole_shard_and_its_own_keys() {
     assert!(matches!(world.registry().hello(&lyon.name, &old, 1), Err(Problem::KeysChanged)));
 }
 
-#[test]
-fn no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is() {
-    let world = World::new();
+fn no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is(world: World) {
     let lyon = world.store("lyon");
     let people: Vec<_> = (0..200).map(|_| Person::new()).collect();
     for person in &people {
@@ -405,9 +472,7 @@ fn no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is(
     });
 }
 
-#[test]
-fn random_histories_agree_with_a_model() {
-    let mut world = World::new();
+fn random_histories_agree_with_a_model(mut world: World) {
     let mut stores = [world.store("lyon"), world.store("paris"), world.store("lille")];
     let mut people: Vec<(Person, usize, BTreeSet<usize>)> = Vec::new();
     let mut forgotten: Vec<Person> = Vec::new();
@@ -447,5 +512,5 @@ fn random_histories_agree_with_a_model() {
         assert_eq!(store.members, expected);
         world.registry().applied(&store.name, store.held.unwrap().0).unwrap();
     }
-    assert_eq!(world.registry().counts().unwrap().unconfirmed_removals, 0);
+    assert_eq!(world.registry().counts(START).unwrap().unconfirmed_removals, 0);
 }

@@ -1,11 +1,13 @@
 //! A cloud on the loopback interface and the stores that speak with it.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod cluster;
 pub(crate) mod people;
 
+use cluster::Cluster;
 use palmgate_cloud::{
     Options, Service, clock,
-    provision::{self, Founding},
+    provision::{self, Database, Founding},
 };
 use palmgate_protocol::{
     DAY, Name, Purpose, PurposeSet, Timestamp,
@@ -28,7 +30,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -48,7 +50,15 @@ impl Cloud {
 
     /// With further lines in `cloud.toml`.
     pub(crate) fn start_with(choices: &str) -> Self {
-        let directory = found(choices);
+        Self::over(found(choices))
+    }
+
+    /// Over PostgreSQL.
+    pub(crate) fn start_on_postgres() -> Self {
+        Self::over(found_on_postgres(Cluster::shared(), ""))
+    }
+
+    fn over(directory: tempfile::TempDir) -> Self {
         let any = ([127, 0, 0, 1], 0).into();
         let mut cloud = Self { directory, address: any, monitor: any, running: None };
         cloud.run();
@@ -56,12 +66,13 @@ impl Cloud {
     }
 
     fn run(&mut self) {
-        let service = Service::bind(&Options {
+        let options = Options {
             state: self.state(),
             listen: ([127, 0, 0, 1], 0).into(),
             monitor: Some(([127, 0, 0, 1], 0).into()),
-        })
-        .unwrap();
+            matcher: None,
+        };
+        let service = apart(|| Service::bind(&options).unwrap());
         self.address = service.address().unwrap();
         self.monitor = service.monitor_address().unwrap().unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -87,6 +98,16 @@ impl Cloud {
         self.run();
     }
 
+    /// Every directory that the cloud writes to, directly or through its database.
+    pub(crate) fn places(&self) -> Vec<PathBuf> {
+        let mut places = vec![self.state()];
+        if self.state().join("registry.keys").exists() {
+            Cluster::shared().sql("postgres", "CHECKPOINT").unwrap();
+            places.push(Cluster::shared().directory().into());
+        }
+        places
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -101,9 +122,40 @@ impl Cloud {
     pub(crate) fn silent_store(&self, name: &str) -> Gateway {
         let bundle = self.directory.path().join(format!("bundle-{name}"));
         let name = name.parse().unwrap();
-        provision::add_store(&self.state(), &name, &bundle, None, clock::now()).unwrap();
+        let (state, now) = (self.state(), clock::now());
+        apart(|| provision::add_store(&state, &name, &bundle, None, now).map(drop).unwrap());
         Gateway::read(&bundle, self.address)
     }
+}
+
+/// Blocking work, away from the tasks of the test.
+pub(crate) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+/// A state directory whose tenant, with a name of its own, keeps its rows in a database that others
+/// share.
+pub(crate) fn found_on_postgres(cluster: &Cluster, choices: &str) -> tempfile::TempDir {
+    static SCHEMA: Mutex<()> = Mutex::new(());
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let random = data_encoding::HEXLOWER.encode(&palmgate_seal::random::bytes::<6>());
+    let tenant = format!("acme-{random}").parse().unwrap();
+    let database = Database { url: &cluster.url("postgres"), password_file: None, ca: None };
+    let founding = Founding {
+        host: "127.0.0.1",
+        accept_operator: true,
+        database: Some(database),
+        ..Founding::new(&tenant)
+    };
+    provision::init(&state, &founding, clock::now()).unwrap();
+    let file = state.join("cloud.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}connections = 4\n{choices}")).unwrap();
+    let one_after_the_other = SCHEMA.lock().unwrap();
+    apart(|| provision::migrate(&state, &cluster.admin_url("postgres"), None).unwrap());
+    drop(one_after_the_other);
+    directory
 }
 
 /// A state directory whose tenant accepts `operator` records.
@@ -111,7 +163,7 @@ pub(crate) fn found(choices: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let tenant = "acme".parse().unwrap();
-    let founding = Founding { tenant: &tenant, host: "127.0.0.1", accept_operator: true };
+    let founding = Founding { host: "127.0.0.1", accept_operator: true, ..Founding::new(&tenant) };
     provision::init(&state, &founding, clock::now()).unwrap();
     let file = state.join("cloud.toml");
     let text = std::fs::read_to_string(&file).unwrap();

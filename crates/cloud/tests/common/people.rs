@@ -1,8 +1,9 @@
 //! People who do not exist, and what their home store says of them.
 
 use palmgate_protocol::{
-    Biometric, CODES_PER_TEMPLATE, ClaimHandle, Custody, EMBEDDING_DIMENSIONS, Hand, MemberId,
-    Name, Probe, Pseudonym, Purpose, PurposeSet, TEMPLATE_FORMAT, Template, Timestamp,
+    Biometric, CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, ClaimHandle, Custody,
+    EMBEDDING_DIMENSIONS, Hand, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet,
+    TEMPLATE_FORMAT, Template, Timestamp,
     cloud::{Consent, MemberRecord, ProbeQuery, Registration, SealedPurpose},
     encode_for_sealing,
 };
@@ -35,14 +36,16 @@ impl Person {
         let mut noise = Noise(self.palm);
         let mut embedding = [0; EMBEDDING_DIMENSIONS];
         embedding.fill_with(|| if noise.next() & 1 == 0 { 22 } else { -22 });
-        let mut codes = [[0; 256]; CODES_PER_TEMPLATE];
+        let mut codes = [[0; CODE_BYTES]; CODES_PER_TEMPLATE];
         codes.iter_mut().flatten().for_each(|byte| *byte = noise.next());
         Template { embedding, codes }
     }
 
     pub(crate) fn probe(&self) -> Probe {
         let template = self.template();
-        Probe { embedding: template.embedding, codes: vec![[0; 256], template.codes[1]] }
+        let mut codes = vec![[0; CODE_BYTES]; CODES_PER_TURN];
+        codes[CODES_PER_TURN / 2] = template.codes[1];
+        Probe { embedding: template.embedding, codes }
     }
 
     pub(crate) fn record(

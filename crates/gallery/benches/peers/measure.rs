@@ -123,23 +123,34 @@ impl Ours {
         Ok(checked)
     }
 
-    /// Searches a second of two threads over those of one, both by the clock on the wall.
+    /// Searches a second of two threads over those of one: each thread makes searches of its own.
     pub(crate) fn two_threads(&self, plan: &Plan) -> f64 {
-        let searches = (40_000_000 / self.shard.len()).max(40);
-        let work = || (0..searches).for_each(|i| self.above(i % PROBES, 1, plan));
-        let pair = || {
-            let start = Instant::now();
-            work();
-            let one = start.elapsed();
-            let start = Instant::now();
-            std::thread::scope(|scope| {
-                scope.spawn(work);
-                work();
-            });
-            2.0 * one.as_secs_f64() / start.elapsed().as_secs_f64()
-        };
-        median(&(0..5).map(|_| pair()).collect::<Vec<_>>())
+        let searches = (100_000_000 / self.shard.len()).max(40);
+        two_over_one(&|| (0..searches).for_each(|i| self.above(i % PROBES, 1, plan)))
     }
+
+    /// The same for a plain read of as many bytes as the quantised components.
+    pub(crate) fn two_readers(&self) -> f64 {
+        let times = (4 << 30) / self.memory.len().max(1 << 22);
+        two_over_one(&|| (0..times).for_each(|_| _ = black_box(read(black_box(&self.memory)))))
+    }
+}
+
+/// Work done a second by two threads over that of one, by the clock on the wall.
+fn two_over_one(work: &(dyn Fn() + Sync)) -> f64 {
+    let pair = || {
+        let start = Instant::now();
+        work();
+        let one = start.elapsed();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(work);
+            work();
+        });
+        2.0 * one.as_secs_f64() / start.elapsed().as_secs_f64()
+    };
+    work();
+    median(&(0..7).map(|_| pair()).collect::<Vec<_>>())
 }
 
 /// Milliseconds of process CPU time a search, after one that fills the caches.

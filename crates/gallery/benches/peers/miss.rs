@@ -6,13 +6,14 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 const ROWS: usize = 4096;
-const PROBES: usize = 1_000_000;
 /// Rounding to 8 bits moves a cosine by less than this, so that the row is at the threshold.
 const ROUNDING: f32 = 0.002;
 
+#[derive(Serialize)]
 pub(crate) struct Misses {
     pub(crate) bound: f64,
     pub(crate) seen: usize,
@@ -20,7 +21,7 @@ pub(crate) struct Misses {
 }
 
 /// Probes that are all just at the threshold, which is where misses are likeliest.
-pub(crate) fn count(threshold: f32, budget: f64) -> Result<Misses> {
+pub(crate) fn count(threshold: f32, budget: f64, probes: usize) -> Result<Misses> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let rows: Vec<[f32; DIMENSIONS]> = (0..ROWS).map(|_| direction(&mut random)).collect();
     let shard = Shard::new(ROWS);
@@ -29,7 +30,7 @@ pub(crate) fn count(threshold: f32, budget: f64) -> Result<Misses> {
     }
     let plan = shard.plan(threshold, budget)?;
     let mut seen = 0;
-    for first in (0..PROBES).step_by(BATCH) {
+    for first in (0..probes).step_by(BATCH) {
         let mates = |i: usize| mate(&rows[(first + i) % ROWS], threshold + ROUNDING, &mut random);
         let probes: Vec<[f32; DIMENSIONS]> = (0..BATCH).map(mates).collect();
         let probes: Vec<Vector<DIMENSIONS>> = probes
@@ -41,7 +42,7 @@ pub(crate) fn count(threshold: f32, budget: f64) -> Result<Misses> {
             seen += usize::from(hits.first().is_none_or(|hit| hit.row.0 != (i % ROWS) as u64));
         }
     }
-    Ok(Misses { bound: plan.miss_bound(), seen, probes: PROBES })
+    Ok(Misses { bound: plan.miss_bound(), seen, probes })
 }
 
 /// What the plans of other thresholds let through, and what they miss at most.
@@ -52,14 +53,14 @@ pub(crate) fn plans(budget: f64) -> Result<Vec<Value>> {
         for hundredths in 20..=95 {
             let threshold = hundredths as f32 / 100.0;
             let plan = shard.plan(threshold, budget)?;
-            plans.extend(plan.cuts().map(|(first, both)| {
+            let typical = plan.components().zip(plan.typical_cut::<D>());
+            plans.extend(typical.map(|(components, (cut, strangers))| {
                 json!({
                     "dimensions": D,
                     "threshold": threshold,
-                    "first": first,
-                    "both": both,
-                    "second_stage": at_most(D / 2, first),
-                    "third_stage": at_most(D, both),
+                    "components": components,
+                    "cut": cut,
+                    "strangers": strangers,
                     "miss_bound": plan.miss_bound(),
                 })
             }));
@@ -67,16 +68,6 @@ pub(crate) fn plans(budget: f64) -> Result<Vec<Value>> {
         Ok(plans)
     }
     Ok([of::<256>(budget)?, of::<512>(budget)?, of::<1024>(budget)?].concat())
-}
-
-/// The probability of at most `k` heads of `n` tosses.
-fn at_most(n: usize, k: u32) -> f64 {
-    let mut choose = 0.0;
-    (0..=k as usize).fold(0.0, |sum, i| {
-        let term = f64::exp(choose - n as f64 * std::f64::consts::LN_2);
-        choose += ((n - i) as f64 / (i + 1) as f64).ln();
-        sum + term
-    })
 }
 
 fn direction(random: &mut ChaCha8Rng) -> [f32; DIMENSIONS] {

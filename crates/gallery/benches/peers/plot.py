@@ -33,9 +33,9 @@ def cuts(plans, folder):
     figure, axes = plt.subplots(figsize=(7, 4))
     for dimension in sorted({plan["dimensions"] for plan in plans}):
         some = [plan for plan in plans if plan["dimensions"] == dimension]
-        points = [(plan["threshold"], plan["second_stage"]) for plan in some]
+        points = [(plan["threshold"], plan["strangers"]) for plan in some]
         axes.semilogy(*zip(*points), marker=".", label=f"{dimension} dimensions")
-    axes.set(xlabel="threshold (cosine)", ylabel="share of strangers in the second stage")
+    axes.set(xlabel="threshold (cosine)", ylabel="share of strangers that are looked at in full")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, f"{folder}/search-cuts.svg")

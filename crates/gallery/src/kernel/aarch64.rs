@@ -2,47 +2,51 @@
 #![allow(unsafe_code, reason = "vector instructions and their loads")]
 
 use super::{
-    equal::{Group, LANES, Row},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{BLOCK, BlockWord, Near, push_near},
+    signs::{GROUP, Plane, WORDS, digit},
 };
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_ne!(level.instructions(), Instructions::Portable);
     // SAFETY: a level of any other kind exists only where the machine has NEON.
-    unsafe { least_unequal_neon(groups, row) }
+    unsafe { count_unequal_neon(groups, row, counts) }
 }
 
-/// Counts stay in bytes over the 16 words of a code, of which each adds at most 8 to a byte.
+/// Counts stay in bytes over the four words of a quadrant, of which each adds at most 8 to a byte.
 #[target_feature(enable = "neon")]
-fn least_unequal_neon(groups: &[Group], row: &Row) -> u32 {
-    let mut least = HASHES;
-    for group in groups {
-        for quarter in 0..LANES / 2 {
-            let mut counts = [vdupq_n_u8(0); 3];
-            for (word, [high, low]) in group.0.iter().enumerate() {
-                let (high, low) = (load(high, quarter), load(low, quarter));
-                for (counts, planes) in counts.iter_mut().zip(row) {
-                    let [row_high, row_low] = planes[word].map(|word| vdupq_n_u64(word));
-                    let differ = vorrq_u64(veorq_u64(high, row_high), veorq_u64(low, row_low));
-                    *counts = vaddq_u8(*counts, vcntq_u8(vreinterpretq_u8_u64(differ)));
+fn count_unequal_neon(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
+    for quadrant in 0..QUADRANTS {
+        for (number, group) in groups.iter().enumerate() {
+            for quarter in 0..LANES / 2 {
+                let mut sums = [vdupq_n_u8(0); CODES_PER_TEMPLATE];
+                for (word, [high, low]) in group.0[quadrant].iter().enumerate() {
+                    let (high, low) = (load(high, quarter), load(low, quarter));
+                    for (sum, code) in sums.iter_mut().zip(row) {
+                        let [row_high, row_low] =
+                            code[quadrant][word].map(|word| vdupq_n_u64(word));
+                        let differ = vorrq_u64(veorq_u64(high, row_high), veorq_u64(low, row_low));
+                        *sum = vaddq_u8(*sum, vcntq_u8(vreinterpretq_u8_u64(differ)));
+                    }
                 }
-            }
-            for count in counts {
-                let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(count)));
-                let (a, b) = (vgetq_lane_u64::<0>(sums), vgetq_lane_u64::<1>(sums));
-                least = least.min(a as u32).min(b as u32);
+                for (counts, sum) in counts.iter_mut().zip(sums) {
+                    let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(sum)));
+                    let to = &mut counts[quadrant][number].as_chunks_mut::<2>().0[quarter];
+                    *to = [vgetq_lane_u64::<0>(sums) as u16, vgetq_lane_u64::<1>(sums) as u16];
+                }
             }
         }
     }
-    least
 }
 
-/// A quarter of a group's word: two codes.
+/// A quarter of a group's word: two shifts.
 #[inline]
 #[target_feature(enable = "neon")]
 fn load(words: &[u64; LANES], quarter: usize) -> uint64x2_t {
@@ -65,7 +69,11 @@ pub(super) fn dot_dotprod<const D: usize>(
 #[target_feature(enable = "neon,dotprod")]
 fn dot_rows_dotprod<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
     let (probe, _) = probe.as_chunks::<16>();
+    let streamed = rows.len() > 1;
     for (row, product) in rows.iter().zip(products) {
+        if streamed {
+            fetch_ahead(row);
+        }
         let mut sums = [vdupq_n_s32(0); 2];
         for (i, (probe, row)) in probe.iter().zip(row.as_chunks::<16>().0).enumerate() {
             sums[i % 2] = sdot(sums[i % 2], load_bytes(probe), load_bytes(row));
@@ -106,7 +114,11 @@ pub(super) fn dot_neon<const D: usize>(
 #[target_feature(enable = "neon")]
 fn dot_rows_neon<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
     let (probe, _) = probe.as_chunks::<16>();
+    let streamed = rows.len() > 1;
     for (row, product) in rows.iter().zip(products) {
+        if streamed {
+            fetch_ahead(row);
+        }
         let mut sums = [vdupq_n_s32(0); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<16>().0) {
             let (probe, row) = (load_bytes(probe), load_bytes(row));
@@ -124,41 +136,100 @@ fn load_bytes(bytes: &[i8; 16]) -> int8x16_t {
     unsafe { vld1q_s8(bytes.as_ptr()) }
 }
 
-pub(super) fn near<const W: usize>(
+pub(super) fn near<const DIGITS: usize>(
     level: Level,
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     assert_ne!(level.instructions(), Instructions::Portable);
     // SAFETY: a level of any other kind exists only where the machine has NEON.
-    unsafe { near_neon(probe, blocks, cut, first_row, found) }
+    unsafe { near_neon::<DIGITS>(span, groups, start) }
 }
 
-/// Counts stay in bytes over the words of a half, at most 16, of which each adds at most 8.
+/// 128 rows at a time, for which all digits of a count stay in registers.
 #[target_feature(enable = "neon")]
-fn near_neon<const W: usize>(
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
-    const { assert!(W <= 16, "counts fit in bytes") };
-    let probe = probe.map(|word| vdupq_n_u64(word));
-    for (block, row) in blocks.iter().zip((first_row..).step_by(BLOCK)) {
-        let mut counts = [0_u32; BLOCK];
-        for (quarter, counts) in counts.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            let mut bytes = vdupq_n_u8(0);
-            for (probe, rows) in probe.iter().zip(block) {
-                let differ = veorq_u64(load(rows, quarter), *probe);
-                bytes = vaddq_u8(bytes, vcntq_u8(vreinterpretq_u8_u64(differ)));
+fn near_neon<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
+    let splat = |number| vdupq_n_u64(digit(start, number));
+    let mut near = [0; WORDS];
+    for (part, near) in near.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let mut low: [uint64x2_t; 3] = std::array::from_fn(splat);
+        let mut high: [uint64x2_t; DIGITS] = std::array::from_fn(|i| splat(i + 3));
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs(span, group[first], part);
+                    add(low, a, signs(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let (abcd, efgh) = (add(&mut low[1], ab, cd), add(&mut low[1], ef, gh));
+                let mut carry = add(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = vandq_u64(*digit, carry);
+                    *digit = veorq_u64(*digit, carry);
+                    carry = next;
+                }
             }
-            let sums = vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bytes)));
-            *counts = [vgetq_lane_u64::<0>(sums) as u32, vgetq_lane_u64::<1>(sums) as u32];
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = veorq_u64(*digit, vdupq_n_u64(u64::MAX));
+            }
         }
-        push_near(&counts, cut, row, found);
+        let far = high[DIGITS - 1];
+        *near = [!vgetq_lane_u64::<0>(far), !vgetq_lane_u64::<1>(far)];
     }
+    near
+}
+
+/// A component's signs of 128 rows.
+#[inline]
+#[target_feature(enable = "neon")]
+fn signs(span: &[Plane], component: u16, part: usize) -> uint64x2_t {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 4];
+    if part.is_multiple_of(4) {
+        fetch_span_ahead(line, span.len());
+    }
+    load(line, part % 4)
+}
+
+/// Adds two bits to one digit of 128 counts; what is carried is worth twice as much.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add(digit: &mut uint64x2_t, a: uint64x2_t, b: uint64x2_t) -> uint64x2_t {
+    let odd = veorq_u64(*digit, a);
+    // Where the first two differ, the third decides.
+    let carry = vbslq_u64(odd, b, a);
+    *digit = veorq_u64(odd, b);
+    carry
+}
+
+/// Asks for the line of memory that `value` begins in.
+#[inline]
+pub(super) fn prefetch<T>(value: &T) {
+    fetch(std::ptr::from_ref(value).cast());
+}
+
+/// Asks for what stands where `line` does, one span of `planes` planes on. A machine cannot know
+/// on its own which components a search picks.
+#[inline]
+fn fetch_span_ahead(line: &[u64; LANES], planes: usize) {
+    fetch(std::ptr::from_ref(line).cast::<u8>().wrapping_add(planes * size_of::<Plane>()));
+}
+
+/// Asks for the bytes two pages behind `value`, as many as it has.
+#[inline]
+fn fetch_ahead<T>(value: &T) {
+    let ahead = std::ptr::from_ref(value).cast::<u8>().wrapping_add(8192);
+    (0..size_of::<T>()).step_by(64).for_each(|line| fetch(ahead.wrapping_add(line)));
+}
+
+/// `_prefetch`, which is not stable yet.
+#[inline]
+fn fetch(at: *const u8) {
+    // SAFETY: the instruction reads and changes nothing, whatever the address is.
+    unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags)) };
 }

@@ -2,48 +2,52 @@
 #![allow(unsafe_code, reason = "vector instructions that not every machine has, and their loads")]
 
 use super::{
-    equal::{Group, LANES, Row},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{BLOCK, BlockWord, Near, keep_portable},
+    signs::{GROUP, Plane, WORDS, digit},
 };
+use palmgate_protocol::{CODES_PER_TEMPLATE, QUADRANTS};
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::x86_64::*;
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal_avx2(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal_avx2(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_eq!(level.instructions(), Instructions::Avx2);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { least_unequal_256(groups, row) }
+    unsafe { count_unequal_256(groups, row, counts) }
 }
 
-/// Counts stay in bytes over the 16 words of a code, of which each adds at most 8 to a byte.
+/// Counts stay in bytes over the four words of a quadrant, of which each adds at most 8 to a byte.
 #[target_feature(enable = "avx2")]
-fn least_unequal_256(groups: &[Group], row: &Row) -> u32 {
+fn count_unequal_256(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
     let zero = _mm256_setzero_si256();
-    let mut least = _mm256_set1_epi64x(i64::from(HASHES));
-    for group in groups {
-        for half in 0..2 {
-            let mut counts = [zero; 3];
-            for (word, [high, low]) in group.0.iter().enumerate() {
-                let (high, low) = (load_256(high, half), load_256(low, half));
-                for (counts, planes) in counts.iter_mut().zip(row) {
-                    let row_high = _mm256_set1_epi64x(planes[word][0].cast_signed());
-                    let row_low = _mm256_set1_epi64x(planes[word][1].cast_signed());
-                    let differ = _mm256_or_si256(
-                        _mm256_xor_si256(high, row_high),
-                        _mm256_xor_si256(low, row_low),
-                    );
-                    *counts = _mm256_add_epi8(*counts, ones_in_bytes(differ));
+    for quadrant in 0..QUADRANTS {
+        for (number, group) in groups.iter().enumerate() {
+            for half in 0..2 {
+                let mut sums = [zero; CODES_PER_TEMPLATE];
+                for (word, [high, low]) in group.0[quadrant].iter().enumerate() {
+                    let (high, low) = (load_256(high, half), load_256(low, half));
+                    for (sum, code) in sums.iter_mut().zip(row) {
+                        let [row_high, row_low] = code[quadrant][word];
+                        let differ = _mm256_or_si256(
+                            _mm256_xor_si256(high, _mm256_set1_epi64x(row_high.cast_signed())),
+                            _mm256_xor_si256(low, _mm256_set1_epi64x(row_low.cast_signed())),
+                        );
+                        *sum = _mm256_add_epi8(*sum, ones_in_bytes(differ));
+                    }
                 }
-            }
-            for count in counts {
-                // No count is above 1,024, so the lower 32 bits of each lane decide.
-                least = _mm256_min_epu32(least, _mm256_sad_epu8(count, zero));
+                for (counts, sum) in counts.iter_mut().zip(sums) {
+                    let lanes = lanes_256(_mm256_sad_epu8(sum, zero));
+                    let to = &mut counts[quadrant][number].as_chunks_mut::<4>().0[half];
+                    *to = lanes.map(|lane| lane as u16);
+                }
             }
         }
     }
-    lanes_256(least).into_iter().fold(HASHES, |least, lane| least.min(lane as u32))
 }
 
 #[inline]
@@ -55,7 +59,7 @@ fn lanes_256(vector: __m256i) -> [u64; 4] {
     lanes
 }
 
-/// Half of a group's word: codes 0 to 3 or 4 to 7.
+/// Half of a group's word: shifts 0 to 3 or 4 to 7.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_256(words: &[u64; LANES], half: usize) -> __m256i {
@@ -94,8 +98,11 @@ pub(super) fn dot_avx2<const D: usize>(
 #[target_feature(enable = "avx2")]
 fn dot_256<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i32]) {
     let (probe, _) = probe.as_chunks::<32>();
+    let streamed = rows.len() > 1;
     for (row, product) in rows.iter().zip(products) {
-        fetch_ahead(row);
+        if streamed {
+            fetch_ahead(row);
+        }
         let mut sums = [_mm256_setzero_si256(); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<32>().0) {
             let halves = probe.as_chunks::<16>().0.iter().zip(row.as_chunks::<16>().0);
@@ -119,120 +126,75 @@ fn load_wide_256(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-pub(super) fn near_avx2<const W: usize>(
+pub(super) fn near_avx2<const DIGITS: usize>(
     level: Level,
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx2);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { near_256(probe, blocks, cut, first_row, found) }
+    unsafe { near_256::<DIGITS>(span, groups, start) }
 }
 
-/// As with AVX-512, one block at a time; a table says how to move together what is near.
-#[target_feature(enable = "avx2,popcnt")]
-fn near_256<const W: usize>(
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
-    let probe = probe.map(|word| _mm256_set1_epi64x(word.cast_signed()));
-    let beyond = _mm256_set1_epi32(cut.cast_signed() + 1);
-    let mut rows = _mm256_add_epi32(
-        _mm256_set1_epi32(first_row.cast_signed()),
-        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
-    );
-    found.reserve((blocks.len() + 1) * BLOCK);
-    let spare = found.spare_capacity_mut();
-    let mut len = 0;
-    for block in blocks {
-        fetch_ahead(block);
-        let (even, odd) = (distances_256(&probe, block, 0), distances_256(&probe, block, 1));
-        let distances = _mm256_or_si256(even, _mm256_slli_epi64::<32>(odd));
-        let near = _mm256_castsi256_ps(_mm256_cmpgt_epi32(beyond, distances));
-        let near = _mm256_movemask_ps(near) as u8;
-        let packed = _mm256_or_si256(_mm256_slli_epi32::<16>(distances), rows);
-        let lanes = load_lanes_256(&TOGETHER[usize::from(near)]);
-        let packed = _mm256_permutevar8x32_epi32(packed, lanes);
-        let to = spare[len..][..BLOCK].as_mut_ptr();
-        // SAFETY: there is room for eight values, which are plain words, and the store asks for
-        // no alignment.
-        unsafe { _mm256_storeu_si256(to.cast(), packed) };
-        len += near.count_ones() as usize;
-        rows = _mm256_add_epi32(rows, _mm256_set1_epi32(8));
-    }
-    let len = found.len() + len;
-    // SAFETY: that many values have been stored, one after the other.
-    unsafe { found.set_len(len) };
-}
-
-/// For every choice of lanes their numbers, one after the other.
-static TOGETHER: [[u32; 8]; 256] = {
-    let mut table = [[0; 8]; 256];
-    let mut choice = 0;
-    while choice < 256 {
-        let (mut lane, mut len) = (0, 0);
-        while lane < 8 {
-            if choice >> lane & 1 == 1 {
-                table[choice][len] = lane;
-                len += 1;
+/// As with AVX-512, for 256 rows at a time.
+#[target_feature(enable = "avx2")]
+fn near_256<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
+    let splat = |number| _mm256_set1_epi64x(digit(start, number).cast_signed());
+    let ones = _mm256_set1_epi64x(-1);
+    let mut near = [0; WORDS];
+    for (part, near) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let mut low: [__m256i; 3] = std::array::from_fn(splat);
+        let mut high: [__m256i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs_256(span, group[first], part);
+                    add_256(low, a, signs_256(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let abcd = add_256(&mut low[1], ab, cd);
+                let efgh = add_256(&mut low[1], ef, gh);
+                let mut carry = add_256(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = _mm256_and_si256(*digit, carry);
+                    *digit = _mm256_xor_si256(*digit, carry);
+                    carry = next;
+                }
             }
-            lane += 1;
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = _mm256_xor_si256(*digit, ones);
+            }
         }
-        choice += 1;
+        *near = lanes_256(_mm256_xor_si256(high[DIGITS - 1], ones));
     }
-    table
-};
-
-/// Distances of half of a block's rows. Counts stay in bytes over the words of a half of a code,
-/// at most 16, of which each adds at most 8.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn distances_256<const W: usize>(
-    probe: &[__m256i; W],
-    block: &[BlockWord; W],
-    half: usize,
-) -> __m256i {
-    const { assert!(W <= 16, "counts fit in bytes") };
-    let mut counts = _mm256_setzero_si256();
-    for (probe, rows) in probe.iter().zip(block) {
-        let differ = _mm256_xor_si256(load_256(rows, half), *probe);
-        counts = _mm256_add_epi8(counts, ones_in_bytes(differ));
-    }
-    _mm256_sad_epu8(counts, _mm256_setzero_si256())
+    near
 }
 
+/// A component's signs of 256 rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_lanes_256(lanes: &[u32; 8]) -> __m256i {
-    // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
-    unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+fn signs_256(span: &[Plane], component: u16, part: usize) -> __m256i {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part / 2];
+    if part.is_multiple_of(2) {
+        fetch_span_ahead(line, span.len());
+    }
+    load_256(line, part % 2)
 }
 
-pub(super) fn keep_popcnt<const W: usize>(
-    level: Level,
-    probe: &[u64; W],
-    seconds: &[[u64; W]],
-    cut: u32,
-    candidates: &mut Vec<Near>,
-) {
-    #[target_feature(enable = "popcnt")]
-    fn keep<const W: usize>(
-        probe: &[u64; W],
-        seconds: &[[u64; W]],
-        cut: u32,
-        candidates: &mut Vec<Near>,
-    ) {
-        keep_portable(probe, seconds, cut, candidates);
-    }
-    assert_ne!(level.instructions(), Instructions::Portable);
-    // SAFETY: a level of any other kind exists only where the machine has the instruction.
-    unsafe { keep(probe, seconds, cut, candidates) }
+/// Adds two bits to one digit of 256 counts; what is carried is worth twice as much.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_256(digit: &mut __m256i, a: __m256i, b: __m256i) -> __m256i {
+    let odd = _mm256_xor_si256(*digit, a);
+    let carry = _mm256_or_si256(_mm256_and_si256(*digit, a), _mm256_and_si256(odd, b));
+    *digit = _mm256_xor_si256(odd, b);
+    carry
 }
 
 /// Asks for the line of memory that `value` begins in.
@@ -251,4 +213,13 @@ pub(super) fn fetch_ahead<T>(value: &T) {
         // SAFETY: the instruction reads and changes nothing, whatever the address is.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
     }
+}
+
+/// Asks for what stands where `line` does, one span of `planes` planes on. A machine cannot know
+/// on its own which components a search picks.
+#[inline]
+pub(super) fn fetch_span_ahead(line: &[u64; LANES], planes: usize) {
+    let ahead = std::ptr::from_ref(line).cast::<i8>().wrapping_add(planes * size_of::<Plane>());
+    // SAFETY: the instruction reads and changes nothing, whatever the address is.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
 }

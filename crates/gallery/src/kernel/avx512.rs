@@ -2,51 +2,52 @@
 #![allow(unsafe_code, reason = "vector instructions that not every machine has, and their loads")]
 
 use super::{
-    avx2::fetch_ahead,
-    equal::{Group, LANES, Row},
+    avx2::{fetch_ahead, fetch_span_ahead},
+    equal::{Counts, GROUPS, Group, LANES, Row},
     level::{Instructions, Level},
-    signs::{BLOCK, BlockWord, Near},
+    signs::{GROUP, Plane, WORDS, digit},
 };
+use palmgate_protocol::QUADRANTS;
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
-use std::{arch::x86_64::*, mem::MaybeUninit};
+use std::arch::x86_64::*;
 
-const HASHES: u32 = 1024;
-
-pub(super) fn least_unequal_avx512(level: Level, groups: &[Group], row: &Row) -> u32 {
+pub(super) fn count_unequal_avx512(
+    level: Level,
+    groups: &[Group; GROUPS],
+    row: &Row,
+    counts: &mut Counts,
+) {
     assert_eq!(level.instructions(), Instructions::Avx512);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { least_unequal_512(groups, row) }
+    unsafe { count_unequal_512(groups, row, counts) }
 }
 
-/// Two groups at a time: with three codes a row that is six sums in registers, and each word of
-/// the row is read once for both.
+/// Quadrant by quadrant: its words of the row's three codes stay in registers while the groups go
+/// by.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq")]
-fn least_unequal_512(groups: &[Group], row: &Row) -> u32 {
-    let mut least = _mm512_set1_epi64(i64::from(HASHES));
-    for pair in groups.chunks(2) {
-        let (first, second) = (&pair[0], &pair[pair.len() - 1]);
-        let mut counts = [[_mm512_setzero_si512(); 3]; 2];
-        for (word, (first, second)) in first.0.iter().zip(&second.0).enumerate() {
-            let groups = [
-                [load_512(&first[0]), load_512(&first[1])],
-                [load_512(&second[0]), load_512(&second[1])],
-            ];
+fn count_unequal_512(groups: &[Group; GROUPS], row: &Row, counts: &mut Counts) {
+    for quadrant in 0..QUADRANTS {
+        let row = row.each_ref().map(|code| {
+            code[quadrant].map(|planes| planes.map(|word| _mm512_set1_epi64(word.cast_signed())))
+        });
+        for (number, group) in groups.iter().enumerate() {
+            let group =
+                group.0[quadrant].each_ref().map(|[high, low]| [load_512(high), load_512(low)]);
             for (code, planes) in row.iter().enumerate() {
-                let high = _mm512_set1_epi64(planes[word][0].cast_signed());
-                let low = _mm512_set1_epi64(planes[word][1].cast_signed());
-                for (counts, group) in counts.iter_mut().zip(&groups) {
-                    let differ = _mm512_xor_si512(group[0], high);
-                    // differ | (group[1] ^ low)
-                    let differ = _mm512_ternarylogic_epi64::<0xf6>(differ, group[1], low);
-                    counts[code] = _mm512_add_epi64(counts[code], _mm512_popcnt_epi64(differ));
+                let mut sum = _mm512_setzero_si512();
+                for ([high, low], [row_high, row_low]) in group.iter().zip(planes) {
+                    let differ = _mm512_xor_si512(*high, *row_high);
+                    // differ | (low ^ row_low)
+                    let differ = _mm512_ternarylogic_epi64::<0xf6>(differ, *low, *row_low);
+                    sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differ));
                 }
+                let to = counts[code][quadrant][number].as_mut_ptr().cast();
+                let sum = _mm512_cvtepi64_epi16(sum);
+                // SAFETY: there is room for the eight counts, and the store asks for no alignment.
+                unsafe { _mm_storeu_si128(to, sum) };
             }
         }
-        for count in counts.as_flattened() {
-            least = _mm512_min_epu64(least, *count);
-        }
     }
-    _mm512_reduce_min_epu64(least) as u32
 }
 
 #[inline]
@@ -79,8 +80,11 @@ fn dot_512<const D: usize>(probe: &[i8; D], rows: &[[i8; D]], products: &mut [i3
         moved = _mm512_dpbusd_epi32(moved, ones, load_bytes_512(half));
     }
     let moved = 128 * _mm512_reduce_add_epi32(moved);
+    let streamed = rows.len() > 1;
     for (row, product) in rows.iter().zip(products) {
-        fetch_ahead(row);
+        if streamed {
+            fetch_ahead(row);
+        }
         let mut sums = [_mm512_setzero_si512(); 2];
         for (probe, row) in probe.iter().zip(row.as_chunks::<128>().0) {
             let halves = probe.as_chunks::<64>().0.iter().zip(row.as_chunks::<64>().0);
@@ -101,86 +105,78 @@ fn load_bytes_512(bytes: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-pub(super) fn near_avx512<const W: usize>(
+pub(super) fn near_avx512<const DIGITS: usize>(
     level: Level,
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
     assert_eq!(level.instructions(), Instructions::Avx512);
     // SAFETY: a level of this kind exists only where the machine has the instructions.
-    unsafe { near_512(probe, blocks, cut, first_row, found) }
+    unsafe { near_512::<DIGITS>(span, groups, start) }
 }
 
-/// Two blocks at a time, whose distances go to the even and the odd halves of the lanes; what is
-/// near is moved together and stored without a branch, which would often be predicted badly.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq,popcnt")]
-fn near_512<const W: usize>(
-    probe: &[u64; W],
-    blocks: &[[BlockWord; W]],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
-    let probe = probe.map(|word| _mm512_set1_epi64(word.cast_signed()));
-    let most = _mm512_set1_epi32(cut.cast_signed());
-    let mut rows = _mm512_add_epi32(
-        _mm512_set1_epi32(first_row.cast_signed()),
-        _mm512_set_epi32(15, 7, 14, 6, 13, 5, 12, 4, 11, 3, 10, 2, 9, 1, 8, 0),
-    );
-    let (pairs, rest) = blocks.as_chunks::<2>();
-    found.reserve((blocks.len() + 3) * BLOCK);
-    let spare = found.spare_capacity_mut();
-    let mut len = 0;
-    for pair in pairs {
-        fetch_ahead(pair);
-        let (even, odd) = (distances_512(&probe, &pair[0]), distances_512(&probe, &pair[1]));
-        let distances = _mm512_or_si512(even, _mm512_slli_epi64::<32>(odd));
-        len += store_near_512(
-            _mm512_cmple_epu32_mask(distances, most),
-            distances,
-            rows,
-            &mut spare[len..],
-        );
-        rows = _mm512_add_epi32(rows, _mm512_set1_epi32(16));
+/// 512 rows at a time, for which all digits of a count stay in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512vpopcntdq")]
+fn near_512<const DIGITS: usize>(
+    span: &[Plane],
+    groups: [&[[u16; GROUP]]; 2],
+    start: u64,
+) -> Plane {
+    let splat = |number| _mm512_set1_epi64(digit(start, number).cast_signed());
+    let ones = _mm512_set1_epi64(-1);
+    let mut near = [0; WORDS];
+    for (part, near) in near.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let mut low: [__m512i; 3] = std::array::from_fn(splat);
+        let mut high: [__m512i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
+        for groups in groups {
+            for group in groups {
+                let two = |low: &mut _, first: usize| {
+                    let a = signs_512(span, group[first], part);
+                    add_512(low, a, signs_512(span, group[first + 1], part))
+                };
+                let (ab, cd) = (two(&mut low[0], 0), two(&mut low[0], 2));
+                let (ef, gh) = (two(&mut low[0], 4), two(&mut low[0], 6));
+                let abcd = add_512(&mut low[1], ab, cd);
+                let efgh = add_512(&mut low[1], ef, gh);
+                let mut carry = add_512(&mut low[2], abcd, efgh);
+                for digit in &mut high {
+                    let next = _mm512_and_si512(*digit, carry);
+                    *digit = _mm512_xor_si512(*digit, carry);
+                    carry = next;
+                }
+            }
+            for digit in low.iter_mut().chain(&mut high) {
+                *digit = _mm512_xor_si512(*digit, ones);
+            }
+        }
+        store_512(near, _mm512_xor_si512(high[DIGITS - 1], ones));
     }
-    for block in rest {
-        let distances = distances_512(&probe, block);
-        let even = _mm512_mask_cmple_epu32_mask(0x5555, distances, most);
-        len += store_near_512(even, distances, rows, &mut spare[len..]);
-    }
-    let len = found.len() + len;
-    // SAFETY: that many values have been stored, one after the other.
-    unsafe { found.set_len(len) };
+    near
 }
 
-/// Stores the lanes of `near`, row and distance together, and says how many they are.
+/// A component's signs of 512 rows.
 #[inline]
-#[target_feature(enable = "avx512f,popcnt")]
-fn store_near_512(
-    near: __mmask16,
-    distances: __m512i,
-    rows: __m512i,
-    spare: &mut [MaybeUninit<Near>],
-) -> usize {
-    let packed = _mm512_or_si512(_mm512_slli_epi32::<16>(distances), rows);
-    let packed = _mm512_maskz_compress_epi32(near, packed);
-    let to = spare[..16].as_mut_ptr();
-    // SAFETY: there is room for 16 values, which are plain words, and the store asks for no
-    // alignment.
-    unsafe { _mm512_storeu_si512(to.cast(), packed) };
-    near.count_ones() as usize
+#[target_feature(enable = "avx512f")]
+fn signs_512(span: &[Plane], component: u16, part: usize) -> __m512i {
+    let line = &span[usize::from(component)].as_chunks::<LANES>().0[part];
+    fetch_span_ahead(line, span.len());
+    load_512(line)
+}
+
+/// Adds two bits to one digit of 512 counts; what is carried is worth twice as much.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_512(digit: &mut __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // At least two of the three, and an odd number of them.
+    let carry = _mm512_ternarylogic_epi64::<0xe8>(*digit, a, b);
+    *digit = _mm512_ternarylogic_epi64::<0x96>(*digit, a, b);
+    carry
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512vpopcntdq")]
-fn distances_512<const W: usize>(probe: &[__m512i; W], block: &[BlockWord; W]) -> __m512i {
-    let mut sum = _mm512_setzero_si512();
-    for (probe, rows) in probe.iter().zip(block) {
-        let differ = _mm512_xor_si512(load_512(rows), *probe);
-        sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differ));
-    }
-    sum
+#[target_feature(enable = "avx512f")]
+fn store_512(words: &mut [u64; LANES], value: __m512i) {
+    // SAFETY: the reference is to 64 writable bytes, and the store asks for no alignment.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), value) };
 }

@@ -17,10 +17,14 @@ pub(crate) mod signs;
 pub(crate) use level::Level;
 pub use level::without_avx512;
 
-/// Asks for the line of memory that `value` begins in, where that is a plain instruction.
-pub(crate) fn prefetch<T>(value: &T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    avx2::prefetch(value);
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = value;
+/// Asks for the lines of memory that `value` stands in, where that is a plain instruction.
+pub(crate) fn prefetch<const BYTES: usize>(value: &[i8; BYTES]) {
+    for line in value.chunks(64) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        avx2::prefetch(&line[0]);
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        aarch64::prefetch(&line[0]);
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
+        let _ = line;
+    }
 }

@@ -1,135 +1,110 @@
-//! Distances between sign codes: how many signs differ.
+//! Distances between sign codes: in how many of some components two vectors point different ways.
 //!
-//! The first half of the codes stands eight rows to a block, word by word, so that every lane of a
-//! register counts for a row of its own. The second half stands row by row, because it is read for
-//! few rows.
+//! The signs stand component by component, those of [`SPAN`] rows together, so that a search reads
+//! only the components that it asks about, and one bit operation serves as many rows as a register
+//! has bits (bit slicing; Li and Patel 2013, *`BitWeaving`*). Counters are sliced, too: one word holds
+//! one binary digit of 64 counts.
 
 use super::level::{Instructions, Level};
 
-/// Rows in a block of first halves.
-pub(crate) const BLOCK: usize = 8;
-/// One word of a first half, for the eight rows of a block.
-pub(crate) type BlockWord = [u64; BLOCK];
+/// Words that hold one component's signs of a span.
+pub(crate) const WORDS: usize = if cfg!(any(loom, miri)) { 1 } else { 16 };
+/// Rows whose signs stand together.
+pub(crate) const SPAN: usize = WORDS * 64;
+/// One bit for each row of a span.
+pub(crate) type Plane = [u64; WORDS];
 
-/// A row, below 2¹⁶, and in how many signs its first half differs, packed into one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct Near(pub(super) u32);
+/// Components are counted in groups of so many.
+pub(crate) const GROUP: usize = 8;
+/// Components of one sign, in groups.
+type Groups = [[u16; GROUP]];
+/// Components that can be counted.
+pub(crate) const MAX_COMPONENTS: usize = 256;
+/// Those that can be counted with fewer digits.
+const FEW: usize = 128;
+/// The largest cut that fits the digits.
+pub(crate) const MAX_CUT: u32 = 127;
+/// Digits of a count beyond the lowest three: of at most [`FEW`], and of more.
+const DIGITS: [usize; 2] = [5, 6];
 
-impl Near {
-    pub(super) const fn new(row: u32, distance: u32) -> Self {
-        Self(distance << 16 | row)
-    }
-
-    /// A row that is too far away to be kept.
-    pub(crate) const fn filler(row: usize) -> Self {
-        Self::new(row as u32, 0x7fff)
-    }
-
-    pub(crate) const fn row(self) -> usize {
-        (self.0 & 0xffff) as usize
-    }
-
-    const fn distance(self) -> u32 {
-        self.0 >> 16
+/// Says of each row of a span whether its signs differ from the probe's in at most `cut` of the
+/// picked components, which are `positive` or `negative` in the probe. `span` has one [`Plane`] a
+/// component.
+pub(crate) fn near(
+    level: Level,
+    span: &[Plane],
+    [positive, negative]: [&[u16]; 2],
+    cut: u32,
+) -> Plane {
+    let components = positive.len() + negative.len();
+    assert!(components <= MAX_COMPONENTS && cut <= MAX_CUT, "counts that fit");
+    // A count begins so that its last digit, after the first half was taken off and the second one
+    // added, is a sign: that of the signs that differ, less the cut and one.
+    let start = u64::from(cut).wrapping_sub(positive.len() as u64);
+    let groups = [positive, negative].map(|each| {
+        let (groups, rest) = each.as_chunks::<GROUP>();
+        assert!(rest.is_empty(), "whole groups");
+        groups
+    });
+    if components <= FEW {
+        near_of::<{ DIGITS[0] }>(level, span, groups, start)
+    } else {
+        near_of::<{ DIGITS[1] }>(level, span, groups, start)
     }
 }
 
-/// Appends to `found` every row of `blocks` whose first half differs from `probe` in at most `cut`
-/// signs, in no order. `blocks` has one [`BlockWord`] for each of the `W` words of every block; the
-/// row that is first in it is called `first_row`.
-pub(crate) fn near<const W: usize>(
+fn near_of<const DIGITS: usize>(
     level: Level,
-    probe: &[u64; W],
-    blocks: &[BlockWord],
-    cut: u32,
-    first_row: u32,
-    found: &mut Vec<Near>,
-) {
-    let (blocks, rest) = blocks.as_chunks::<W>();
-    assert!(rest.is_empty(), "whole blocks");
-    assert!(first_row as usize + blocks.len() * BLOCK <= 1 << 16, "rows of 16 bits");
-    found.reserve(blocks.len() * BLOCK);
+    span: &[Plane],
+    groups: [&Groups; 2],
+    start: u64,
+) -> Plane {
     match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => {
-            super::avx512::near_avx512(level, probe, blocks, cut, first_row, found);
-        }
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => {
-            super::avx2::near_avx2(level, probe, blocks, cut, first_row, found);
-        }
-        #[cfg(target_arch = "aarch64")]
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx512 => super::avx512::near_avx512::<DIGITS>(level, span, groups, start),
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        Instructions::Avx2 => super::avx2::near_avx2::<DIGITS>(level, span, groups, start),
+        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
         Instructions::Dotprod | Instructions::Neon => {
-            super::aarch64::near(level, probe, blocks, cut, first_row, found);
+            super::aarch64::near::<DIGITS>(level, span, groups, start)
         }
-        Instructions::Portable => {
-            for (number, block) in blocks.iter().enumerate() {
-                let mut counts = [0_u32; BLOCK];
-                for (probe, word) in probe.iter().zip(block) {
-                    for (count, row) in counts.iter_mut().zip(word) {
-                        *count = count.wrapping_add((row ^ probe).count_ones());
+        _ => near_portable::<DIGITS>(span, groups, start),
+    }
+}
+
+/// All ones where `start` has the digit.
+pub(super) const fn digit(start: u64, number: usize) -> u64 {
+    (start >> number & 1).wrapping_neg()
+}
+
+fn near_portable<const DIGITS: usize>(span: &[Plane], groups: [&Groups; 2], start: u64) -> Plane {
+    let mut near = [0; WORDS];
+    for (word, near) in near.iter_mut().enumerate() {
+        let mut low: [u64; 3] = std::array::from_fn(|i| digit(start, i));
+        let mut high: [u64; DIGITS] = std::array::from_fn(|i| digit(start, i + 3));
+        for groups in groups {
+            for group in groups {
+                let mut bits = group.map(|component| span[usize::from(component)][word]);
+                // Eight bits become four of twice the worth, then two, then one.
+                for (digit, pairs) in low.iter_mut().zip([4, 2, 1]) {
+                    for pair in 0..pairs {
+                        let (a, b) = (bits[2 * pair], bits[2 * pair + 1]);
+                        let odd = *digit ^ a;
+                        bits[pair] = (*digit & a) | (odd & b);
+                        *digit = odd ^ b;
                     }
                 }
-                push_near(&counts, cut, first_row + (number * BLOCK) as u32, found);
+                let mut carry = bits[0];
+                for digit in &mut high {
+                    (*digit, carry) = (*digit ^ carry, *digit & carry);
+                }
             }
+            // From a count to its negative, less one; and once more after the second half.
+            low.iter_mut().chain(&mut high).for_each(|digit| *digit = !*digit);
         }
+        *near = !high[DIGITS - 1];
     }
-}
-
-pub(super) fn push_near(counts: &[u32; BLOCK], cut: u32, first_row: u32, found: &mut Vec<Near>) {
-    for (row, count) in (first_row..).zip(counts) {
-        if *count <= cut {
-            found.push(Near::new(row, *count));
-        }
-    }
-}
-
-/// Keeps those of `candidates` whose whole code differs from the probe's in at most `cut` signs.
-/// Candidates come from [`near`], of the same probe, and are rows of `seconds`.
-pub(crate) fn keep<const W: usize>(
-    level: Level,
-    probe: &[u64; W],
-    seconds: &[[u64; W]],
-    cut: u32,
-    candidates: &mut Vec<Near>,
-) {
-    match level.instructions() {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 | Instructions::Avx2 => {
-            super::avx2::keep_popcnt(level, probe, seconds, cut, candidates);
-        }
-        _ => keep_portable(probe, seconds, cut, candidates),
-    }
-}
-
-/// Asks for the second halves that [`keep`] will look at, well before it does.
-pub(crate) fn fetch<const W: usize>(seconds: &[[u64; W]], candidates: &[Near]) {
-    for candidate in candidates {
-        super::prefetch(&seconds[candidate.row()]);
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "to be compiled with its caller's instructions")]
-pub(super) fn keep_portable<const W: usize>(
-    probe: &[u64; W],
-    seconds: &[[u64; W]],
-    cut: u32,
-    candidates: &mut Vec<Near>,
-) {
-    let mut kept = 0;
-    for at in 0..candidates.len() {
-        let candidate = candidates[at];
-        let mut distance = candidate.distance();
-        for (word, second) in probe.iter().zip(&seconds[candidate.row()]) {
-            distance = distance.wrapping_add((word ^ second).count_ones());
-        }
-        // Without a branch, which would be predicted badly.
-        candidates[kept] = candidate;
-        kept += usize::from(distance <= cut);
-    }
-    candidates.truncate(kept);
+    near
 }
 
 #[cfg(test)]
@@ -137,37 +112,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn differing<const W: usize>(a: &[u64; W], b: &[u64; W]) -> u32 {
-        a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
+    const DIMENSIONS: usize = 300;
+
+    fn naive(span: &[Plane], picks: [&[u16]; 2], cut: u32) -> Plane {
+        let mut near = [0; WORDS];
+        for row in 0..SPAN {
+            let is_set = |each: &&u16| span[usize::from(**each)][row / 64] >> (row % 64) & 1 == 1;
+            let set = picks.map(|each| each.iter().filter(is_set).count());
+            let differing = picks[0].len() - set[0] + set[1];
+            near[row / 64] |= u64::from(differing as u32 <= cut) << (row % 64);
+        }
+        near
     }
 
-    fn check<const W: usize>(words: &[u64], cut: u32) -> Result<(), TestCaseError> {
-        let (codes, _) = words.as_chunks::<W>();
-        let (probe, rows) = codes.split_first_chunk::<2>().expect("a probe");
-        let rows = &rows[..rows.len() / 16 * 16];
-        let (firsts, seconds) = rows.split_at(rows.len() / 2);
-        let blocks: Vec<BlockWord> = firsts
-            .chunks(BLOCK)
-            .flat_map(|block| (0..W).map(|word| std::array::from_fn(|row| block[row][word])))
-            .collect();
-        let at = |row: usize| differing(&probe[0], &firsts[row]);
-        let both = |row: usize| at(row) + differing(&probe[1], &seconds[row]);
-        let near_rows = (0..firsts.len()).filter(|&row| at(row) <= cut);
-        let expected: Vec<Near> =
-            near_rows.clone().map(|row| Near::new(row as u32 + 1000, at(row))).collect();
-        let close = near_rows.filter(|&row| both(row) <= 2 * cut - 3);
-        let kept: Vec<usize> = close.collect();
+    fn check(span: &[Plane], picks: [&[u16]; 2], cut: u32) -> Result<(), TestCaseError> {
+        let expected = naive(span, picks, cut);
         for level in Level::available() {
-            let mut found = vec![Near::new(7, 9)];
-            near(level, &probe[0], &blocks, cut, 1000, &mut found);
-            found[1..].sort_by_key(|near| near.row());
-            prop_assert_eq!(&found[1..], &expected, "{:?}", level);
-            let mut found = Vec::new();
-            near(level, &probe[0], &blocks, cut, 0, &mut found);
-            keep(level, &probe[1], seconds, 2 * cut - 3, &mut found);
-            let mut found: Vec<usize> = found.into_iter().map(Near::row).collect();
-            found.sort_unstable();
-            prop_assert_eq!(&found, &kept, "{:?}", level);
+            prop_assert_eq!(near(level, span, picks, cut), expected, "{:?}", level);
         }
         Ok(())
     }
@@ -178,20 +139,41 @@ mod tests {
         /// Cuts around the half that chance gives.
         #[test]
         fn every_kernel_finds_the_rows_that_a_look_at_each_finds(
-            words in proptest::collection::vec(any::<u64>(), 16..1200),
-            off in 0..20_u32,
+            seed in any::<u64>(),
+            positive in 0..=MAX_COMPONENTS / GROUP / 2,
+            negative in 0..=MAX_COMPONENTS / GROUP / 2,
+            off in -12..12_i32,
         ) {
-            check::<2>(&words, 54 + off)?;
-            check::<4>(&words, 118 + off)?;
-            check::<8>(&words, 246 + off)?;
+            let mut state = seed | 1;
+            let mut word = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+            };
+            let span: Vec<Plane> =
+                (0..DIMENSIONS).map(|_| std::array::from_fn(|_| word())).collect();
+            let mut pick = |groups: usize| -> Vec<u16> {
+                (0..groups * GROUP).map(|_| (word() % DIMENSIONS as u64) as u16).collect()
+            };
+            let (positive, negative) = (pick(positive), pick(negative));
+            let all = (positive.len() + negative.len()) as u32;
+            let cut = (all / 2).saturating_add_signed(off).min(MAX_CUT);
+            check(&span, [&positive, &negative], cut)?;
         }
     }
 
     #[test]
     fn a_cut_of_nothing_and_of_everything_is_kept() {
-        for words in [[0_u64; 96], [u64::MAX; 96]] {
-            check::<4>(&words, 2).unwrap();
-            check::<2>(&words, 128).unwrap();
+        let picks: Vec<u16> = (0..MAX_COMPONENTS as u16).collect();
+        for bits in [0, u64::MAX, 0x0f0f_3333_5555_ffff] {
+            let span = vec![[bits; WORDS]; DIMENSIONS];
+            for (positive, negative) in [(0, 8), (8, 0), (64, 64), (128, 0), (0, 128), (128, 128)] {
+                let picks = [&picks[..positive], &picks[128..128 + negative]];
+                for cut in [0, 1, 7, 8, 63, 64, 65, MAX_CUT] {
+                    check(&span, picks, cut).unwrap();
+                }
+            }
         }
     }
 }

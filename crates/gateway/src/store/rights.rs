@@ -91,7 +91,7 @@ impl Store {
         let to = SealingKey(key);
         let envelope =
             envelope::seal(&to, Label::Portability, &around.tenant, &key, plain.expose()).ok()?;
-        Some(papers::Sealed { key, envelope })
+        Some(papers::Sealed { key, envelope, tenant: around.tenant.clone() })
     }
 
     /// While somebody is on pause, the cloud and with it the other stores hold nothing of them.

@@ -14,6 +14,7 @@ fn claim(custody: Custody) -> Claim {
         expires_at: Timestamp::from_millis(1_800_000_000_000),
         key: (custody == Custody::Split).then(Key::generate),
         sealed_record: (custody == Custody::Subject).then(|| vec![5; 2200]),
+        possession: None,
     }
 }
 

@@ -50,6 +50,9 @@ pub fn enrolment(
         card_token: None,
         phone: None,
         authorisation: None,
+        release: None,
+        replaces: None,
+        possession: None,
     })
 }
 

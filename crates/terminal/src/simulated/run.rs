@@ -93,6 +93,7 @@ pub fn outcome(body: &AnswerBody) -> String {
         AnswerBody::History { .. } => "history".into(),
         AnswerBody::Done => "done".into(),
         AnswerBody::Erased { .. } => "erased".into(),
+        AnswerBody::Exported { .. } => "exported".into(),
     }
 }
 

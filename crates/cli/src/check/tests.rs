@@ -1,0 +1,107 @@
+use super::{facts::Told, *};
+use palmgate_gateway::config::Config;
+use palmgate_protocol::Timestamp;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+fn facts(state: &Path, extra: &str) -> Facts {
+    let text = format!("[store]\nstate_directory = {:?}\n{extra}", state.display().to_string());
+    Facts {
+        file: "palmgated.toml".into(),
+        now: NOW,
+        config: Config::parse(&text, "palmgated.toml", NOW).map_err(|errors| errors.to_string()),
+        pack: None,
+        terminals: None,
+        told: None,
+        synchronised: None,
+    }
+}
+
+fn told(broker: bool, metrics: &str) -> Option<Result<Told, String>> {
+    Some(Ok(Told { alive: true, broker, metrics: metrics.to_owned() }))
+}
+
+fn of<'a>(findings: &'a [Finding], check: &str) -> &'a Finding {
+    findings.iter().find(|finding| finding.check == check).unwrap()
+}
+
+#[test]
+fn a_wrong_configuration_fails_with_its_line_and_what_depends_on_it_is_left_out() {
+    let findings = examine(&facts(Path::new("/nowhere"), "colour = \"blue\"\n"));
+    let configuration = of(&findings, "configuration");
+    assert_eq!(configuration.status, Status::Fail);
+    assert!(configuration.found.contains("palmgated.toml:3"), "{}", configuration.found);
+    assert_eq!(of(&findings, "broker").status, Status::Skip);
+    let told = super::told(&findings);
+    assert!(told.ends_with("begin with configuration"), "{told}");
+}
+
+#[test]
+fn a_state_directory_that_others_can_read_fails_with_the_command_that_helps() {
+    let directory = tempfile::tempdir().unwrap();
+    let mode = |mode| fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode));
+    mode(0o750).unwrap();
+    let findings = examine(&facts(directory.path(), ""));
+    let state = of(&findings, "state");
+    assert_eq!(state.status, Status::Fail);
+    assert!(state.found.contains("0750") && state.found.contains("0700"), "{}", state.found);
+    assert!(state.remedy.as_ref().unwrap().starts_with("chmod 0700 /"));
+    mode(0o700).unwrap();
+    assert_eq!(of(&examine(&facts(directory.path(), "")), "state").status, Status::Ok);
+}
+
+#[test]
+fn a_clock_behind_the_state_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("later"), "").unwrap();
+    let mut facts = facts(directory.path(), "");
+    facts.now = Timestamp::from_millis(0);
+    facts.synchronised = Some(true);
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Fail);
+    facts.now = Timestamp::from_millis(i64::MAX);
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Ok);
+}
+
+#[test]
+fn the_hop_that_fails_is_the_one_that_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut facts = facts(directory.path(), "[cloud]\nidentity = \"/etc/palmgate/bundle\"\n");
+    facts.terminals = Some(Ok(Vec::new()));
+    let metrics = "palmgate_ledger_entries 7\npalmgate_ledger_writable 1\n\
+                   palmgate_cloud_last_round_timestamp_seconds 1799999990\n\
+                   palmgate_shard_lease_timestamp_seconds 0\n";
+    facts.told = told(false, metrics);
+    let findings = examine(&facts);
+    let failed: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.status == Status::Fail)
+        .map(|finding| finding.check)
+        .collect();
+    assert_eq!(failed, ["broker"]);
+    assert_eq!(of(&findings, "cloud").found, "in step 10 s ago");
+
+    facts.told = told(true, &metrics.replace("1799999990", "1799990000"));
+    let findings = examine(&facts);
+    assert_eq!(of(&findings, "broker").status, Status::Ok);
+    assert_eq!(of(&findings, "cloud").status, Status::Fail);
+
+    facts.told = told(true, &metrics.replace("writable 1", "writable 0"));
+    assert_eq!(of(&examine(&facts), "ledger").status, Status::Fail);
+}
+
+#[test]
+fn a_gateway_with_another_law_or_other_models_is_to_be_restarted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut facts = facts(directory.path(), "");
+    let pack = facts::Pack { layers: vec!["fr-cnil".into()], hash: "0".repeat(64) };
+    facts.pack = Some(Ok(pack));
+    let running =
+        |hash: &str| format!("palmgate_build_info{{models=\"{hash}\",pack=\"{hash}\"}} 1\n");
+    facts.told = told(true, &running(&"1".repeat(64)));
+    let findings = examine(&facts);
+    assert_eq!(of(&findings, "law").status, Status::Fail);
+    assert_eq!(of(&findings, "models").status, Status::Fail);
+    facts.told = told(true, &running(&"0".repeat(64)));
+    assert_eq!(of(&examine(&facts), "law").status, Status::Ok);
+}

@@ -1,0 +1,5 @@
+//! The binary `palmgate-cloud`.
+
+fn main() -> std::process::ExitCode {
+    palmgate_cloud::program::main()
+}

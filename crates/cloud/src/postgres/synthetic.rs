@@ -1,0 +1,284 @@
+//! A tenant full of people who do not exist, for measuring. Everything is sealed as it is for real
+//! people; only the way in is shorter.
+
+use super::{
+    Postgres,
+    database::Done,
+    people::{EMBEDDING_ENTRY, Person},
+    rows::{Column, Held, Member},
+};
+use crate::{layout::Layout, problem::Problem};
+use palmgate_protocol::{
+    Biometric, CODE_BYTES, CODES_PER_TEMPLATE, ClaimHandle, Custody, DAY, Embedding, Hand,
+    MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret, TEMPLATE_FORMAT, Template,
+    Timestamp,
+    cloud::{Consent, MemberRecord, SealedPurpose},
+    encode_for_sealing,
+};
+use palmgate_seal::random;
+use postgres::{
+    Transaction,
+    binary_copy::BinaryCopyInWriter,
+    types::{ToSql, Type},
+};
+use std::{error::Error, path::Path};
+
+/// People written in one transaction.
+const BATCH: u64 = 16_384;
+
+/// The n-th person who does not exist: the same one whenever asked.
+#[derive(Clone, Copy)]
+pub struct Synthetic(pub u64);
+
+impl Synthetic {
+    fn bytes<const N: usize>(self, salt: u64) -> [u8; N] {
+        let mut state = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.rotate_left(32);
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        let next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)).to_le_bytes()
+        };
+        let mut bytes = [0; N];
+        let words: Vec<u8> = std::iter::repeat_with(next).take(N.div_ceil(8)).flatten().collect();
+        bytes.copy_from_slice(&words[..N]);
+        bytes
+    }
+
+    /// Who it is.
+    pub fn member(self) -> MemberId {
+        MemberId::from_random(self.bytes(1))
+    }
+
+    /// What they claim.
+    pub fn claim(self) -> ClaimHandle {
+        ClaimHandle::from_random(self.bytes(2))
+    }
+
+    /// Their palm as enrolled.
+    pub fn template(self) -> Template {
+        let signs = self.bytes::<{ size_of::<Embedding>() }>(3);
+        let embedding = signs.map(|byte| if byte & 1 == 0 { 22 } else { -22 });
+        let codes = self.bytes::<{ CODES_PER_TEMPLATE * CODE_BYTES }>(4);
+        let mut template = Template { embedding, codes: [[0; CODE_BYTES]; CODES_PER_TEMPLATE] };
+        let (chunks, _) = codes.as_chunks::<CODE_BYTES>();
+        template.codes.copy_from_slice(chunks);
+        template
+    }
+
+    /// Their palm as captured later: an eighth of the signs of the embedding differ, and one of the
+    /// alignments has their code with every eighth byte changed.
+    pub fn probe(self) -> Probe {
+        let mut template = self.template();
+        let noise = random::bytes::<{ size_of::<Embedding>() }>();
+        for (component, noise) in template.embedding.iter_mut().zip(noise) {
+            *component = if noise % 8 == 0 { -*component } else { *component };
+        }
+        let mut codes: Vec<[u8; CODE_BYTES]> = (0..64).map(|_| random::bytes()).collect();
+        codes[17] = template.codes[0];
+        codes[17].iter_mut().step_by(8).for_each(|byte| *byte = !*byte);
+        Probe { embedding: template.embedding, codes }
+    }
+
+    fn record(self, expires_at: Timestamp, now: Timestamp) -> MemberRecord {
+        let consent = |purpose| Consent {
+            purpose,
+            given_at: now,
+            expires_at,
+            notice: "n1".into(),
+            language: "fr".into(),
+        };
+        MemberRecord {
+            member: self.member(),
+            claim: self.claim(),
+            format: TEMPLATE_FORMAT,
+            consents: [Purpose::Pay, Purpose::Roaming].map(consent).into(),
+            templates: vec![SealedPurpose {
+                purpose: Purpose::Pay,
+                hand: Hand::Right,
+                template: self.template().to_bytes(),
+            }],
+            pseudonyms: vec![(Purpose::Pay, Pseudonym::from_random(self.bytes(5)))],
+            card_token: Some(Biometric::new(self.bytes::<24>(6).to_vec())),
+            expires_at,
+        }
+    }
+}
+
+/// Registers the people 0 to `members` − 1 with the stores in turn, in the stores' empty partition;
+/// the shard of the first store has the first `held` of them.
+///
+/// # Errors
+/// In words: what the database said.
+pub fn load(
+    state: &Path,
+    store: &Name,
+    (members, held): (u64, u64),
+    now: Timestamp,
+) -> Result<(), Box<dyn Error>> {
+    let layout = Layout::new(state);
+    let settings = layout.settings()?.database.ok_or("no [database]")?;
+    let registry = Postgres::open(&layout, &settings, None)?;
+    let mut first = 0;
+    while first < members {
+        let last = members.min(first + BATCH);
+        let batch = || registry.database.run(|tx| registry.load(tx, store, first..last, held, now));
+        batch().map_err(Problem::name)?;
+        first = last;
+    }
+    Ok(())
+}
+
+impl Postgres {
+    fn load(
+        &self,
+        tx: &mut Transaction<'_>,
+        store: &Name,
+        people: std::ops::Range<u64>,
+        held: u64,
+        now: Timestamp,
+    ) -> Done<()> {
+        let partition = self.partition_of(tx, store)?;
+        self.lock_partition(tx, &partition)?;
+        let purposes: PurposeSet = [Purpose::Pay, Purpose::Roaming].into_iter().collect();
+        let expires_at = now.after(DAY * 1000);
+        let mut rows = Vec::new();
+        let keys = self.keyrings.add_many(tx, &partition, (people.end - people.start) as usize)?;
+        for (number, (group, key, sealing)) in people.clone().zip(keys) {
+            let person = Synthetic(number);
+            let hash = self.fixed.member(&person.member());
+            let holders = if number < held { vec![store.clone()] } else { Vec::new() };
+            let row = Member {
+                id: person.member(),
+                claim: person.claim(),
+                custody: Custody::Operator,
+                purposes,
+                expires_at,
+                roaming_until: Some(expires_at),
+                home: store.clone(),
+                digest: [0; 32],
+                holders,
+            };
+            let sealed_key = self.keyrings.sealed(&sealing, &hash, &key);
+            let person_row = Person { partition: partition.clone(), hash, row, key };
+            rows.push(self.synthetic_row(person, person_row, group, sealed_key, now));
+        }
+        self.copy(tx, &partition, &rows)?;
+        for number in people.clone().take_while(|number| *number < held) {
+            self.hold_synthetic(tx, store, Synthetic(number))?;
+        }
+        tx.execute(
+            "UPDATE partition SET operator_members = operator_members + $3 \
+             WHERE tenant = $1 AND partition = $2",
+            &[&self.tenant(), &partition.as_str(), &(people.end - people.start).cast_signed()],
+        )?;
+        Ok(())
+    }
+
+    fn synthetic_row(
+        &self,
+        person: Synthetic,
+        at: Person,
+        group: i32,
+        sealed_key: Vec<u8>,
+        now: Timestamp,
+    ) -> SyntheticRow {
+        let hash = at.hash;
+        let record = encode_for_sealing(&person.record(at.row.expires_at, now));
+        let mut embedding = Secret::new(Vec::with_capacity(EMBEDDING_ENTRY));
+        embedding.expose_mut().extend([Purpose::Pay as u8, Hand::Right as u8]);
+        let components = person.template().embedding;
+        embedding.expose_mut().extend(components.iter().map(|each| each.cast_unsigned()));
+        SyntheticRow {
+            hash: hash.to_vec(),
+            claim: self.fixed.claim(&at.row.claim).to_vec(),
+            due_at: at.row.due_at(),
+            member: Column::Member.seal(self.name(), &at.key, &hash, &at.row),
+            record: Column::Record.seal_bytes(self.name(), &at.key, &hash, &record),
+            embedding: Column::Embedding.seal_bytes(self.name(), &at.key, &hash, &embedding),
+            group,
+            sealed_key,
+        }
+    }
+
+    fn copy(&self, tx: &mut Transaction<'_>, partition: &Name, rows: &[SyntheticRow]) -> Done<()> {
+        let (tenant, partition) = (self.tenant(), partition.as_str());
+        let mut write = |sql: &str, types: &[Type], row: &dyn Fn(&SyntheticRow) -> Values<'_>| {
+            let mut all = vec![Type::TEXT, Type::TEXT];
+            all.extend_from_slice(types);
+            let mut writer = BinaryCopyInWriter::new(tx.copy_in(sql)?, &all);
+            for each in rows {
+                let Values(values) = row(each);
+                let mut line: Vec<&(dyn ToSql + Sync)> = vec![&tenant, &partition];
+                line.extend(values);
+                writer.write(&line)?;
+            }
+            writer.finish().map(drop)
+        };
+        let bytes = Type::BYTEA;
+        write(
+            "COPY place (tenant, partition, id_hash, member_hash) FROM STDIN BINARY",
+            &[bytes.clone(), bytes.clone()],
+            &|row| Values(vec![&row.hash, &row.hash]),
+        )?;
+        write(
+            "COPY place (tenant, partition, id_hash, member_hash) FROM STDIN BINARY",
+            &[bytes.clone(), bytes.clone()],
+            &|row| Values(vec![&row.claim, &row.hash]),
+        )?;
+        write(
+            "COPY member (tenant, partition, member_hash, due_at, sealed) FROM STDIN BINARY",
+            &[bytes.clone(), Type::INT8, bytes.clone()],
+            &|row| Values(vec![&row.hash, &row.due_at, &row.member]),
+        )?;
+        write(
+            "COPY record (tenant, partition, member_hash, sealed) FROM STDIN BINARY",
+            &[bytes.clone(), bytes.clone()],
+            &|row| Values(vec![&row.hash, &row.record]),
+        )?;
+        write(
+            "COPY embedding (tenant, partition, member_hash, sealed) FROM STDIN BINARY",
+            &[bytes.clone(), bytes.clone()],
+            &|row| Values(vec![&row.hash, &row.embedding]),
+        )?;
+        write(
+            "COPY person_key (tenant, partition, member_hash, key_group, sealed) FROM STDIN BINARY",
+            &[bytes.clone(), Type::INT4, bytes],
+            &|row| Values(vec![&row.hash, &row.group, &row.sealed_key]),
+        )?;
+        Ok(())
+    }
+
+    fn hold_synthetic(
+        &self,
+        tx: &mut Transaction<'_>,
+        store: &Name,
+        person: Synthetic,
+    ) -> Done<()> {
+        let handle = self.fixed.handle(store, &person.member());
+        let held = Held { member: person.member() };
+        let sealed = Column::Holding.seal(self.name(), self.fixed.state(), &handle, &held);
+        tx.execute(
+            "WITH next AS (UPDATE store SET revision = revision + 1, rows = rows + 1 \
+             WHERE tenant = $1 AND store = $2 RETURNING revision) \
+             INSERT INTO holding (tenant, store, handle, since, sealed) \
+             SELECT $1, $2, $3, revision, $4 FROM next",
+            &[&self.tenant(), &store.as_str(), &handle, &sealed],
+        )?;
+        Ok(())
+    }
+}
+
+struct SyntheticRow {
+    hash: Vec<u8>,
+    claim: Vec<u8>,
+    due_at: i64,
+    member: Vec<u8>,
+    record: Vec<u8>,
+    embedding: Vec<u8>,
+    group: i32,
+    sealed_key: Vec<u8>,
+}
+
+struct Values<'a>(Vec<&'a (dyn ToSql + Sync)>);

@@ -1,0 +1,195 @@
+//! `cargo xtask package`: the Debian packages, built twice, linted, and tried in a fresh root.
+
+use crate::{install, is_root, run, step};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Package, and the crate that describes it.
+const PACKAGES: [(&str, &str); 3] = [
+    ("palmgate", "palmgate-gateway"),
+    ("palmgate-cloud", "palmgate-cloud"),
+    ("palmgate-terminal", "palmgate-cli"),
+];
+const NEEDED: [(&str, &str); 4] = [
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("lintian", "lintian"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
+];
+/// What the generated parts of the packages lie in; the crates' `Cargo.toml` name it.
+const PARTS: &str = "target/packaging";
+/// Where the packages lie.
+const OUT: &str = "target/debian";
+/// What the upgrade starts from: the same programs under a lower version, since there is no earlier
+/// release yet.
+const BEFORE: &str = "0.0.1-1";
+
+/// Builds, lints and tries the packages. With `--quick` they are only built and linted.
+pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
+    install(&NEEDED)?;
+    crate::install_cargo_tool("cargo-deb", "deb", "^3.8")?;
+    crate::install_cargo_tool("cargo-cyclonedx", "cyclonedx", "^0.5")?;
+    crate::build_programs()?;
+    parts()?;
+    let epoch = commit_time()?;
+    for (place, version) in
+        [(OUT, None), ("target/debian-again", None), ("target/debian-before", Some(BEFORE))]
+    {
+        build(Path::new(place), version, &epoch)?;
+    }
+    same_bytes(Path::new(OUT), Path::new("target/debian-again"))?;
+    lint()?;
+    if arguments.iter().any(|argument| argument == "--quick") {
+        return Ok(());
+    }
+    in_fresh_root()
+}
+
+/// Manual pages, completions and bills of materials.
+fn parts() -> Result<(), String> {
+    let _ = fs::remove_dir_all(PARTS);
+    step("manual pages and completions", "target/release/palmgate", &["manual", PARTS])?;
+    let sbom = Path::new(PARTS).join("sbom");
+    fs::create_dir_all(&sbom).map_err(|error| error.to_string())?;
+    let mut cyclonedx = Command::new("cargo");
+    cyclonedx.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"]);
+    cyclonedx
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .env("SOURCE_DATE_EPOCH", commit_time()?);
+    run("bill of materials", cyclonedx)?;
+    // It writes a file beside the manifest of every member.
+    for entry in fs::read_dir("crates").map_err(|error| error.to_string())?.flatten() {
+        move_bills(&entry.path(), &sbom)?;
+    }
+    for other in ["tests", "xtask"] {
+        move_bills(Path::new(other), &sbom)?;
+    }
+    Ok(())
+}
+
+fn move_bills(from: &Path, to: &Path) -> Result<(), String> {
+    for entry in fs::read_dir(from).map_err(|error| error.to_string())?.flatten() {
+        let name = entry.file_name();
+        if let Some(stem) = name.to_string_lossy().strip_suffix(".cdx.json") {
+            let text = fs::read_to_string(entry.path()).map_err(|error| error.to_string())?;
+            fs::write(to.join(format!("{stem}.cdx.json")), anonymous(&text))
+                .and_then(|()| fs::remove_file(entry.path()))
+                .map_err(|error| format!("{stem}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The bill without the place where it was built.
+fn anonymous(text: &str) -> String {
+    let here = env::current_dir().map(|here| here.display().to_string()).unwrap_or_default();
+    text.replace(&here, "/palmgate")
+}
+
+/// The last commit's time: two builds of it have the same bytes.
+fn commit_time() -> Result<String, String> {
+    let log = Command::new("git").args(["log", "-1", "--format=%ct"]).output();
+    let text = log.map_err(|error| format!("git log: {error}"))?.stdout;
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    if text.is_empty() { Err("git log names no commit".into()) } else { Ok(text) }
+}
+
+fn build(out: &Path, version: Option<&str>, epoch: &str) -> Result<(), String> {
+    let _ = fs::remove_dir_all(out);
+    fs::create_dir_all(out).map_err(|error| error.to_string())?;
+    for (package, described_by) in PACKAGES {
+        let mut deb = Command::new("cargo");
+        // Compressed fast: xz at its best takes minutes for programs that hold networks and law.
+        deb.args(["deb", "--no-build", "--fast", "-q", "-p", described_by, "-o"]).arg(out);
+        if let Some(version) = version {
+            deb.args(["--deb-version", version]);
+        }
+        deb.env("SOURCE_DATE_EPOCH", epoch).stdout(Stdio::null());
+        run(&format!("{package} in {}", out.display()), deb)?;
+    }
+    Ok(())
+}
+
+fn packages(directory: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(directory).map_err(|error| error.to_string())?.flatten();
+    let mut packages: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "deb"))
+        .collect();
+    packages.sort();
+    Ok(packages)
+}
+
+fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
+    for package in packages(one)? {
+        let twin = other.join(package.file_name().unwrap_or_default());
+        let read =
+            |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let (bytes, again) = (read(&package)?, read(&twin)?);
+        if bytes != again {
+            return Err(format!("{} and {} differ", package.display(), twin.display()));
+        }
+        println!("   {}: {} KiB, the same bytes twice", package.display(), bytes.len() / 1024);
+    }
+    Ok(())
+}
+
+fn lint() -> Result<(), String> {
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning", "--no-tag-display-limit"]);
+    lintian.args(packages(Path::new(OUT))?);
+    run("lintian", lintian)
+}
+
+/// The distribution that this machine runs: the programs are linked with its libraries.
+fn distribution() -> Result<String, String> {
+    let release = fs::read_to_string("/etc/os-release").map_err(|error| error.to_string())?;
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.map(|name| name.trim_matches('"').to_owned()).ok_or("no VERSION_CODENAME".to_owned())
+}
+
+fn in_fresh_root() -> Result<(), String> {
+    if !is_root() {
+        return Err(
+            "a fresh root is made by root: run `sudo cargo xtask package`, or `cargo xtask \
+                    package --quick` without it"
+                .into(),
+        );
+    }
+    let root = env::temp_dir().join(format!("palmgate-root-{}", std::process::id()));
+    let tried = make_root(&root).and_then(|()| try_in(&root));
+    let _ = fs::remove_dir_all(&root);
+    tried
+}
+
+fn make_root(root: &Path) -> Result<(), String> {
+    let mut make = Command::new("mmdebstrap");
+    make.args(["--quiet", "--variant=apt", "--include=systemd,passwd,man-db"]);
+    make.arg(distribution()?).arg(root);
+    run("fresh root", make)?;
+    let packages_to = |from: &str, to: &Path| {
+        fs::create_dir_all(to).map_err(|error| error.to_string())?;
+        for package in packages(Path::new(from))? {
+            let name = package.file_name().unwrap_or_default();
+            fs::copy(&package, to.join(name)).map_err(|error| error.to_string())?;
+        }
+        Ok::<_, String>(())
+    };
+    packages_to(OUT, &root.join("packages"))?;
+    packages_to("target/debian-before", &root.join("packages/before"))?;
+    let script = fs::copy("packaging/debian/try", root.join("packages/try"));
+    script.map(drop).map_err(|error| error.to_string())
+}
+
+fn try_in(root: &Path) -> Result<(), String> {
+    // Mounts and processes of its own, so that nothing is left behind.
+    let inside = "mount -t proc proc \"$0/proc\" && mount --bind /dev \"$0/dev\" && \
+                  exec chroot \"$0\" /packages/try";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+    unshare.args(["sh", "-c", inside]).arg(root);
+    run("install, check, upgrade, remove, purge", unshare)
+}
