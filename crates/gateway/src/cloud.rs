@@ -470,12 +470,15 @@ impl Inner {
             let response = match other_size(response).await? {
                 Err(response) => response,
                 Ok(size) => {
-                if size == from || size > asked.proof.to {
-                    tracing::error!(size, "the witness knows another history of this ledger: keep it, and find out who restored or changed it");
-                    return Ok("fork");
-                }
-                from = size;
-                continue;
+                    if size == from || size > asked.proof.to {
+                        tracing::error!(
+                            size,
+                            "the witness knows another history of this ledger: keep it, and find out who restored or changed it"
+                        );
+                        return Ok("fork");
+                    }
+                    from = size;
+                    continue;
                 }
             };
             let line = read(response).await?.unwrap_or_default();
@@ -575,8 +578,11 @@ impl Inner {
 }
 
 /// The size that a witness remembers, if it answers with one.
-async fn other_size(response: reqwest::Response) -> Result<Result<u64, reqwest::Response>, CloudError> {
-    let kind = response.headers().get("content-type").map(|kind| kind.as_bytes() == SIZE.as_bytes());
+async fn other_size(
+    response: reqwest::Response,
+) -> Result<Result<u64, reqwest::Response>, CloudError> {
+    let kind =
+        response.headers().get("content-type").map(|kind| kind.as_bytes() == SIZE.as_bytes());
     if response.status() != reqwest::StatusCode::CONFLICT || kind != Some(true) {
         return Ok(Err(response));
     }

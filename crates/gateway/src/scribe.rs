@@ -419,9 +419,8 @@ impl Writer {
         self.vault.outbox_push_all(&messages)?;
         for one in &new {
             self.write_uses_of(one.member);
-            let kept = self
-                .read_history(one.member)
-                .and_then(|uses| self.held.keep(&self.vault, uses));
+            let kept =
+                self.read_history(one.member).and_then(|uses| self.held.keep(&self.vault, uses));
             report("held uses", kept).map_err(|()| "what a legal hold covers could not be kept")?;
         }
         let requests: Vec<_> = new.iter().map(|one| one.request()).collect();

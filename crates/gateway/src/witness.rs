@@ -99,7 +99,12 @@ mod tests {
     }
 
     /// The other side: reads the body as C2SP says, and cosigns.
-    fn answer(held: Option<&str>, body: &str, log: &VerifyingKey, key: &SigningKey) -> Option<String> {
+    fn answer(
+        held: Option<&str>,
+        body: &str,
+        log: &VerifyingKey,
+        key: &SigningKey,
+    ) -> Option<String> {
         let (head, note) = body.split_once("\n\n").unwrap();
         let mut lines = head.lines();
         let from = lines.next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();

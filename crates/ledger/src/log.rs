@@ -285,10 +285,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]; some segments may be done.
-    pub fn prune(
-        &mut self,
-        before: impl Fn(EntryKind) -> Timestamp,
-    ) -> Result<u64, LedgerError> {
+    pub fn prune(&mut self, before: impl Fn(EntryKind) -> Timestamp) -> Result<u64, LedgerError> {
         self.flush()?;
         let mut pruned = 0;
         for number in 0..self.checkpoint.size.div_ceil(SEGMENT_ENTRIES) {
