@@ -30,8 +30,7 @@ const NEEDED: [(&str, &str); 6] = [
 /// Everything is built once, with the root in a TPM, too.
 const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
 
-const USAGE: &str =
-    "usage: cargo xtask test | lint | forensic | cloud-bench | monitoring | package | units | yocto";
+const USAGE: &str = "usage: cargo xtask test | lint | forensic | cloud-bench | monitoring | package | units | yocto";
 
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();

@@ -148,6 +148,9 @@ fn check_ledger(directory: &Path, key: &Path, since: Option<&Path>) -> Result<Ex
     };
     say(&format!("ledger     {} holds", verified.origin));
     say(&format!("entries    {} signed, {} not signed yet", verified.size, verified.unsigned));
+    if verified.pruned > 0 {
+        say(&format!("pruned     {}: their time was up, their hashes are left", verified.pruned));
+    }
     say(&format!("root       {}", HEXLOWER.encode(&verified.root)));
     if since.is_none() {
         say("history    not compared: pass --since with a checkpoint seen before");

@@ -24,6 +24,8 @@ pub(crate) struct Bundle {
     pub(crate) publisher: VerifyingKey,
     pub(crate) matcher: SealingKey,
     pub(crate) transform_key: Secret<[u8; 32]>,
+    /// Checks the cloud's cosignature under the ledger; absent in a bundle of a cloud without one.
+    pub(crate) witness: Option<VerifyingKey>,
 }
 
 /// The bundle cannot be used.
@@ -70,6 +72,9 @@ struct Kept {
     matcher: [u8; 32],
     #[n(8)]
     transform_key: Biometric<Vec<u8>>,
+    #[n(9)]
+    #[cbor(with = "minicbor::bytes")]
+    witness: Option<[u8; 32]>,
 }
 
 impl Bundle {
@@ -110,6 +115,7 @@ impl Kept {
             publisher: VerifyingKey(self.publisher),
             matcher: SealingKey(self.matcher),
             transform_key: Secret::new(transform_key),
+            witness: self.witness.map(VerifyingKey),
         })
     }
 }
@@ -141,6 +147,7 @@ fn read(directory: &Path) -> Result<Kept, BundleError> {
         publisher: key("publisher.pub")?,
         matcher: key("matcher.pub")?,
         transform_key: Biometric::new(key("transform.key")?.to_vec()),
+        witness: directory.join("witness.pub").exists().then(|| key("witness.pub")).transpose()?,
     })
 }
 

@@ -4,10 +4,11 @@
 use crate::{
     forgotten::Forgotten,
     metrics::Metrics,
-    receipts::Waiting,
+    receipts::{self, Waiting},
     references,
     scribe::{Deed, Scribe},
     store::Input,
+    witness::{self, SIZE, Witness},
 };
 use minicbor::{Decode, Encode};
 use palmgate_policy::Ticket;
@@ -29,7 +30,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc::UnboundedSender};
+use tokio::sync::{Notify, mpsc::UnboundedSender, oneshot};
 
 /// What waits in the outbox.
 #[derive(Encode, Decode)]
@@ -94,6 +95,7 @@ struct Inner {
     inputs: UnboundedSender<Input>,
     metrics: Arc<Metrics>,
     waiting: Waiting,
+    witness: Witness,
     changed: Notify,
 }
 
@@ -115,6 +117,7 @@ pub(crate) struct CloudOptions {
     pub(crate) inputs: UnboundedSender<Input>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) waiting: Waiting,
+    pub(crate) witness: Witness,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +134,10 @@ enum CloudError {
     Shard(#[from] shard::ShardError),
     #[error("the shard was refused: {0}")]
     Content(#[from] shard::ContentError),
+    #[error("the witness answers with no size")]
+    Size,
+    #[error("the cosigned checkpoint could not be kept: {0}")]
+    Kept(std::io::Error),
     #[error(transparent)]
     Vault(#[from] palmgate_vault::VaultError),
 }
@@ -179,6 +186,7 @@ impl CloudHandle {
             inputs: options.inputs,
             metrics: options.metrics,
             waiting: options.waiting,
+            witness: options.witness,
             changed: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -329,6 +337,7 @@ impl Inner {
         self.learn_tombstones().await?;
         self.empty_outbox(scribe).await?;
         self.ask_after_erasures(scribe).await?;
+        self.be_witnessed(scribe).await;
         self.renew_shard().await?;
         self.metrics.cloud("round", "done");
         Ok(())
@@ -429,6 +438,68 @@ impl Inner {
         scribe.submit(Deed::Acknowledged { commitment: *commitment, state });
     }
 
+    /// Has the ledger's checkpoint cosigned. A store without a witness goes on, and its metrics say so.
+    async fn be_witnessed(&self, scribe: &Scribe) {
+        let result = match self.cosignature(scribe).await {
+            Ok(result) => result,
+            Err(CloudError::Refused { status: 404, .. }) => "absent",
+            Err(error) => {
+                tracing::warn!(%error, "the ledger's checkpoint was not cosigned");
+                "failed"
+            }
+        };
+        if result != "unchanged" {
+            self.metrics.cloud("witness", result);
+        }
+    }
+
+    async fn cosignature(&self, scribe: &Scribe) -> Result<&'static str, CloudError> {
+        let held = self.vault.state(witness::STATE)?;
+        let mut from = held.and_then(|held| decode::<u64>(held.expose()).ok()).unwrap_or(0);
+        // Once more, if the witness remembers another size than this box, as after a crash.
+        for _ in 0..2 {
+            let (asked, waits) = oneshot::channel();
+            scribe.submit(Deed::Checkpoint { from, asked });
+            let asked = match waits.await {
+                Ok(Ok(Some(asked))) => asked,
+                Ok(Ok(None)) | Err(_) => return Ok("unchanged"),
+                Ok(Err(())) => return Ok("fork"),
+            };
+            let request = self.http.post(format!("{}/v1/witness/add-checkpoint", self.base));
+            let response = request.body(asked.body()).send().await?;
+            let response = match other_size(response).await? {
+                Err(response) => response,
+                Ok(size) => {
+                    if size == from || size > asked.proof.to {
+                        tracing::error!(
+                            size,
+                            "the witness knows another history of this ledger: keep it, and find out who restored or changed it"
+                        );
+                        return Ok("fork");
+                    }
+                    from = size;
+                    continue;
+                }
+            };
+            let line = read(response).await?.unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            return match self.witness.cosigned(&asked, &line) {
+                Ok(note) => {
+                    receipts::replace(&self.witness.file, note.as_bytes())
+                        .map_err(CloudError::Kept)?;
+                    self.vault.put_state(witness::STATE, &encode(&asked.proof.to))?;
+                    self.metrics.witnessed(asked.proof.to);
+                    Ok("cosigned")
+                }
+                Err(error) => {
+                    tracing::error!(%error, "what the witness signed is not this ledger's checkpoint");
+                    Ok("forged")
+                }
+            };
+        }
+        Ok("fork")
+    }
+
     async fn renew_shard(&self) -> Result<(), CloudError> {
         let held = self.vault.state("shard")?;
         let held = held.map(|held| decode::<ShardHeld>(held.expose())).transpose()?;
@@ -504,6 +575,20 @@ impl Inner {
         let response = self.http.get(format!("{}{path}", self.base)).send().await?;
         read(response).await?.map(|body| decode(&body)).transpose().map_err(CloudError::from)
     }
+}
+
+/// The size that a witness remembers, if it answers with one.
+async fn other_size(
+    response: reqwest::Response,
+) -> Result<Result<u64, reqwest::Response>, CloudError> {
+    let kind =
+        response.headers().get("content-type").map(|kind| kind.as_bytes() == SIZE.as_bytes());
+    if response.status() != reqwest::StatusCode::CONFLICT || kind != Some(true) {
+        return Ok(Err(response));
+    }
+    let text = response.text().await?;
+    let size = text.trim_end().parse().map_err(|_| CloudError::Size)?;
+    Ok(Ok(size))
 }
 
 /// The body; `None` for "no content"; a refusal with its first line otherwise.

@@ -41,10 +41,13 @@ pub fn main(file: &Path) -> ExitCode {
     runtime.block_on(serve(config, law))
 }
 
-/// Checks the configuration.
+/// Checks the configuration, and says what an erasure is worth under it.
 pub fn check(file: &Path) -> ExitCode {
     match read(file) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok((config, _)) => {
+            println!("root: {}", config.options.root.promise());
+            ExitCode::SUCCESS
+        }
         Err(code) => code,
     }
 }

@@ -2,6 +2,7 @@
 //! when the disk takes it again.
 
 use palmgate_ledger::{Entry, EntryKind, Ledger, LedgerError};
+use palmgate_protocol::Timestamp;
 use std::collections::VecDeque;
 
 /// Entries that wait at once. The policy refuses scans while the log cannot be written, so only
@@ -79,6 +80,15 @@ impl DecisionLog {
         self.ledger.sync().inspect_err(|_| self.failed = true)?;
         self.settled();
         Ok(())
+    }
+
+    /// Prunes old entries; see [`Ledger::prune`].
+    pub(crate) fn prune(
+        &mut self,
+        before: impl Fn(EntryKind) -> Timestamp,
+    ) -> Result<u64, LedgerError> {
+        self.flush()?;
+        self.ledger.prune(before).inspect_err(|_| self.failed = true)
     }
 
     fn settled(&mut self) {
@@ -163,7 +173,6 @@ fn is_erasure(entry: &Entry) -> bool {
 mod tests {
     use super::*;
     use palmgate_ledger::NOBODY;
-    use palmgate_protocol::Timestamp;
     use palmgate_seal::sign::SigningKey;
     use std::{fs, path::Path};
 

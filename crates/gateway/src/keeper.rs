@@ -26,6 +26,24 @@ pub enum RootKeeping {
 }
 
 impl RootKeeping {
+    /// What becomes of a root that was replaced, for who runs the box.
+    pub const fn promise(&self) -> &'static str {
+        match self {
+            Self::File => {
+                "a file: an erasure overwrites the old root, flash may keep it, and a copy of the \
+                 disk opens everything that is stored now"
+            }
+            Self::Credential => {
+                "a file sealed under a systemd credential: an erasure overwrites the old root, flash \
+                 may keep it; a copy of the disk alone opens nothing"
+            }
+            Self::Tpm { .. } => {
+                "a TPM: an erasure destroys the old root in hardware, and an older copy of the disk \
+                 does not open"
+            }
+        }
+    }
+
     pub(crate) fn keeper(&self, state: &Path) -> Result<Box<dyn RootKeeper>, StartError> {
         let file = state.join("root");
         match self {

@@ -32,6 +32,7 @@ mod scribe;
 mod store;
 pub mod synthetic;
 mod terminals;
+mod witness;
 mod work;
 
 pub use arguments::Arguments;

@@ -53,6 +53,7 @@ struct Gauges {
     terminals: IntGauge,
     waiting: IntGauge,
     ledger: IntGauge,
+    witnessed: IntGauge,
     log_writable: IntGauge,
     forgotten: IntGauge,
     breaches: IntGauge,
@@ -187,6 +188,10 @@ impl Metrics {
                 terminals: gauge("palmgate_terminals", "Paired terminals.")?,
                 waiting: gauge("palmgate_extraction_waiting", "Captures that wait for a worker.")?,
                 ledger: gauge("palmgate_ledger_entries", "Entries in the ledger.")?,
+                witnessed: gauge(
+                    "palmgate_ledger_witnessed",
+                    "Entries under the last checkpoint that the witness cosigned; 0 without one.",
+                )?,
                 log_writable: gauge(
                     "palmgate_ledger_writable",
                     "1 while decisions can be written to the ledger; scans are refused at 0.",
@@ -284,6 +289,10 @@ impl Metrics {
 
     pub(crate) fn root_promise(&self, promise: &str) {
         self.root.with_label_values(&[promise]).set(1);
+    }
+
+    pub(crate) fn witnessed(&self, entries: u64) {
+        self.gauges.witnessed.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn log_writable(&self, writable: bool) {

@@ -17,6 +17,7 @@ use crate::{
     scribe::Scribe,
     store::{Input, Store, Surroundings},
     terminals::{Terminals, TerminalsOptions},
+    witness::{self, Witness},
 };
 use palmgate_palm::Extractor;
 use palmgate_policy::{Engine, Event, Pack, Settings};
@@ -425,6 +426,12 @@ fn connect_cloud(
         inputs: inputs.clone(),
         metrics: Arc::clone(metrics),
         waiting: opened.receipts.waiting(),
+        witness: Witness {
+            log: opened.identity()?.verifying_key(),
+            name: witness::name(&options.tenant),
+            key: bundle.witness,
+            file: options.state_directory.join("ledger.cosigned"),
+        },
     });
     Ok(Some(handle.map_err(anyhow::Error::from)?))
 }

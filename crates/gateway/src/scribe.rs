@@ -3,7 +3,7 @@
 
 use crate::{
     clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, receipts::Receipts,
-    records::Columns,
+    records::Columns, witness::Asked,
 };
 use palmgate_ledger::{Entry, EntryKind, NOBODY};
 use palmgate_policy::{Decision, DecisionKind, Profile, Rule, Ticket, office::Hold};
@@ -32,6 +32,10 @@ pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// not stay readable for longer.
 const RENEWAL: Duration = Duration::from_hours(24);
 
+/// How long the technical log is kept (RET-07: six to twelve months).
+const LOG_KEPT: Duration = Duration::from_hours(365 * 24);
+/// How long it is kept that consent was given, and that somebody was erased (RET-11, RET-12).
+const EVIDENCE_KEPT: Duration = Duration::from_hours(5 * 365 * 24);
 /// What waits in the queue is looked through so far for erasures to carry out together.
 const MAX_TOGETHER: usize = 1_024;
 
@@ -89,6 +93,8 @@ pub(crate) enum Deed {
     Log { decision: Decision, at: Timestamp },
     /// The cloud's word on an erasure.
     Acknowledged { commitment: [u8; 32], state: ErasureState },
+    /// A checkpoint for the witness, who cosigned this many entries last; nothing if that is all.
+    Checkpoint { from: u64, asked: oneshot::Sender<Result<Option<Asked>, ()>> },
     /// The cloud knows of every erasure: what named them in the outbox may go for good.
     Renew,
     /// Make the ledger durable.
@@ -280,6 +286,10 @@ impl Writer {
                 let updated = self.receipts.acknowledged(ledger, &commitment, &state);
                 let _ = report("receipt", updated.map_err(Failure::from));
             }
+            Deed::Checkpoint { from, asked } => {
+                self.flush();
+                let _ = asked.send(report("checkpoint", self.asked(from)));
+            }
             Deed::Renew => self.renew(),
             Deed::Flush => self.flush(),
             Deed::Erase { .. } | Deed::Finish(_) => {}
@@ -409,9 +419,8 @@ impl Writer {
         self.vault.outbox_push_all(&messages)?;
         for one in &new {
             self.write_uses_of(one.member);
-            let kept = self
-                .read_history(one.member)
-                .and_then(|uses| self.held.keep(&self.vault, uses));
+            let kept =
+                self.read_history(one.member).and_then(|uses| self.held.keep(&self.vault, uses));
             report("held uses", kept).map_err(|()| "what a legal hold covers could not be kept")?;
         }
         let requests: Vec<_> = new.iter().map(|one| one.request()).collect();
@@ -549,8 +558,51 @@ impl Writer {
         let _ = report("checkpoint", kept);
     }
 
+    fn asked(&self, from: u64) -> Result<Option<Asked>, Failure> {
+        let ledger = self.log.ledger();
+        let to = ledger.signed_len();
+        if to == from {
+            return Ok(None);
+        }
+        // A witness that has seen more than there is has seen this ledger before it was rolled back.
+        if to < from {
+            return Err("the witness has cosigned more entries than the ledger has".into());
+        }
+        let (note, proof) = (ledger.checkpoint().to_owned(), ledger.consistency(from, to)?);
+        Ok(Some(Asked { note, proof }))
+    }
+
+    /// Takes away entries whose time is up: of uses with the person's own history, of consents and
+    /// erasures after five years, of everything else after one.
+    fn prune(&mut self) {
+        let now = clock::now();
+        let ago = |time: Duration| Timestamp::from_millis(now.as_millis() - millis(time));
+        let history = self.history;
+        let before = |kind| match kind {
+            EntryKind::Scan | EntryKind::Escalation => ago(history),
+            EntryKind::Enrolment | EntryKind::Consent | EntryKind::Erasure => ago(EVIDENCE_KEPT),
+            _ => ago(LOG_KEPT),
+        };
+        let pruned = report("pruned entries", self.log.prune(before).map_err(Failure::from));
+        if pruned.is_ok_and(|pruned| pruned > 0) {
+            let rules = ["RET-05", "RET-07", "RET-11"].map(str::to_owned).to_vec();
+            let entry = Entry {
+                at: now,
+                kind: EntryKind::Retention,
+                terminal: None,
+                purpose: None,
+                outcome: "ledger-pruned".into(),
+                rules,
+                pack: self.pack,
+                commitment: NOBODY,
+            };
+            let _ = report("ledger entry", self.log.log(entry).map_err(Failure::from));
+        }
+    }
+
     fn renew(&mut self) {
         self.renewed = Instant::now();
+        self.prune();
         self.keep_checkpoint();
         let _ = report("key renewal", self.vault.renew().map_err(Failure::from));
     }
@@ -562,6 +614,10 @@ impl Writer {
             (self.done)(Done::LogWritable(writable));
         }
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
 /// Says what could not be written, never about whom.

@@ -20,6 +20,7 @@ mod log;
 pub mod merkle;
 pub mod note;
 mod places;
+mod pruned;
 pub mod receipt;
 mod text;
 mod tree;

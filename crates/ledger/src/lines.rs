@@ -2,6 +2,7 @@ use crate::{
     Entry, HistoryError, LedgerError,
     entry::MAX_ENTRY_BYTES,
     files::{Layout, io},
+    pruned::leaf_in,
 };
 use std::{
     fs::{self, File},
@@ -156,7 +157,8 @@ fn count_segments(layout: &Layout) -> Result<u64, HistoryError> {
     Ok(found.len() as u64)
 }
 
-/// The entries of a range, in order, read from the files as they are asked for.
+/// The entries of a range, in order, read from the files as they are asked for. Pruned ones are passed
+/// over.
 pub struct Entries {
     lines: Lines,
     next: u64,
@@ -181,11 +183,16 @@ impl Entries {
         Ok(self.lines.buffer.strip_suffix(b"\n").unwrap_or_default())
     }
 
-    fn read(&mut self) -> Result<(u64, Entry), LedgerError> {
-        let entry = Entry::parse(self.line()?);
+    /// The next entry; `None` for a pruned one.
+    fn read(&mut self) -> Result<Option<(u64, Entry)>, LedgerError> {
+        let line = self.line()?;
+        if leaf_in(line).is_some() {
+            return Ok(None);
+        }
+        let entry = Entry::parse(line);
         let location = self.lines.location();
         let entry = entry.map_err(|source| HistoryError::entry(location, source))?;
-        Ok((self.next, entry))
+        Ok(Some((self.next, entry)))
     }
 }
 
@@ -193,12 +200,14 @@ impl Iterator for Entries {
     type Item = Result<(u64, Entry), LedgerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
-            return None;
+        while self.next < self.end {
+            let read = self.read();
+            // Nothing after a failure: the place in the file is uncertain.
+            self.next = if read.is_ok() { self.next + 1 } else { self.end };
+            if let Some(read) = read.transpose() {
+                return Some(read);
+            }
         }
-        let read = self.read();
-        // Nothing after a failure: the place in the file is uncertain.
-        self.next = if read.is_ok() { self.next + 1 } else { self.end };
-        Some(read)
+        None
     }
 }

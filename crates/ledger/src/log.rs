@@ -7,8 +7,10 @@ use crate::{
     merkle::leaf_hash,
     note::{MAX_NOTE_BYTES, NoteError},
     places::{Places, place_of},
+    pruned::{leaf_in, leaf_of, line_of, replace_segment},
     tree::{TILE, Tile, Tree},
 };
+use palmgate_protocol::Timestamp;
 use palmgate_seal::sign::SigningKey;
 use std::{
     cell::RefCell,
@@ -93,6 +95,12 @@ pub enum LedgerError {
         index: u64,
         /// Entries there are.
         size: u64,
+    },
+    /// Only the hash of the entry is left.
+    #[error("the time of entry {index} was up: only its hash is left")]
+    Pruned {
+        /// The index.
+        index: u64,
     },
     /// The hash file was changed while the ledger was open.
     #[error("{}: changed by another hand since the ledger was opened: restart to check the entries", path.display())]
@@ -270,6 +278,56 @@ impl Ledger {
         Ok(all.saturating_sub(self.tree.size()))
     }
 
+    /// Takes away the text of every signed entry that is older than `before` says for its kind; its
+    /// hash stays in its place, so that checkpoints and proofs hold as they did. Durable. Returns how
+    /// many were pruned. What a flash controller keeps of the old file is pseudonymous, and nothing
+    /// once the person's salt is gone.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; some segments may be done.
+    pub fn prune(&mut self, before: impl Fn(EntryKind) -> Timestamp) -> Result<u64, LedgerError> {
+        self.flush()?;
+        let mut pruned = 0;
+        for number in 0..self.checkpoint.size.div_ceil(SEGMENT_ENTRIES) {
+            pruned += self.prune_segment(number, &before)?;
+        }
+        Ok(pruned)
+    }
+
+    fn prune_segment(
+        &mut self,
+        number: u64,
+        before: &impl Fn(EntryKind) -> Timestamp,
+    ) -> Result<u64, LedgerError> {
+        let mut lines = Lines::open(&self.layout)?;
+        lines.skip_to(number * SEGMENT_ENTRIES)?;
+        let left = self.checkpoint.size - number * SEGMENT_ENTRIES;
+        let (mut text, mut pruned) = (Vec::new(), 0);
+        for _ in 0..left.min(SEGMENT_ENTRIES) {
+            let Some(Line::Whole(line)) = lines.next()? else {
+                let missing = HistoryError::missing(lines.location(), self.checkpoint.size);
+                return Err(missing.into());
+            };
+            let old = |entry: Entry| entry.at < before(entry.kind);
+            if leaf_in(line).is_none() && Entry::parse(line).is_ok_and(old) {
+                text.push(line_of(&leaf_hash(line)));
+                pruned += 1;
+            } else {
+                text.push(line.to_vec());
+            }
+        }
+        if pruned == 0 {
+            return Ok(0);
+        }
+        let replaced = replace_segment(&self.layout, number, &text);
+        let bytes = self.or_fail(replaced)?;
+        *self.places.borrow_mut() = Places::default();
+        if number == (self.tree.size() - 1) / SEGMENT_ENTRIES {
+            self.segment = current_segment(&self.layout, self.tree.size(), bytes)?;
+        }
+        Ok(pruned)
+    }
+
     /// The last entry of a kind with this commitment and its index: tells whether an erasure that a
     /// crash interrupted is logged already. Reads from the end.
     ///
@@ -368,6 +426,9 @@ impl Ledger {
         let Checkpoint { size, root, .. } = &self.checkpoint;
         let proof = self.inclusion(index, *size)?;
         let line = self.places.borrow_mut().line(&self.layout, index, *size)?;
+        if leaf_in(&line).is_some() {
+            return Err(LedgerError::Pruned { index });
+        }
         if proof.verify(&leaf_hash(&line), *size, root).is_err() {
             return Err(HistoryError::altered(place_of(&self.layout, index), *size).into());
         }
@@ -582,7 +643,7 @@ fn rewrite_hashes(layout: &Layout, count: u64) -> Result<(), LedgerError> {
     let mut lines = Lines::open(layout)?;
     for _ in 0..count {
         let Some(Line::Whole(line)) = lines.next()? else { break };
-        file.write_all(&leaf_hash(line)).map_err(io("write", &draft))?;
+        file.write_all(&leaf_of(line)).map_err(io("write", &draft))?;
     }
     let file = file.into_inner().map_err(|error| io("write", &draft)(error.into_error()))?;
     file.sync_all().map_err(io("make durable", &draft))?;

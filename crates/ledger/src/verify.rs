@@ -7,8 +7,8 @@ use crate::{
     files::{Layout, read},
     history::{KnownHashes, replay},
     lines::{Line, Lines},
-    merkle::leaf_hash,
     note::MAX_NOTE_BYTES,
+    pruned::{leaf_in, leaf_of},
     tree::{TILE, Tile, Tree},
 };
 use palmgate_seal::sign::VerifyingKey;
@@ -27,6 +27,8 @@ pub struct Verified {
     pub size: u64,
     /// Root of their tree.
     pub root: Hash,
+    /// Entries among them of which only the hash is left, because their time was up.
+    pub pruned: u64,
     /// Entries behind the checkpoint. Nothing vouches for these yet.
     pub unsigned: u64,
     /// Whether bytes that are no entry follow: an interrupted write, until the next start.
@@ -66,6 +68,12 @@ pub enum VerifyError {
         index: u64,
         /// Entries there are.
         size: u64,
+    },
+    /// Only the hash of the entry is left.
+    #[error("the time of entry {index} was up: only its hash is left")]
+    Pruned {
+        /// The index asked for.
+        index: u64,
     },
     /// The entries are not the signed ones.
     #[error(transparent)]
@@ -114,6 +122,9 @@ pub fn prove(dir: &Path, key: &VerifyingKey, index: u64) -> Result<Evidence, Ver
     let mut lines = Lines::open(&Layout::new(dir))?;
     lines.skip_to(index)?;
     let entry = match lines.next()? {
+        Some(Line::Whole(line)) if leaf_in(line).is_some() => {
+            return Err(VerifyError::Pruned { index });
+        }
         Some(Line::Whole(line)) => String::from_utf8_lossy(line).into_owned(),
         _ => return Err(HistoryError::missing(lines.location(), size).into()),
     };
@@ -175,11 +186,14 @@ impl Exported {
             .map_err(|source| VerifyError::Checkpoint { path, source })?;
         let (mut lines, mut known) = (Lines::open(&layout)?, KnownHashes::open(&layout)?);
         let mut leaves = Vec::new();
-        let keep = &mut |line: &[u8]| {
-            leaves.push(leaf_hash(line));
-            Entry::parse(line).map(drop)
-        };
-        let tree = replay(&layout, &mut lines, &mut known, &[&checkpoint], keep)?;
+        let check = &mut |line: &[u8]| Entry::parse(line).map(drop);
+        let tree = replay(&layout, &mut lines, &mut known, &[&checkpoint], check)?;
+        let mut lines = Lines::open(&layout)?;
+        while (leaves.len() as u64) < checkpoint.size
+            && let Some(Line::Whole(line)) = lines.next()?
+        {
+            leaves.push(leaf_of(line));
+        }
         Ok(Self { checkpoint, note, tree, leaves })
     }
 
@@ -213,11 +227,15 @@ fn verify(
     }
     let mut lines = Lines::open(&layout)?;
     let mut known = KnownHashes::open(&layout)?;
-    let well_formed = &mut |line: &[u8]| Entry::parse(line).map(drop);
+    let mut whole = 0;
+    let well_formed = &mut |line: &[u8]| {
+        whole += 1;
+        Entry::parse(line).map(drop)
+    };
     replay(&layout, &mut lines, &mut known, &marks, well_formed)?;
     let (unsigned, torn) = rest(&mut lines)?;
     let Checkpoint { origin, size, root } = checkpoint;
-    Ok(Verified { origin, size, root, unsigned, torn })
+    Ok(Verified { origin, size, root, pruned: size - whole, unsigned, torn })
 }
 
 fn rest(lines: &mut Lines) -> Result<(u64, bool), HistoryError> {

@@ -4,30 +4,39 @@
 //!
 //! ```text
 //! root                 (outside, by a RootKeeper) generation, 256-bit key
-//! DIR/format           two lines: "palmgate vault 1", "tenant NAME"; written last at set-up
+//! DIR/format           two lines: "palmgate vault 2", "tenant NAME"; written last at set-up
 //! DIR/lock             held by the process that has the vault open
 //! DIR/tidy             there after a clean stop: the next start need not sweep
 //! DIR/reserve          empty space, given up when the disk is full and somebody is erased
-//! DIR/keys/GENERATION  the key table, sealed under the root of that generation
+//! DIR/keys/table       the key table: its top, sealed under the root, and pages sealed under it
 //! DIR/keys/tombstones  32 bytes for each erasure: keyed hashes of member and claim
-//! DIR/keys/erasures    erasures begun and not yet in the ledger, sealed; absent if there never was one
 //! DIR/records/         sled: columns of people, store-level state, outbox; all values sealed, all
 //!                      keys hashes
 //! DIR/terminals/NAME   two slots of 64 KiB, written in turn: the terminal's session, sealed
 //! ```
 //!
-//! The key table is `palmgate keys`, newline, format (2 bytes), generation (8), a check of the root
-//! (8), then nonce, ciphertext and tag of AES-256-GCM, bound to tenant and generation. Inside: the
-//! seeds of the state, of the outbox and of marking (32 each), count (8) and hash chain (32) of the
-//! tombstones, the terminals (number, then length, name, seed each), the people (number, then member
-//! 16, columns 2, seed 32 each). Numbers are big endian. A seed is random; the keys that seal and
+//! The key table is written in place. At 0 and at 1 MiB is room for a top, at 2 MiB for intents, from
+//! 2.375 MiB on are pages of 4 KiB. A top is `palmgate keys`, newline, format (2 bytes), generation
+//! (8), a check of the root (8), length (4), then nonce, ciphertext and tag of AES-256-GCM, bound to
+//! tenant and generation. Inside: how often the table was written (8), the seeds of the state, of the
+//! outbox and of marking (32 each), count (8) and hash chain (32) of the tombstones, the terminals
+//! (number, then length, name, seed each), the erasures that the ledger has not (number, then 64 each),
+//! the pages (number, then slot 4, seed 32 each). A page is a length (4) and, sealed under its own seed
+//! and bound to its slot, up to 81 people (member 16, columns 2, seed 32 each). A change writes the
+//! pages that it touches to free slots and the top to the place not in use, with one sync; the head of
+//! the top before is then taken away. Numbers are big endian. A seed is random; the keys that seal and
 //! those that hash are derived from it by HMAC-SHA-256 with a label, never a seed from another seed.
+//!
+//! A vault of format 1, which had one table file a generation and a file of begun erasures, is taken
+//! over at the next start: rows are copied to their new places, then the new table is written under
+//! the same root. Cut off anywhere, the next start begins again; an older program is refused from the
+//! first step on. A backup from before shows nobody afterwards: make one after it.
 //!
 //! # Forgetting
 //!
-//! A person's seed stands in the key table and nowhere else. To erase somebody, the table is
-//! written without them, under a new root; the keeper takes the new root and destroys the old one.
-//! Every older table, in sled's log, in a backup or in a flash block thought overwritten, is then
+//! A person's seed stands on a page of the key table and nowhere else. To erase somebody, their page
+//! is written without them under a new key, and the top with that key under a new root; the keeper
+//! takes the new root and destroys the old one. Every older top with all its pages, in sled's log, in a backup or in a flash block thought overwritten, is then
 //! noise, and so is all it had keys for. Removing rows afterwards only frees space: sled keeps old
 //! bytes. State and outbox get new seeds with every root, so that no entry replaced or removed before
 //! an erasure can name the erased after it. (An outbox with more than 1,000 entries keeps its seed
@@ -36,21 +45,20 @@
 //!
 //! # Crashes
 //!
-//! [`Vault::erase`] makes its intent durable, appends tombstones behind the counted ones, writes
-//! table `g + 1` beside table `g`, and has the keeper replace root `g`. The keeper's change is the
-//! only moment that counts.
+//! [`Vault::erase`] makes durable, in any order: its intent, tombstones behind the counted ones, pages
+//! and top under root `g + 1`, rows that are to count with it, and, where the keeper can, root `g + 1`
+//! itself without its counting. Then the keeper destroys root `g`, the only moment that counts.
 //!
 //! | cut off | on disk | the next start |
 //! |---|---|---|
-//! | before the intent is durable | as before | nothing was asked |
-//! | after it | root `g`, table `g`, maybe tombstones behind the count and a table `g + 1` that no root opens | opens `g`, removes `g + 1`, carries out the intent |
-//! | after the root changed | root `g + 1`, tables `g + 1` and maybe `g`, intent | opens `g + 1`, removes `g`, sweeps rows, reports the erasure as unfinished |
-//! | after the caller's ledger entry, before [`Vault::finish_erasure`] | the intent | reports it again; the ledger knows the commitment |
+//! | before the intent is durable | root `g`, its table, what no root opens | nothing was asked |
+//! | after it | the same, and the intent | opens `g`, carries out the intent |
+//! | after the root changed | root `g + 1`, its table with the erasure as begun | opens `g + 1`, sweeps rows, reports the erasure as unfinished |
+//! | after the caller's ledger entry | the same until the next change of the table | reports it again; the ledger knows the commitment |
 //!
 //! An insertion writes rows, syncs them, and then the table, under the same root: without the table
-//! the rows are noise, and the next start sweeps them. A table is only ever replaced as a whole. If
-//! the keeper fails, nobody knows which root it has: the vault then answers
-//! [`VaultError::Stopped`] until it is opened again.
+//! the rows are noise, and the next start sweeps them. If the keeper fails, nobody knows which root it
+//! has: the vault then answers [`VaultError::Stopped`] until it is opened again.
 //!
 //! # What is not promised
 //!
@@ -64,7 +72,9 @@
 //! present root can be put back without notice: the root tells generations apart, not moments.
 //!
 //! sled drops what follows a damaged byte of its log. A person's column that vanished so is reported
-//! as damage, if a key table was written since it was first stored; state and outbox entries are not.
+//! as damage, if the person's page was written since it was first stored, at the latest by
+//! [`Vault::renew`]; state and outbox entries are not. Which rows belong to one person is plain to
+//! see, as they lie side by side; whose they are is not.
 
 mod backup;
 mod disk;

@@ -62,8 +62,7 @@ impl Old {
         }
         let plain = root.seed.sealing().open(&aad(files, &generation, "keys"), sealed);
         let plain = plain.map_err(|_| damaged("it does not open under its root"))?;
-        let mut old =
-            decode(plain.expose()).ok_or_else(|| damaged("its contents are cut off"))?;
+        let mut old = decode(plain.expose()).ok_or_else(|| damaged("its contents are cut off"))?;
         old.table.begun = begun(files, &old.table.marking)?;
         Ok(Some(old))
     }
@@ -73,10 +72,7 @@ fn aad(files: &KeyFiles<'_>, record: &[u8], column: &str) -> Vec<u8> {
     Place { tenant: files.tenant, purpose: None, record, column, version: FIRST }.aad()
 }
 
-fn begun(
-    files: &KeyFiles<'_>,
-    marking: &Seed,
-) -> Result<Vec<erasures::Erasure>, VaultError> {
+fn begun(files: &KeyFiles<'_>, marking: &Seed) -> Result<Vec<erasures::Erasure>, VaultError> {
     let path: PathBuf = files.directory.join("erasures");
     let Some(sealed) = read(&path)? else { return Ok(Vec::new()) };
     let plain = marking.sealing().open(&aad(files, b"", "erasures"), sealed.expose()).ok();
@@ -183,14 +179,9 @@ pub(crate) mod first {
         inner.records.sync().unwrap();
         let generation = inner.root.generation().to_be_bytes();
         let sealed = inner.root.seed.sealing().seal(&aad(&files, &generation, "keys"), &plain);
-        let file = [
-            &MAGIC[..],
-            &FIRST.to_be_bytes(),
-            &generation,
-            &inner.root.seed.check(),
-            &sealed,
-        ]
-        .concat();
+        let file =
+            [&MAGIC[..], &FIRST.to_be_bytes(), &generation, &inner.root.seed.check(), &sealed]
+                .concat();
         let path = files.directory.join(inner.root.generation().to_string());
         inner.disk.replace(&path, &file).unwrap();
         let sealed = table

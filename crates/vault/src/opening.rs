@@ -170,7 +170,9 @@ impl Inner {
 impl Drop for Inner {
     /// Spares the next start its sweep. Nothing depends on it.
     fn drop(&mut self) {
-        if !self.stopped && let Err(error) = self.save() {
+        if !self.stopped
+            && let Err(error) = self.save()
+        {
             tracing::warn!(%error, "finished erasures will be reported again");
         }
         if !self.stopped && !self.untidy && self.records.sync().is_ok() {

@@ -259,9 +259,8 @@ impl FileRoot {
     }
 
     fn record(&self, bytes: &[u8]) -> Result<Root, RootError> {
-        let (body, check) = bytes
-            .split_last_chunk::<CHECK_BYTES>()
-            .ok_or_else(|| self.damaged("wrong length"))?;
+        let (body, check) =
+            bytes.split_last_chunk::<CHECK_BYTES>().ok_or_else(|| self.damaged("wrong length"))?;
         if digest(&SHA256, body).as_ref()[..CHECK_BYTES] != *check {
             return Err(self.damaged("its check sum does not fit"));
         }

@@ -149,7 +149,9 @@ impl Inner {
     pub(crate) fn renew(&mut self) -> Result<(), VaultError> {
         self.make_room()?;
         let mut prepared = Vec::new();
-        let change = self.prepare_terminals(&mut prepared).map(|change| Change { all_pages: true, ..change });
+        let change = self
+            .prepare_terminals(&mut prepared)
+            .map(|change| Change { all_pages: true, ..change });
         let outcome = change.and_then(|change| self.rotate(change));
         for terminal in prepared {
             let slots = self.slots_of(&terminal)?;

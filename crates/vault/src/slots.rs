@@ -41,7 +41,8 @@ impl Slots {
         key: &Key,
     ) -> Result<Self, VaultError> {
         let record = terminal.as_str().as_bytes();
-        let aad = Place { tenant, purpose: None, record, column: "session", version: ROW_FORMAT }.aad();
+        let aad =
+            Place { tenant, purpose: None, record, column: "session", version: ROW_FORMAT }.aad();
         let mut slots = Self { path, disk, aad, current: None };
         let file = read(&slots.path)?;
         for slot in [0, 1] {

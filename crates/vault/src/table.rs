@@ -5,7 +5,10 @@
 //! not use, in any order and with one sync: the new top opens under the new root, or has the higher
 //! counter under the same one, and until then nothing of it counts.
 
-use std::{collections::HashMap, path::{Path, PathBuf}};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use palmgate_protocol::{MemberId, Name, Secret};
 use palmgate_seal::aead::Place;
@@ -14,7 +17,9 @@ use crate::{
     disk::{Disk, Part, read},
     erasures::{self, Erasure},
     error::{START_ANEW, VaultError},
-    keys::{CHECK_BYTES, Change, FORMAT, KeyTable, Page, Person, Plan, SEED_BYTES, Seed, TombstoneHead},
+    keys::{
+        CHECK_BYTES, Change, FORMAT, KeyTable, Page, Person, Plan, SEED_BYTES, Seed, TombstoneHead,
+    },
     root::Root,
 };
 
@@ -79,7 +84,8 @@ impl KeyTable {
             }
         }
         if !intents.is_empty() {
-            let sealed = self.marking.sealing().seal(&files.aad(b"", "intents"), &erasures::encode(intents));
+            let sealed =
+                self.marking.sealing().seal(&files.aad(b"", "intents"), &erasures::encode(intents));
             parts.push(Part { offset: INTENTS_AT as u64, bytes: with_length(&sealed) });
         }
         let bytes = self.sealed_top(change, &plan, files, root)?;
@@ -126,9 +132,7 @@ impl KeyTable {
         match (found, worst) {
             (Some(table), _) => Ok(Some(*table)),
             (None, Some(None)) => Err(VaultError::WrongRoot { path, keeper }),
-            (None, Some(Some(what))) => {
-                Err(VaultError::Damaged { path, what, remedy: START_ANEW })
-            }
+            (None, Some(Some(what))) => Err(VaultError::Damaged { path, what, remedy: START_ANEW }),
             (None, None) => Ok(None),
         }
     }
@@ -149,8 +153,9 @@ impl KeyTable {
     pub(crate) fn intents(&self, files: &KeyFiles<'_>) -> Result<Vec<Erasure>, VaultError> {
         let Some(file) = read(&files.path())? else { return Ok(Vec::new()) };
         let sealed = file.expose().get(INTENTS_AT..).and_then(without_length);
-        let plain = sealed
-            .and_then(|sealed| self.marking.sealing().open(&files.aad(b"", "intents"), sealed).ok());
+        let plain = sealed.and_then(|sealed| {
+            self.marking.sealing().open(&files.aad(b"", "intents"), sealed).ok()
+        });
         Ok(plain.and_then(|plain| erasures::decode(plain.expose())).unwrap_or_default())
     }
 
@@ -227,7 +232,8 @@ impl KeyTable {
         let untouched = |number: &u32| !plan.pages.contains_key(number);
         let held = (0..self.pages.len() as u32).filter(untouched);
         let held = held.map(|number| &self.pages[number as usize]);
-        let used = held.chain(plan.pages.values()).filter_map(|page| Some((page.slot?, &page.seed)));
+        let used =
+            held.chain(plan.pages.values()).filter_map(|page| Some((page.slot?, &page.seed)));
         counted(out, used, |out, (slot, seed)| {
             out.extend_from_slice(&slot.to_be_bytes());
             out.extend_from_slice(seed.expose());
@@ -258,14 +264,20 @@ impl KeyTable {
             table.slots = table.slots.max(slot.checked_add(1)?);
             table.pages.push(Page { slot: Some(slot), seed, members: Vec::new() });
         }
-        let used: std::collections::HashSet<u32> = table.pages.iter().filter_map(|page| page.slot).collect();
+        let used: std::collections::HashSet<u32> =
+            table.pages.iter().filter_map(|page| page.slot).collect();
         table.free = (0..table.slots).filter(|slot| !used.contains(slot)).collect();
         let tombstones = TombstoneHead { count, chain };
         left.is_empty().then_some(Self { counter, state, outbox, marking, tombstones, ..table })
     }
 
     /// Takes in everybody on one page; `None` if it does not open or is malformed.
-    pub(crate) fn read_page(&mut self, number: u32, sealed: &[u8], files: &KeyFiles<'_>) -> Option<()> {
+    pub(crate) fn read_page(
+        &mut self,
+        number: u32,
+        sealed: &[u8],
+        files: &KeyFiles<'_>,
+    ) -> Option<()> {
         let page = &mut self.pages[number as usize];
         let aad = files.aad(&page.slot?.to_be_bytes(), "keys page");
         let plain = page.seed.sealing().open(&aad, without_length(sealed)?).ok()?;
@@ -316,7 +328,9 @@ fn unseal_top(top: &[u8], files: &KeyFiles<'_>, root: &Root) -> Result<KeyTable,
     if head.iter().all(|byte| *byte == 0) {
         return Err(Top::None);
     }
-    let Some(rest) = head.strip_prefix(MAGIC) else { return Err(Top::Damaged("its head is not known")) };
+    let Some(rest) = head.strip_prefix(MAGIC) else {
+        return Err(Top::Damaged("its head is not known"));
+    };
     let found = u16::from_be_bytes([rest[0], rest[1]]);
     if found != FORMAT {
         return Err(Top::Newer(found));

@@ -128,13 +128,12 @@ fn no_table_ever_written_opens_under_the_root_that_remains() {
     let readable = |root: &crate::Root| -> Vec<KeyTable> {
         let (disk, tenant) = (Disk::default(), tenant());
         let files = KeyFiles { disk: &disk, directory: Path::new(""), tenant: &tenant };
-        let mut tables: Vec<KeyTable> = tops
-            .iter()
-            .flat_map(|(_, top)| KeyTable::open_tops(top, &files, root))
-            .collect();
+        let mut tables: Vec<KeyTable> =
+            tops.iter().flat_map(|(_, top)| KeyTable::open_tops(top, &files, root)).collect();
         for table in &mut tables {
             for number in 0..table.pages.len() as u32 {
-                let opened = pages.iter().filter_map(|(_, page)| table.read_page(number, page, &files));
+                let opened =
+                    pages.iter().filter_map(|(_, page)| table.read_page(number, page, &files));
                 assert!(opened.count() > 0, "the page of a table that opens is there");
             }
         }

@@ -37,7 +37,8 @@ fn a_vault_of_the_first_format_is_taken_over_once() {
         assert!(is_migrated(&vault), "start {start}");
         assert_eq!(rows(&vault), 9, "the rows at their old places are gone");
     }
-    let names: Vec<_> = files(&machine.data().join("keys")).into_iter().map(|(path, _)| path).collect();
+    let names: Vec<_> =
+        files(&machine.data().join("keys")).into_iter().map(|(path, _)| path).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     let vault = machine.open();
     vault.erase(&[request(1)]).unwrap();
