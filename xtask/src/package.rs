@@ -29,12 +29,16 @@ const AGAIN: &str = "target/debian-again";
 /// release yet.
 const BEFORE: &str = "0.0.1-1";
 
-/// Builds, lints and tries the packages. With `--quick` they are only built and linted.
+/// Builds, lints and tries the packages. With `--quick` they are only built and linted; with
+/// `--built` the programs in `target/release` are taken as they are.
 pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     install(&NEEDED)?;
     crate::install_cargo_tool("cargo-deb", "deb", "^3.8")?;
     crate::install_cargo_tool("cargo-cyclonedx", "cyclonedx", "^0.5")?;
-    crate::build_programs()?;
+    let told = |option: &str| arguments.iter().any(|argument| argument == option);
+    if !told("--built") {
+        crate::build_programs()?;
+    }
     parts()?;
     let epoch = commit_time()?;
     for place in [OUT, AGAIN] {
@@ -42,7 +46,7 @@ pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     }
     same_bytes(Path::new(OUT), Path::new(AGAIN))?;
     lint()?;
-    if arguments.iter().any(|argument| argument == "--quick") {
+    if told("--quick") {
         return Ok(());
     }
     in_fresh_root()
