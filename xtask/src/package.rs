@@ -23,26 +23,30 @@ const NEEDED: [(&str, &str); 4] = [
 const PARTS: &str = "target/packaging";
 /// Where the packages lie.
 const OUT: &str = "target/debian";
+/// And a second time.
+const AGAIN: &str = "target/debian-again";
 /// What the upgrade starts from: the same programs under a lower version, since there is no earlier
 /// release yet.
 const BEFORE: &str = "0.0.1-1";
 
-/// Builds, lints and tries the packages. With `--quick` they are only built and linted.
+/// Builds, lints and tries the packages. With `--quick` they are only built and linted; with
+/// `--built` the programs in `target/release` are taken as they are.
 pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     install(&NEEDED)?;
     crate::install_cargo_tool("cargo-deb", "deb", "^3.8")?;
     crate::install_cargo_tool("cargo-cyclonedx", "cyclonedx", "^0.5")?;
-    crate::build_programs()?;
+    let told = |option: &str| arguments.iter().any(|argument| argument == option);
+    if !told("--built") {
+        crate::build_programs()?;
+    }
     parts()?;
     let epoch = commit_time()?;
-    for (place, version) in
-        [(OUT, None), ("target/debian-again", None), ("target/debian-before", Some(BEFORE))]
-    {
-        build(Path::new(place), version, &epoch)?;
+    for place in [OUT, AGAIN] {
+        build(Path::new(place), &epoch)?;
     }
-    same_bytes(Path::new(OUT), Path::new("target/debian-again"))?;
+    same_bytes(Path::new(OUT), Path::new(AGAIN))?;
     lint()?;
-    if arguments.iter().any(|argument| argument == "--quick") {
+    if told("--quick") {
         return Ok(());
     }
     in_fresh_root()
@@ -97,18 +101,41 @@ fn commit_time() -> Result<String, String> {
     if text.is_empty() { Err("git log names no commit".into()) } else { Ok(text) }
 }
 
-fn build(out: &Path, version: Option<&str>, epoch: &str) -> Result<(), String> {
+fn build(out: &Path, epoch: &str) -> Result<(), String> {
     let _ = fs::remove_dir_all(out);
     fs::create_dir_all(out).map_err(|error| error.to_string())?;
     for (package, described_by) in PACKAGES {
         let mut deb = Command::new("cargo");
         // Compressed fast: xz at its best takes minutes for programs that hold networks and law.
         deb.args(["deb", "--no-build", "--fast", "-q", "-p", described_by, "-o"]).arg(out);
-        if let Some(version) = version {
-            deb.args(["--deb-version", version]);
-        }
         deb.env("SOURCE_DATE_EPOCH", epoch).stdout(Stdio::null());
         run(&format!("{package} in {}", out.display()), deb)?;
+    }
+    Ok(())
+}
+
+/// The packages again, under the version [`BEFORE`], in `out`.
+fn earlier(out: &Path) -> Result<(), String> {
+    fs::create_dir_all(out).map_err(|error| error.to_string())?;
+    let opened = Path::new("target/debian-opened");
+    for package in packages(Path::new(OUT))? {
+        let _ = fs::remove_dir_all(opened);
+        let mut open = Command::new("dpkg-deb");
+        run("open a package", {
+            open.arg("-R").arg(&package).arg(opened);
+            open
+        })?;
+        let control = opened.join("DEBIAN/control");
+        let text = fs::read_to_string(&control).map_err(|error| error.to_string())?;
+        let line = |line: &str| match line.strip_prefix("Version: ") {
+            Some(_) => format!("Version: {BEFORE}\n"),
+            None => format!("{line}\n"),
+        };
+        let text: String = text.lines().map(line).collect();
+        fs::write(&control, text).map_err(|error| error.to_string())?;
+        let mut close = Command::new("dpkg-deb");
+        close.args(["--root-owner-group", "-Zgzip", "-z1", "-b"]).arg(opened).arg(out);
+        run("close it as an earlier one", close)?;
     }
     Ok(())
 }
@@ -170,16 +197,13 @@ fn make_root(root: &Path) -> Result<(), String> {
     make.args(["--quiet", "--variant=apt", "--include=systemd,passwd,man-db"]);
     make.arg(distribution()?).arg(root);
     run("fresh root", make)?;
-    let packages_to = |from: &str, to: &Path| {
-        fs::create_dir_all(to).map_err(|error| error.to_string())?;
-        for package in packages(Path::new(from))? {
-            let name = package.file_name().unwrap_or_default();
-            fs::copy(&package, to.join(name)).map_err(|error| error.to_string())?;
-        }
-        Ok::<_, String>(())
-    };
-    packages_to(OUT, &root.join("packages"))?;
-    packages_to("target/debian-before", &root.join("packages/before"))?;
+    let inside = root.join("packages");
+    fs::create_dir_all(&inside).map_err(|error| error.to_string())?;
+    for package in packages(Path::new(OUT))? {
+        let name = package.file_name().unwrap_or_default();
+        fs::copy(&package, inside.join(name)).map_err(|error| error.to_string())?;
+    }
+    earlier(&root.join("packages/before"))?;
     let script = fs::copy("packaging/debian/try", root.join("packages/try"));
     script.map(drop).map_err(|error| error.to_string())
 }

@@ -26,7 +26,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// Recognises consenting shoppers' palms on the premises, and proves that it forgot them.
 #[derive(Parser)]
-#[command(name = "palmgate", version, about)]
+#[command(name = "palmgate", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Verb>,

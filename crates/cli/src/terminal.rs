@@ -189,7 +189,7 @@ pub(crate) struct RunArguments {
 
 /// A palm terminal without hardware: pictures stand for hands.
 #[derive(Parser)]
-#[command(name = "palmgate-simulated-terminal", version, about)]
+#[command(name = "palmgate-simulated-terminal", version)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: OwnVerb,

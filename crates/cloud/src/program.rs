@@ -25,7 +25,7 @@ const CONFIGURATION: u8 = 64;
 
 /// The reference cloud of Palmgate: one tenant's registry.
 #[derive(Parser)]
-#[command(name = "palmgate-cloud", version, about)]
+#[command(name = "palmgate-cloud", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-/// Recognises consenting shoppers' palms on the premises.
+/// Recognises consenting shoppers' palms on the premises: the gateway of a store.
 #[derive(clap::Parser)]
-#[command(name = "palmgated", version, about)]
+#[command(name = "palmgated", version)]
 pub struct Arguments {
     /// Configuration file.
     #[arg(long, default_value = crate::CONFIGURATION)]

@@ -6,6 +6,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 fn facts(state: &Path, extra: &str) -> Facts {
+    if state.exists() {
+        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).unwrap();
+    }
     let text = format!("[store]\nstate_directory = {:?}\n{extra}", state.display().to_string());
     Facts {
         file: "palmgated.toml".into(),
@@ -41,14 +44,15 @@ fn a_wrong_configuration_fails_with_its_line_and_what_depends_on_it_is_left_out(
 fn a_state_directory_that_others_can_read_fails_with_the_command_that_helps() {
     let directory = tempfile::tempdir().unwrap();
     let mode = |mode| fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode));
+    let closed = facts(directory.path(), "");
     mode(0o750).unwrap();
-    let findings = examine(&facts(directory.path(), ""));
+    let findings = examine(&closed);
     let state = of(&findings, "state");
     assert_eq!(state.status, Status::Fail);
     assert!(state.found.contains("0750") && state.found.contains("0700"), "{}", state.found);
     assert!(state.remedy.as_ref().unwrap().starts_with("chmod 0700 /"));
     mode(0o700).unwrap();
-    assert_eq!(of(&examine(&facts(directory.path(), "")), "state").status, Status::Ok);
+    assert_eq!(of(&examine(&closed), "state").status, Status::Ok);
 }
 
 #[test]
