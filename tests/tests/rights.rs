@@ -226,7 +226,7 @@ async fn a_legal_hold_keeps_uses_without_their_people_and_never_a_palm() -> Resu
     let place = |item: &str| {
         let signed = ["--signed-by", "A. Martin", "--signed-by", "B. Petit"];
         let hold = ["hold", "place", "--item", item, "--article", "17(3)(e)", "--until"];
-        scene.office(&[&hold[..], &[&in_days(60)], &signed[..]].concat())
+        scene.office(&[&hold[..], &[in_days(60).as_str()], &signed[..]].concat())
     };
     let biometric = place("template")?;
     assert!(!biometric.success && biometric.errors.contains("E-CEF25"), "{}", biometric.errors);

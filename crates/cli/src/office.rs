@@ -8,10 +8,11 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use data_encoding::{BASE64, HEXLOWER};
-use palmgate_gateway::office::{Done, Order, SignedTime};
+use palmgate_gateway::office::{
+    Done, Duty, OfficeAct, Order, RequestKind, Scope, SignedTime, Urgency,
+};
 use palmgate_law as law;
 use palmgate_ledger::note::{Algorithm, Signer};
-use palmgate_policy::office::{Duty, OfficeAct, RequestKind, Scope, Urgency};
 use palmgate_protocol::{Name, Timestamp, cloud::SealedPurpose, decode};
 use palmgate_seal::envelope::{self, Label, OpeningKey};
 use std::{
