@@ -792,9 +792,9 @@ fn a_box_that_was_opened_forgets_everybody() {
     let mut store = Store::new(Custody::Operator);
     let members = [1, 2, 3].map(|number| store.enrol(number, &[Purpose::Pay]));
     let commands = store.tell(Event::Decommissioned);
-    let erased = commands.iter().filter(|command| {
-        matches!(command, Command::Erase { rule, .. } if rule.id() == "C-RT-10e")
-    });
+    let erased = commands.iter().filter(
+        |command| matches!(command, Command::Erase { rule, .. } if rule.id() == "C-RT-10e"),
+    );
     assert_eq!(erased.count(), 3, "{}", shown(&commands));
     for member in members {
         let commands = store.recognise(pay(100), &[(member, Purpose::Pay, 0.9)]);
@@ -857,8 +857,10 @@ fn time_goes_on_from_where_it_was_and_a_jump_in_the_dark_is_doubted() {
 
 #[test]
 fn illinois_wants_a_release_that_was_just_signed_and_keeps_it_and_france_keeps_none() {
-    let layers: Vec<_> =
-        ["eu-gdpr", "us-il"].into_iter().filter_map(palmgate_policy::pack::embedded_layer).collect();
+    let layers: Vec<_> = ["eu-gdpr", "us-il"]
+        .into_iter()
+        .filter_map(palmgate_policy::pack::embedded_layer)
+        .collect();
     let illinois = std::sync::Arc::new(palmgate_policy::Pack::load(&layers).unwrap());
     let settings = Settings {
         custody: Custody::Split,
