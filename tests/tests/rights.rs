@@ -327,9 +327,11 @@ fn signed_pack(directory: &Path, name: &str) -> Result<String> {
     let (pack, note) = (packs.join(name), directory.join("note"));
     let signers = sign_pack(directory, name)?;
     Ok(format!(
-        "\n[law]\npack = {pack:?}\nnote = {note:?}\nsigners = [{signers}]\n\
+        "\n[law]\npack = \"{}\"\nnote = \"{}\"\nsigners = [{signers}]\n\
          controller = \"Example Inc., Chicago\"\ncontact = \"privacy@example.com\"\n\
-         statements = [\"public-retention-policy\"]\n"
+         statements = [\"public-retention-policy\"]\n",
+        pack.display(),
+        note.display()
     ))
 }
 
