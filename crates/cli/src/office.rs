@@ -8,10 +8,11 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use data_encoding::{BASE64, HEXLOWER};
-use palmgate_gateway::office::{Done, Order, SignedTime};
+use palmgate_gateway::office::{
+    Done, Duty, OfficeAct, Order, RequestKind, Scope, SignedTime, Urgency,
+};
 use palmgate_law as law;
 use palmgate_ledger::note::{Algorithm, Signer};
-use palmgate_policy::office::{Duty, OfficeAct, RequestKind, Scope, Urgency};
 use palmgate_protocol::{Name, Timestamp, cloud::SealedPurpose, decode};
 use palmgate_seal::envelope::{self, Label, OpeningKey};
 use std::{
@@ -490,7 +491,9 @@ pub(crate) fn decommission(arguments: &DecommissionArguments) -> Result<ExitCode
         if !std::io::stdin().is_terminal() {
             bail!("every enrolment would end: say so with --yes");
         }
-        say("Every enrolment of this store ends, and no backup brings anybody back. Type `forget`:");
+        say(
+            "Every enrolment of this store ends, and no backup brings anybody back. Type `forget`:",
+        );
         let mut typed = String::new();
         std::io::stdin().read_line(&mut typed)?;
         if typed.trim() != "forget" {
@@ -537,9 +540,9 @@ fn unseal(file: &Path, key: &Path, out: Option<&Path>) -> Result<ExitCode> {
     };
     let secret = fs::read_to_string(key).with_context(|| key.display().to_string())?;
     let secret = HEXLOWER.decode(secret.trim().as_bytes()).ok();
-    let secret: [u8; 32] = secret.and_then(|secret| secret.try_into().ok()).with_context(|| {
-        format!("{}: no key that `palmgate rights key` made", key.display())
-    })?;
+    let secret: [u8; 32] = secret
+        .and_then(|secret| secret.try_into().ok())
+        .with_context(|| format!("{}: no key that `palmgate rights key` made", key.display()))?;
     let own = OpeningKey::from_bytes(&secret)?;
     let tenant: Name = field("chain")?.parse()?;
     let sealed = BASE64.decode(field("envelope")?.as_bytes())?;
@@ -590,7 +593,8 @@ fn day(text: &str) -> Result<i64> {
 fn instant(text: &str) -> Result<i64> {
     use time::format_description::well_known::Rfc3339;
     let at = time::OffsetDateTime::parse(text, &Rfc3339);
-    let at = at.with_context(|| format!("{text} is no moment: write it as 2026-11-28T10:00:00Z"))?;
+    let at =
+        at.with_context(|| format!("{text} is no moment: write it as 2026-11-28T10:00:00Z"))?;
     Ok(i64::try_from(at.unix_timestamp_nanos() / 1_000_000)?)
 }
 

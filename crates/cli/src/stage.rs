@@ -343,8 +343,7 @@ fn configuration(shape: &Shape<'_>, state: &Path, https: SocketAddr, broker: Soc
         Some(_) => String::new(),
         None => format!("broker = \"{broker}\"\n"),
     };
-    let (staff, zones) =
-        if shape.staff { (", \"staff\"", "\"strong-room\"") } else { ("", "") };
+    let (staff, zones) = if shape.staff { (", \"staff\"", "\"strong-room\"") } else { ("", "") };
     let roaming = if shape.cloud.is_some() { ", \"roaming\"" } else { "" };
     format!(
         r#"[store]

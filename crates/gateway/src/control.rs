@@ -242,9 +242,8 @@ async fn draft(
 
 async fn held_uses(State(controlled): State<Controlled>) -> Result<Json<Vec<HeldUse>>, Failure> {
     let vault = controlled.served.terminals.vault();
-    let shown = tokio::task::spawn_blocking(move || {
-        held::show(&vault).map_err(|error| error.to_string())
-    });
+    let shown =
+        tokio::task::spawn_blocking(move || held::show(&vault).map_err(|error| error.to_string()));
     let failed = |error: String| (StatusCode::INTERNAL_SERVER_ERROR, error);
     let shown = shown.await.map_err(|error| failed(error.to_string()))?;
     shown.map(Json).map_err(failed)

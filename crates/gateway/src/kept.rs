@@ -23,11 +23,7 @@ impl Kept {
         let desk = vault.state(OFFICE)?.map(|kept| decode(kept.expose())).transpose()?;
         let time = vault.state(TIME)?.map(|kept| decode(kept.expose())).transpose()?;
         let visitors = vault.state(VISITORS)?.map(|kept| decode(kept.expose())).transpose()?;
-        Ok(Self {
-            desk: desk.unwrap_or_default(),
-            time,
-            visitors: visitors.unwrap_or_default(),
-        })
+        Ok(Self { desk: desk.unwrap_or_default(), time, visitors: visitors.unwrap_or_default() })
     }
 }
 

@@ -161,10 +161,7 @@ pub fn open(
 }
 
 /// The later of the dates on which an assessment was signed.
-fn assessed(
-    declared: &Declared,
-    dossier: Option<&crate::config::Dossier>,
-) -> Option<Timestamp> {
+fn assessed(declared: &Declared, dossier: Option<&crate::config::Dossier>) -> Option<Timestamp> {
     declared.assessed.max(dossier.map(|dossier| dossier.assessed))
 }
 

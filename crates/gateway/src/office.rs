@@ -1,10 +1,12 @@
 //! The office at the control socket: what is asked, what is answered. Nothing here names, searches
 //! or shows people.
 
-use palmgate_policy::office::{
-    Breach, Denied, Desk, Duty, Hold, OfficeAct, Request, RequestKind, Scope, Urgency,
+pub use palmgate_policy::office::{Duty, OfficeAct, RequestKind, Scope, Urgency};
+
+use palmgate_policy::{
+    Citation, Law,
+    office::{Breach, Denied, Desk, Hold, Request},
 };
-use palmgate_policy::{Citation, Law};
 use palmgate_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -233,17 +233,18 @@ fn person_columns(person: &NewPerson, profile: &Profile) -> Columns {
     details.chain(release(person, profile)).chain([profile_column]).collect()
 }
 
-/// What a corrected enrolment takes over from the one before: the person's own history, and a phone
-/// number that was not given anew.
-fn carried_over(around: &Surroundings, old: MemberId, new: &Columns) -> Columns {
-    let wanted = [Column::History, Column::Phone].into_iter();
-    let absent = wanted.filter(|column| new.iter().all(|(known, _)| known != column));
-    absent
-        .filter_map(|column| {
-            let value = around.vault.read(&old, column).ok()??;
-            Some((column, Secret::new(value.expose().clone())))
-        })
-        .collect()
+/// What a corrected enrolment takes over from the one before: a phone number that was not given
+/// anew. The history follows when the enrolment is written.
+fn carried_over(
+    around: &Surroundings,
+    old: MemberId,
+    new: &Columns,
+) -> Option<(Column, Secret<Vec<u8>>)> {
+    if new.iter().any(|(column, _)| *column == Column::Phone) {
+        return None;
+    }
+    let phone = around.vault.read(&old, Column::Phone).ok()??;
+    Some((Column::Phone, Secret::new(phone.expose().clone())))
 }
 
 /// The written release as it is kept.

@@ -280,17 +280,14 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         inputs: inputs.clone(),
     })?);
 
-    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
     let Kept { desk, time, visitors } = Kept::load(&opened.vault)?;
-    if let Some(seen) = time {
-        engine.handle(Event::TimeSeen(seen), clock::now());
-    }
-    engine.handle(Event::VisitorsLoaded(visitors), clock::now());
-    for (member, profile) in opened.people {
-        engine.handle(Event::Loaded(member, Box::new(profile)), clock::now());
-    }
-    if let Some(shard) = opened.shard {
-        engine.handle(Event::LeaseLoaded(shard.lease_until), clock::now());
+    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
+    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
+    let people = opened.people.into_iter().map(|(who, profile)| (who, Box::new(profile)));
+    let people = people.map(|(who, profile)| Event::Loaded(who, profile));
+    let lease = opened.shard.map(|shard| Event::LeaseLoaded(shard.lease_until));
+    for event in known.chain(people).chain(lease) {
+        engine.handle(event, clock::now());
     }
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());

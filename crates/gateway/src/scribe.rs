@@ -51,6 +51,8 @@ pub(crate) enum Deed {
         claim: ClaimHandle,
         columns: Columns,
         registration: Option<Vec<u8>>,
+        /// Whose history goes on in this enrolment, which corrects theirs.
+        history_of: Option<MemberId>,
     },
     /// People given by the cloud.
     Adopt { people: Vec<(MemberId, ClaimHandle, Columns)> },
@@ -237,7 +239,13 @@ impl Leaver {
 impl Writer {
     fn write(&mut self, deed: Deed) {
         match deed {
-            Deed::Insert { ticket, member, claim, columns, registration } => {
+            Deed::Insert { ticket, member, claim, mut columns, registration, history_of } => {
+                if let Some(old) = history_of {
+                    self.write_uses();
+                    let read = self.vault.read(&old, Column::History).map_err(Failure::from);
+                    let history = report("history", read).ok().flatten();
+                    columns.extend(history.map(|history| (Column::History, history)));
+                }
                 let result =
                     report("enrolment", self.insert(vec![(member, claim, columns)], registration));
                 (self.done)(Done::Stored { member, ticket, result });

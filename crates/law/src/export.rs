@@ -152,7 +152,9 @@ fn held(pack: &Pack, subject: &Subject<'_>, language: &str) -> Value {
 fn recipients(house: &House, profile: &Profile) -> Value {
     let roams = profile.consents.iter().any(|consent| consent.purpose == Purpose::Roaming);
     let processors = house.processors.iter().filter(|_| roams);
-    processors.map(|one| json!({ "name": one.name, "what": one.what, "where": one.region })).collect()
+    processors
+        .map(|one| json!({ "name": one.name, "what": one.what, "where": one.region }))
+        .collect()
 }
 
 fn retention(house: &House, pack: &Pack, language: &str) -> Value {

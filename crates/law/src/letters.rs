@@ -12,14 +12,10 @@ use palmgate_policy::{
 use palmgate_protocol::{Custody, Timestamp};
 
 /// Says that a request came in, and when the answer is due.
-pub fn receipt_of_request(
-    house: &House,
-    pack: &Pack,
-    request: &Request,
-    language: &str,
-) -> Paper {
+pub fn receipt_of_request(house: &House, pack: &Pack, request: &Request, language: &str) -> Paper {
     let is = |en, fr| pick(language, en, fr).to_owned();
-    let mut paper = letter(house, pack, request, language, "We have your request", "Nous avons votre demande");
+    let mut paper =
+        letter(house, pack, request, language, "We have your request", "Nous avons votre demande");
     let last = last_day(pack, request.due(pack));
     paper.say(
         &is("When you get an answer", "Quand vous aurez réponse"),
@@ -47,7 +43,14 @@ pub fn extension(
     language: &str,
 ) -> Paper {
     let is = |en, fr| pick(language, en, fr).to_owned();
-    let mut paper = letter(house, pack, request, language, "Your request takes longer", "Votre demande prend plus de temps");
+    let mut paper = letter(
+        house,
+        pack,
+        request,
+        language,
+        "Your request takes longer",
+        "Votre demande prend plus de temps",
+    );
     paper.say(&is("Why", "Pourquoi"), vec![reasons.to_owned()]);
     let last = last_day(pack, request.due(pack));
     paper.say(&is("The answer comes by", "La réponse vient au plus tard"), vec![last]);
@@ -64,7 +67,14 @@ pub fn refusal(
     language: &str,
 ) -> Paper {
     let is = |en, fr| pick(language, en, fr).to_owned();
-    let mut paper = letter(house, pack, request, language, "Your request is refused", "Votre demande est refusée");
+    let mut paper = letter(
+        house,
+        pack,
+        request,
+        language,
+        "Your request is refused",
+        "Votre demande est refusée",
+    );
     paper.say(&is("Why", "Pourquoi"), vec![reasons.to_owned()]);
     complaint(&mut paper, pack, language);
     paper
@@ -102,13 +112,13 @@ pub fn breach_draft(
     language: &str,
 ) -> Paper {
     let is = |en, fr| pick(language, en, fr).to_owned();
-    let title = pick(language, "Breach of personal data: report", "Violation de données : notification");
+    let title =
+        pick(language, "Breach of personal data: report", "Violation de données : notification");
     let mut paper = Paper::new(language, title, pack);
     let authority = &pack.top().authority;
     let unknown = is("not known yet", "pas encore connu");
-    let said = |text: &str| {
-        vec![if text.trim().is_empty() { unknown.clone() } else { text.to_owned() }]
-    };
+    let said =
+        |text: &str| vec![if text.trim().is_empty() { unknown.clone() } else { text.to_owned() }];
     paper.say(&is("To", "À"), vec![authority.name.clone(), authority.url.clone()]);
     paper.say(
         &is("From", "De"),
@@ -127,12 +137,18 @@ pub fn breach_draft(
         said(&breach.nature),
     );
     paper.say(&is("Contact (b)", "Contact (b)"), said(&breach.contact));
-    paper.say(&is("Likely consequences (c)", "Conséquences probables (c)"), said(&breach.consequences));
+    paper.say(
+        &is("Likely consequences (c)", "Conséquences probables (c)"),
+        said(&breach.consequences),
+    );
     paper.say(&is("Measures (d)", "Mesures (d)"), said(&breach.measures));
     if !breach.delay_reasons.trim().is_empty() || breach.due(pack).is_some_and(|due| now >= due) {
         paper.say(&is("Reasons for the delay", "Motifs du retard"), said(&breach.delay_reasons));
     }
-    paper.say(&is("What the box could not give away", "Ce que la passerelle ne pouvait livrer"), vec![keys(house, language)]);
+    paper.say(
+        &is("What the box could not give away", "Ce que la passerelle ne pouvait livrer"),
+        vec![keys(house, language)],
+    );
     paper.missing = breach.missing(pack, now);
     paper
 }
@@ -195,7 +211,11 @@ fn right(kind: RequestKind, language: &str) -> String {
 
 fn complaint(paper: &mut Paper, pack: &Pack, language: &str) {
     let authority = &pack.top().authority;
-    let heading = pick(language, "You may complain, and go to court", "Vous pouvez vous plaindre, et saisir la justice");
+    let heading = pick(
+        language,
+        "You may complain, and go to court",
+        "Vous pouvez vous plaindre, et saisir la justice",
+    );
     paper.say(heading, vec![authority.name.clone(), authority.url.clone()]);
 }
 

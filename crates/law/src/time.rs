@@ -82,9 +82,11 @@ mod tests {
     #[test]
     fn a_time_counts_for_its_store_and_by_a_trusted_hand_only() {
         let name = |text: &str| -> Name { text.parse().unwrap() };
-        let (tenant, store, at) = (name("chain"), name("lyon"), Timestamp::from_millis(1_800_000_000_000));
+        let (tenant, store, at) =
+            (name("chain"), name("lyon"), Timestamp::from_millis(1_800_000_000_000));
         let (key, other) = (SigningKey::generate(), SigningKey::generate());
-        let signer = |name, key: &SigningKey| Signer::new(name, Algorithm::Ed25519, key.public()).unwrap();
+        let signer =
+            |name, key: &SigningKey| Signer::new(name, Algorithm::Ed25519, key.public()).unwrap();
         let note = sign_time(&tenant, &store, at, "martin", &key).unwrap();
         let trusted = [signer("martin", &key)];
         assert_eq!(verify_time(&tenant, &store, &note, &trusted), Ok(at));

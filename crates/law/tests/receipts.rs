@@ -6,8 +6,7 @@ use palmgate_law::{
 };
 use palmgate_policy::{Origin, Pack, Profile, Spent};
 use palmgate_protocol::{
-    ClaimHandle, Custody, DAY, Hand, Pseudonym, Purpose, PurposeSet, Timestamp,
-    cloud::Consent,
+    ClaimHandle, Custody, DAY, Hand, Pseudonym, Purpose, PurposeSet, Timestamp, cloud::Consent,
     terminal::Use,
 };
 use palmgate_seal::sign::SigningKey;

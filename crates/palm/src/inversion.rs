@@ -14,7 +14,8 @@ use std::{fs, path::Path};
 fn captures() -> Vec<Capture> {
     let extractor = Extractor::load().unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/hands");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
     files.sort();
     let pictures = files.iter().step_by(8).map(|path| fs::read(path).unwrap());

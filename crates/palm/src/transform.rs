@@ -117,10 +117,7 @@ impl Transform {
     /// The inversion attack on the code: each place (column and row in the picture of answers,
     /// direction) that a hash compared, and whether its answer was the greatest, if this is the key.
     #[cfg(test)]
-    pub(crate) fn inverted_lines(
-        &self,
-        template: &Template,
-    ) -> Vec<((usize, usize, usize), bool)> {
+    pub(crate) fn inverted_lines(&self, template: &Template) -> Vec<((usize, usize, usize), bool)> {
         let middle = (SIDE / 2) as f32 - (FIELD as f32 - 1.0) / 2.0 * CELL as f32;
         let pixel = |cell: usize| ((cell + SHIFTS) * CELL) as f32 + middle;
         let mut seen = Vec::with_capacity(HASHES * CHOICES);

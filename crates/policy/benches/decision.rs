@@ -6,8 +6,8 @@
 
 use criterion::Criterion;
 use palmgate_policy::{
-    CaptureFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Law, Match, Pack,
-    Proof, ScanFacts, Settings, TerminalFacts, Ticket, pack::Action,
+    CaptureFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Law, Match, Pack, Proof,
+    ScanFacts, Settings, TerminalFacts, Ticket, pack::Action,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, Hand, MemberId, Pseudonym, Purpose, Timestamp,

@@ -178,12 +178,11 @@ impl Engine {
     ) -> Vec<Command> {
         let Some((_, Work::Enrolment(work))) = self.work.get(&ticket) else { return Vec::new() };
         let Some(correcting) = &work.correcting else { return Vec::new() };
-        let member = match correcting.route {
-            Route::One(Source::Held(member)) => Some(member),
-            _ => {
-                let claim = correcting.claim.as_ref();
-                claim.and_then(|claim| self.claims.get(&claim.handle)).copied()
-            }
+        let member = if let Route::One(Source::Held(member)) = correcting.route {
+            Some(member)
+        } else {
+            let claim = correcting.claim.as_ref();
+            claim.and_then(|claim| self.claims.get(&claim.handle)).copied()
         };
         let above =
             scores.iter().find(|(purpose, score)| *score >= self.settings.threshold(*purpose));

@@ -222,11 +222,11 @@ impl Engine {
             .with("card_token", facts.card_token)
             .with("card_number", facts.card_number)
             .with("already", already)
-            .with("written_release", self.released(facts))
+            .with("written_release", Self::released(facts))
     }
 
     /// A release counts when it is signed, complete and of this moment.
-    fn released(&self, facts: &EnrolmentFacts) -> bool {
+    fn released(facts: &EnrolmentFacts) -> bool {
         facts.release.is_some_and(|release| {
             release.named
                 && release.complete

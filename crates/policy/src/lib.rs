@@ -31,8 +31,8 @@ pub use card::looks_like_card_number;
 pub use command::{Command, Decision, DecisionKind, Source};
 pub use engine::{Engine, Standing};
 pub use event::{
-    CaptureFacts, ClaimFacts, ClaimPresented, Doubt, EnrolmentFacts, Event, FreshIds, Match,
-    Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
+    CaptureFacts, ClaimFacts, ClaimPresented, Doubt, EnrolmentFacts, Event, FreshIds, Match, Proof,
+    RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
 };
 pub use opening::{Citation, Dossier, Measured, Opening, Review};
 pub use pack::{Law, Pack};

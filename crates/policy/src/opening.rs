@@ -250,6 +250,7 @@ impl Law {
 
 /// What the daily look at duties finds.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a duty of its own")]
 pub struct Review {
     /// A request is past its deadline.
     pub request_overdue: bool,

@@ -124,8 +124,7 @@ impl Engine {
             ];
         }
         cited.extend(verdict.rules);
-        let mut decision =
-            scan.decision(if key.is_some() { "ported" } else { "exported" }, cited);
+        let mut decision = scan.decision(if key.is_some() { "ported" } else { "exported" }, cited);
         decision.subject = Some((member, person.salt));
         vec![
             Command::ReplyExport(ticket, member, Box::new(person.clone()), key),

@@ -673,10 +673,10 @@ fn a_copy_is_given_and_templates_only_to_a_key() {
     };
     let found = [(member, Purpose::Loyalty, 0.9)];
     let commands = store.recognise(Intent::Export, &found);
-    assert_eq!(export(&commands), Some((member, None)), "{}", shown(&commands));
+    assert!(export(&commands) == Some((member, None)), "{}", shown(&commands));
     assert!(cites(&commands, "G-15"));
     let commands = store.recognise(Intent::Port { key: [7; 32] }, &found);
-    assert_eq!(export(&commands), Some((member, Some([7; 32]))));
+    assert!(export(&commands) == Some((member, Some([7; 32]))));
     assert!(cites(&commands, "G-20"));
     let stranger = store.recognise(Intent::Export, &[]);
     assert!(not_recognised(&stranger) && export(&stranger).is_none());
@@ -751,7 +751,7 @@ fn a_correction_replaces_the_enrolment_and_keeps_who_the_person_is_to_the_shop()
     };
     assert!(commands.iter().any(erased) && store.engine.knows(&new) && !store.engine.knows(&old));
     let done = store.tell(Event::Erased(old, Ok(())));
-    assert_eq!(written(&done, new).unwrap().replaces, None);
+    assert!(written(&done, new).unwrap().replaces.is_none());
     let entry = store.recognise(Intent::Loyalty, &[(new, Purpose::Loyalty, 0.9)]);
     assert!(accepted(&entry));
 }
@@ -792,9 +792,9 @@ fn a_box_that_was_opened_forgets_everybody() {
     let mut store = Store::new(Custody::Operator);
     let members = [1, 2, 3].map(|number| store.enrol(number, &[Purpose::Pay]));
     let commands = store.tell(Event::Decommissioned);
-    let erased = commands.iter().filter(|command| {
-        matches!(command, Command::Erase { rule, .. } if rule.id() == "C-RT-10e")
-    });
+    let erased = commands.iter().filter(
+        |command| matches!(command, Command::Erase { rule, .. } if rule.id() == "C-RT-10e"),
+    );
     assert_eq!(erased.count(), 3, "{}", shown(&commands));
     for member in members {
         let commands = store.recognise(pay(100), &[(member, Purpose::Pay, 0.9)]);
@@ -809,14 +809,16 @@ fn time_goes_on_from_where_it_was_and_a_jump_in_the_dark_is_doubted() {
         store.enrol(number, &[Purpose::Entry]);
     }
     let people: Vec<_> = (1..=30).map(|number| MemberId::from_random([number; 16])).collect();
+    let later = START.after(2 * DAY);
+    store.now = later;
     store.tell(Event::Tick);
     let seen = store.engine.time_seen();
-    assert_eq!(seen.latest, START.as_millis());
+    assert_eq!((seen.latest, seen.doubt), (later.as_millis(), None));
     // Restarted with the clock a day back: nothing expired comes back to life.
     let mut back = Store::new(Custody::Operator);
     back.now = Timestamp::from_millis(START.as_millis() - 86_400_000);
     back.tell(Event::TimeSeen(seen));
-    assert_eq!(back.engine.time_seen().latest, START.as_millis());
+    assert_eq!(back.engine.time_seen().latest, later.as_millis());
     // Restarted with the clock a year ahead: ten people at most are erased, and another restart
     // does not take the doubt away.
     let mut profile = None;
@@ -838,25 +840,27 @@ fn time_goes_on_from_where_it_was_and_a_jump_in_the_dark_is_doubted() {
         let commands = ahead.tell(Event::Tick);
         gone += commands.iter().filter(|c| matches!(c, Command::Erase { .. })).count();
         seen = ahead.engine.time_seen();
-        assert_eq!(seen.doubt.map(|doubt| doubt.before), Some(START.as_millis()));
+        assert_eq!(seen.doubt.map(|doubt| doubt.before), Some(later.as_millis()));
     }
     assert_eq!(gone, 10);
     // A time signed before the jump confirms nothing; one after it takes the clock's place.
     let mut store = Store::new(Custody::Operator);
-    store.now = START.after(DAY);
+    store.now = later.after(DAY);
     store.tell(Event::TimeSeen(seen));
-    store.tell(Event::TimeConfirmed(Timestamp::from_millis(START.as_millis() - 1)));
+    store.tell(Event::TimeConfirmed(Timestamp::from_millis(later.as_millis() - 1)));
     assert!(store.engine.time_seen().doubt.is_some());
-    let commands = store.tell(Event::TimeConfirmed(START.after(DAY)));
+    let commands = store.tell(Event::TimeConfirmed(later.after(DAY)));
     assert!(cites(&commands, "G-05-E"));
     let now = store.engine.time_seen();
-    assert_eq!((now.latest, now.doubt), (START.after(DAY).as_millis(), None));
+    assert_eq!((now.latest, now.doubt), (later.after(DAY).as_millis(), None));
 }
 
 #[test]
 fn illinois_wants_a_release_that_was_just_signed_and_keeps_it_and_france_keeps_none() {
-    let layers: Vec<_> =
-        ["eu-gdpr", "us-il"].into_iter().filter_map(palmgate_policy::pack::embedded_layer).collect();
+    let layers: Vec<_> = ["eu-gdpr", "us-il"]
+        .into_iter()
+        .filter_map(palmgate_policy::pack::embedded_layer)
+        .collect();
     let illinois = std::sync::Arc::new(palmgate_policy::Pack::load(&layers).unwrap());
     let settings = Settings {
         custody: Custody::Split,

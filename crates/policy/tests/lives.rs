@@ -1,8 +1,7 @@
 //! Random lives of several people at once, with a reference model beside the engine. The gallery is
 //! the worst one possible: it finds everybody who was ever enrolled, forgotten people included.
 //!
-//! A share runs with the other tests. More than a million steps:
-//! `PROPTEST_CASES=17000 cargo test --release -p palmgate-policy --test lives`
+//! More than a million steps with every run of the tests; `PROPTEST_CASES` asks for more.
 #![allow(clippy::unwrap_used)]
 
 use palmgate_policy::{
@@ -600,7 +599,8 @@ fn who_is_absent(sut: &Machine, who: u8) -> bool {
 
 prop_state_machine! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases.max(2_000),
+        // Sixty steps each at least.
+        cases: ProptestConfig::default().cases.max(17_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -339,8 +339,6 @@ fn every_deadline_holds_on_awkward_days() {
         let hold = Hold::place(&law, &["use"], "17(3)(b)", ends, signed(), from).unwrap();
         let just = Timestamp::from_millis(ends.as_millis() - 1);
         assert!(hold.keeps("use", just) && !hold.keeps("use", ends));
-        assert!(
-            Hold::place(&law, &["use"], "17(3)(b)", ends.after(DAY), signed(), from).is_err()
-        );
+        assert!(Hold::place(&law, &["use"], "17(3)(b)", ends.after(DAY), signed(), from).is_err());
     }
 }

@@ -16,12 +16,8 @@ fn stack(names: &[&str]) -> Pack {
     }
 }
 
-const STACKS: [&[&str]; 4] = [
-    &["eu-gdpr", "fr-cnil"],
-    &["eu-gdpr", "us-il"],
-    &["eu-gdpr", "us-tx"],
-    &["eu-gdpr", "us-nyc"],
-];
+const STACKS: [&[&str]; 4] =
+    [&["eu-gdpr", "fr-cnil"], &["eu-gdpr", "us-il"], &["eu-gdpr", "us-tx"], &["eu-gdpr", "us-nyc"]];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -231,8 +231,15 @@ impl Store {
             }
         }
         let (columns, registration) = (prepared.columns, prepared.registration);
-        let claim = profile.claim;
-        self.around.scribe.submit(Deed::Insert { ticket, member, claim, columns, registration });
+        let (claim, history_of) = (profile.claim, profile.replaces);
+        self.around.scribe.submit(Deed::Insert {
+            ticket,
+            member,
+            claim,
+            columns,
+            registration,
+            history_of,
+        });
     }
 
     fn adopt(&mut self, ticket: Ticket, member: MemberId, profile: palmgate_policy::Profile) {

@@ -314,12 +314,7 @@ impl Desk {
         if request.closed().is_some() { Err(Denied::Closed("request", id)) } else { Ok(request) }
     }
 
-    fn open_breach(
-        &mut self,
-        aware: i64,
-        nature: String,
-        now: Timestamp,
-    ) -> Result<Acted, Denied> {
+    fn open_breach(&mut self, aware: i64, nature: String, now: Timestamp) -> Result<Acted, Denied> {
         text(&nature)?;
         let aware = Some(moment(aware, now, "the moment of becoming aware")?);
         let id = self.number()?;
