@@ -41,29 +41,29 @@ fn main() -> Result<()> {
     let folder = target.join("bench");
     fs::create_dir_all(&folder)?;
     python::prepare(&folder)?;
-    let (mut rows, mut more, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    let misses = miss::all(THRESHOLD)?;
+    let mut result = json!({
+        "rows": [],
+        "miss_bound": misses[0].bound,
+        "miss_seen": misses[0].seen,
+        "probes": misses[0].probes,
+    });
+    let mut more = json!({ "runs": [], "misses": misses, "plans": miss::plans(BUDGET)? });
+    let (mut rows, mut runs, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for n in if chosen.is_empty() { ALL.to_vec() } else { chosen } {
         match compare(&folder, n) {
             Ok((times, others)) => {
                 rows.extend(times);
-                more.push(others);
+                runs.push(others);
             }
             // The other sizes are worth having.
             Err(error) => failures.push(format!("{n} rows: {error}")),
         }
+        result["rows"] = rows.clone().into();
+        more["runs"] = runs.clone().into();
+        fs::write(folder.join("gallery.json"), serde_json::to_vec_pretty(&result)?)?;
+        fs::write(folder.join("gallery-more.json"), serde_json::to_vec_pretty(&more)?)?;
     }
-    let misses = miss::all(THRESHOLD)?;
-    let (result, more) = (
-        json!({
-            "rows": rows,
-            "miss_bound": misses[0].bound,
-            "miss_seen": misses[0].seen,
-            "probes": misses[0].probes,
-        }),
-        json!({ "runs": more, "misses": misses, "plans": miss::plans(BUDGET)? }),
-    );
-    fs::write(folder.join("gallery.json"), serde_json::to_vec_pretty(&result)?)?;
-    fs::write(folder.join("gallery-more.json"), serde_json::to_vec_pretty(&more)?)?;
     println!("\n{}", tables::all(&result, &more));
     if arguments.iter().any(|argument| argument == "--plots") {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");

@@ -26,11 +26,11 @@ pub(crate) struct Misses {
 pub(crate) fn all(threshold: f32) -> Result<Vec<Misses>> {
     Ok(vec![
         count::<512>(threshold, 1e-6, 5_000_000)?,
-        count::<512>(threshold, 1e-3, 1_000_000)?,
-        count::<512>(threshold, 1e-2, 1_000_000)?,
+        count::<512>(threshold, 1e-3, 200_000)?,
+        count::<512>(threshold, 1e-2, 200_000)?,
         count::<256>(0.7, 1e-6, 5_000_000)?,
-        count::<256>(0.7, 1e-3, 1_000_000)?,
-        count::<256>(0.7, 1e-2, 1_000_000)?,
+        count::<256>(0.7, 1e-3, 200_000)?,
+        count::<256>(0.7, 1e-2, 200_000)?,
     ])
 }
 
