@@ -2,8 +2,8 @@
 //! each, in turns. Needs Python 3 with `venv`, and the package index for the first run.
 //!
 //! `cargo bench -p palmgate-gallery --bench peers [-- --plots] [-- ROWS…]` writes
-//! `target/bench/gallery.json` and `gallery-more.json`; `--plots` also draws those of
-//! `docs/search.md`.
+//! `target/bench/gallery.json` and `gallery-more.json`, and prints the tables of `docs/search.md`;
+//! `--plots` also draws its plots.
 #![allow(clippy::print_stdout, reason = "a table is what this command is for")]
 
 #[path = "peers/measure.rs"]
@@ -12,9 +12,10 @@ mod measure;
 mod miss;
 #[path = "peers/python.rs"]
 mod python;
+#[path = "peers/tables.rs"]
+mod tables;
 
 use measure::{DIMENSIONS, Ours, median, milliseconds};
-use miss::Misses;
 use palmgate_gallery::without_avx512;
 use python::Peers;
 use serde_json::{Value, json};
@@ -40,34 +41,35 @@ fn main() -> Result<()> {
     let folder = target.join("bench");
     fs::create_dir_all(&folder)?;
     python::prepare(&folder)?;
-    let (mut rows, mut more) = (Vec::new(), Vec::new());
-    for n in if chosen.is_empty() { ALL.to_vec() } else { chosen } {
-        let (times, others) = compare(&folder, n)?;
-        rows.extend(times);
-        more.push(others);
-    }
-    let misses = miss::count(THRESHOLD, BUDGET, 1_000_000)?;
-    // Budgets at which there is something to see.
-    let larger = [1e-2, 1e-3].map(|budget| miss::count(THRESHOLD, budget, 200_000));
-    let larger: Vec<Misses> = larger.into_iter().collect::<Result<_>>()?;
-    let result = json!({
-        "rows": rows,
-        "miss_bound": misses.bound,
-        "miss_seen": misses.seen,
-        "probes": misses.probes,
+    let misses = miss::all(THRESHOLD)?;
+    let mut result = json!({
+        "rows": [],
+        "miss_bound": misses[0].bound,
+        "miss_seen": misses[0].seen,
+        "probes": misses[0].probes,
     });
-    println!("\nmiss bound {:.1e}, seen {} of {}", misses.bound, misses.seen, misses.probes);
-    fs::write(folder.join("gallery.json"), serde_json::to_vec_pretty(&result)?)?;
-    for each in &larger {
-        println!("miss bound {:.1e}, seen {} of {}", each.bound, each.seen, each.probes);
+    let mut more = json!({ "runs": [], "misses": misses, "plans": miss::plans(BUDGET)? });
+    let (mut rows, mut runs, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for n in if chosen.is_empty() { ALL.to_vec() } else { chosen } {
+        match compare(&folder, n) {
+            Ok((times, others)) => {
+                rows.extend(times);
+                runs.push(others);
+            }
+            // The other sizes are worth having.
+            Err(error) => failures.push(format!("{n} rows: {error}")),
+        }
+        result["rows"] = rows.clone().into();
+        more["runs"] = runs.clone().into();
+        fs::write(folder.join("gallery.json"), serde_json::to_vec_pretty(&result)?)?;
+        fs::write(folder.join("gallery-more.json"), serde_json::to_vec_pretty(&more)?)?;
     }
-    let more = json!({ "runs": more, "misses": larger, "plans": miss::plans(BUDGET)? });
-    fs::write(folder.join("gallery-more.json"), serde_json::to_vec_pretty(&more)?)?;
+    println!("\n{}", tables::all(&result, &more));
     if arguments.iter().any(|argument| argument == "--plots") {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
         python::plot(&folder, &docs)?;
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ").into()) }
 }
 
 /// Searches for so many probes together, from the one of that number on.

@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn rows_put_together_stand_as_if_put_one_by_one() {
         let of = |number: usize| {
-            let components = std::array::from_fn(|i| ((number + 1) * (i + 7) % 251) as u8 as i8);
+            let components =
+                std::array::from_fn(|i| (((number + 1) * (i + 7) % 251) as u8).cast_signed());
             Vector::<256>::from_components(&components).unwrap()
         };
         let vectors: Vec<_> = (0..TOGETHER).map(of).collect();

@@ -59,6 +59,10 @@ pub enum PlanError {
     Budget(f64),
 }
 
+/// How many times likelier a point of the sphere can be where a normal one is with some
+/// probability: 1 over the probability that a normal vector of 255 dimensions, or more, is longer
+/// than the root of one more.
+const NORMAL: f64 = 1.0 / 0.47;
 /// How far rounding to 8 bits moves a cosine at most: four standard deviations for vectors of a
 /// random direction.
 const ROUNDING: f64 = 0.002;
@@ -89,6 +93,11 @@ impl Plan {
         }
         let screen = Screen::cheapest(dimension, rows, f64::from(threshold) - ROUNDING, budget);
         Ok(Self { threshold, screen: screen.map(Arc::new) })
+    }
+
+    /// The cosine from which rows are found.
+    pub const fn threshold(&self) -> f32 {
+        self.threshold
     }
 
     /// The probability at most that a row at the threshold is not found; less for a row above it,
@@ -162,9 +171,7 @@ impl Screen {
         }
     }
 
-    /// Signs that may differ where one differs with this probability on average. By Hoeffding
-    /// (1956) a sum of unequal chances exceeds a number above its mean no more often than one of
-    /// as many equal chances.
+    /// Signs that may differ where one differs with this probability on average.
     fn cut(&self, mean: f64) -> u32 {
         let step = (mean * MEANS as f64).ceil() as usize;
         self.cuts.get(step).copied().unwrap_or(u32::MAX)
@@ -288,16 +295,30 @@ impl Binomial {
         self.0.iter().take(k as usize + 1).sum()
     }
 
-    /// The least count that is exceeded with probability `budget` at most, and that probability.
+    /// The least count that is exceeded with probability `budget` at most, and a bound on that
+    /// probability, for a sum of chances that need be neither equal nor independent: negatively
+    /// associated ones of the same sum are enough.
     fn cut(&self, budget: f64) -> (u32, f64) {
+        let n = self.0.len() - 1;
+        // What the count is expected to have above each number: the tail's sum of tails.
+        let mut excess = vec![0.0; n + 1];
         let mut tail = 0.0;
-        for (k, probability) in self.0.iter().enumerate().rev() {
-            if tail + probability > budget {
-                return (k as u32, tail);
-            }
-            tail += probability;
+        for a in (0..n).rev() {
+            tail += self.0[a + 1];
+            excess[a] = excess[a + 1] + tail;
         }
-        (0, tail)
+        let mut kept = (n as u32, 0.0);
+        for k in (0..n).rev() {
+            // Markov's inequality for what is above `a`, with the first `a` below that is no better.
+            let of = |a: usize| excess[a] / (k + 1 - a) as f64;
+            let best = (0..k).rev().find(|a| of(*a) >= of(a + 1)).map_or(0, |a| a + 1);
+            let bound = NORMAL * of(best);
+            if bound > budget {
+                break;
+            }
+            kept = (k as u32, bound);
+        }
+        kept
     }
 }
 
@@ -309,8 +330,12 @@ mod tests {
     fn the_binomial_is_that_of_the_tables() {
         let fair = Binomial::new(10, 0.5);
         assert!((fair.at_most(2) - 56.0 / 1024.0).abs() < 1e-12);
-        assert_eq!(fair.cut(11.5 / 1024.0).0, 8);
-        assert!((fair.cut(11.5 / 1024.0).1 - 11.0 / 1024.0).abs() < 1e-12);
+        // More than 8 are expected 10 + 2 · 1 times in 1,024, more than 7 45 + 2 · 10 + 3 · 1 times.
+        let (cut, bound) = fair.cut(NORMAL * 12.5 / 1024.0);
+        assert!(cut == 8 && (bound - NORMAL * 12.0 / 1024.0).abs() < 1e-12);
+        assert_eq!(fair.cut(NORMAL * 67.5 / 1024.0).0, 8);
+        assert_eq!(fair.cut(NORMAL * 68.5 / 1024.0).0, 7);
+        assert_eq!(fair.cut(1e-9), (10, 0.0));
         let long = Binomial::new(1024, 0.3);
         assert!((long.at_most(1024) - 1.0).abs() < 1e-9);
     }
@@ -364,7 +389,8 @@ mod tests {
             assert!(larger < picks.len());
         }
         let flat: [i8; 256] = std::array::from_fn(|i| if i % 2 == 0 { 1 } else { -1 });
-        let strict = Plan::new(256, 1000, 0.55, 1e-6).unwrap().screen.unwrap();
+        let lowest = |at: u8| Plan::new(256, 1000, f32::from(at) / 100.0, 1e-6).unwrap().screen;
+        let strict = (0..100).find_map(lowest).unwrap();
         for tells_little in [flat, [-1; 256], [1; 256]] {
             let vector = Vector::from_components(&tells_little).unwrap();
             assert!(strict.question(&vector).is_none());

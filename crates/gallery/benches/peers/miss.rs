@@ -1,7 +1,7 @@
 //! How often the cascade misses a row at the threshold, beside the computed bound.
 
-use crate::{BATCH, Result, measure::DIMENSIONS};
-use palmgate_gallery::{RowId, Shard, Vector};
+use crate::{BATCH, Result};
+use palmgate_gallery::{Hit, Plan, RowId, Shard, Vector};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -15,34 +15,64 @@ const ROUNDING: f32 = 0.002;
 
 #[derive(Serialize)]
 pub(crate) struct Misses {
+    pub(crate) dimensions: usize,
+    pub(crate) threshold: f32,
     pub(crate) bound: f64,
-    pub(crate) seen: usize,
     pub(crate) probes: usize,
+    pub(crate) seen: usize,
 }
 
-/// Probes that are all just at the threshold, which is where misses are likeliest.
-pub(crate) fn count(threshold: f32, budget: f64, probes: usize) -> Result<Misses> {
+/// Two dimensions, at a threshold and budgets; the first is what the others are compared for.
+pub(crate) fn all(threshold: f32) -> Result<Vec<Misses>> {
+    Ok(vec![
+        count::<512>(threshold, 1e-6, 5_000_000)?,
+        count::<512>(threshold, 1e-3, 200_000)?,
+        count::<512>(threshold, 1e-2, 200_000)?,
+        count::<256>(0.7, 1e-6, 5_000_000)?,
+        count::<256>(0.7, 1e-3, 200_000)?,
+        count::<256>(0.7, 1e-2, 200_000)?,
+    ])
+}
+
+/// Probes that are all just at the threshold, which is where misses are likeliest. Of two threads,
+/// to be done in half the time.
+fn count<const D: usize>(threshold: f32, budget: f64, probes: usize) -> Result<Misses> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let rows: Vec<[f32; DIMENSIONS]> = (0..ROWS).map(|_| direction(&mut random)).collect();
-    let shard = Shard::new(ROWS);
+    let rows: Vec<[f32; D]> = (0..ROWS).map(|_| direction(&mut random)).collect();
+    let shard = Shard::<D>::new(ROWS);
     for (row, vector) in (0..).zip(&rows) {
         shard.insert(RowId(row), &Vector::from_floats(vector)?, &())?;
     }
     let plan = shard.plan(threshold, budget)?;
-    let mut seen = 0;
-    for first in (0..probes).step_by(BATCH) {
-        let mates = |i: usize| mate(&rows[(first + i) % ROWS], threshold + ROUNDING, &mut random);
-        let probes: Vec<[f32; DIMENSIONS]> = (0..BATCH).map(mates).collect();
-        let probes: Vec<Vector<DIMENSIONS>> = probes
-            .iter()
-            .map(|probe| Vector::from_floats(probe))
-            .collect::<std::result::Result<_, _>>()?;
-        let found = shard.above(&probes.iter().collect::<Vec<_>>(), &plan, 1)?;
-        for (hits, i) in found.iter().zip(first..) {
-            seen += usize::from(hits.first().is_none_or(|hit| hit.row.0 != (i % ROWS) as u64));
-        }
-    }
-    Ok(Misses { bound: plan.miss_bound(), seen, probes })
+    let missed = |seed: u64| -> usize {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let batch = |first: usize| missed(&shard, &rows, &plan, first, &mut random);
+        (0..probes / 2).step_by(BATCH).map(batch).sum()
+    };
+    let seen = std::thread::scope(|scope| {
+        let other = scope.spawn(|| missed(2));
+        missed(3) + other.join().unwrap_or(probes)
+    });
+    Ok(Misses { dimensions: D, threshold, bound: plan.miss_bound(), probes, seen })
+}
+
+/// How many of a batch of probes, made from the rows from `first` on, do not find their row.
+fn missed<const D: usize>(
+    shard: &Shard<D>,
+    rows: &[[f32; D]],
+    plan: &Plan,
+    first: usize,
+    random: &mut ChaCha8Rng,
+) -> usize {
+    let of = |i: usize| &rows[(first + i) % ROWS];
+    let mut probe =
+        |i: usize| Vector::from_floats(&mate(of(i), plan.threshold() + ROUNDING, random));
+    let probes: Vec<Vector<D>> = (0..BATCH).filter_map(|i| probe(i).ok()).collect();
+    let found = shard.above(&probes.iter().collect::<Vec<_>>(), plan, 1).unwrap_or_default();
+    let is_found = |(hits, i): &(&Vec<Hit>, usize)| {
+        hits.first().is_some_and(|hit| hit.row.0 == (i % ROWS) as u64)
+    };
+    BATCH - found.iter().zip(first..).filter(is_found).count()
 }
 
 /// What the plans of other thresholds let through, and what they miss at most.
@@ -70,17 +100,17 @@ pub(crate) fn plans(budget: f64) -> Result<Vec<Value>> {
     Ok([of::<256>(budget)?, of::<512>(budget)?, of::<1024>(budget)?].concat())
 }
 
-fn direction(random: &mut ChaCha8Rng) -> [f32; DIMENSIONS] {
-    let vector: [f32; DIMENSIONS] = std::array::from_fn(|_| normal(random));
+fn direction<const D: usize>(random: &mut ChaCha8Rng) -> [f32; D] {
+    let vector: [f32; D] = std::array::from_fn(|_| normal(random));
     let length = vector.iter().map(|each| each * each).sum::<f32>().sqrt();
     vector.map(|each| each / length)
 }
 
 /// A direction at exactly `cosine` from another.
-fn mate(of: &[f32; DIMENSIONS], cosine: f32, random: &mut ChaCha8Rng) -> [f32; DIMENSIONS] {
-    let away: [f32; DIMENSIONS] = std::array::from_fn(|_| normal(random));
+fn mate<const D: usize>(of: &[f32; D], cosine: f32, random: &mut ChaCha8Rng) -> [f32; D] {
+    let away: [f32; D] = std::array::from_fn(|_| normal(random));
     let along: f32 = of.iter().zip(&away).map(|(of, away)| of * away).sum();
-    let away: [f32; DIMENSIONS] = std::array::from_fn(|i| away[i] - along * of[i]);
+    let away: [f32; D] = std::array::from_fn(|i| away[i] - along * of[i]);
     let length = away.iter().map(|each| each * each).sum::<f32>().sqrt();
     let aside = (1.0 - cosine * cosine).sqrt() / length;
     std::array::from_fn(|i| cosine * of[i] + aside * away[i])

@@ -167,8 +167,12 @@ fn near_neon<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
                     carry = next;
                 }
             }
-            low.iter_mut().for_each(|digit| *digit = veorq_u64(*digit, ones));
-            high.iter_mut().for_each(|digit| *digit = veorq_u64(*digit, ones));
+            for digit in &mut low {
+                *digit = veorq_u64(*digit, ones);
+            }
+            for digit in &mut high {
+                *digit = veorq_u64(*digit, ones);
+            }
         }
         let far = high[DIGITS - 1];
         *near = [!vgetq_lane_u64::<0>(far), !vgetq_lane_u64::<1>(far)];

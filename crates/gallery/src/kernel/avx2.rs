@@ -168,8 +168,12 @@ fn near_256<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
                 let carry = add_pair_256(&mut low[2], fours);
                 carry_256(&mut high, carry);
             }
-            low.iter_mut().for_each(|digit| *digit = _mm256_xor_si256(*digit, ones));
-            high.iter_mut().for_each(|digit| *digit = _mm256_xor_si256(*digit, ones));
+            for digit in &mut low {
+                *digit = _mm256_xor_si256(*digit, ones);
+            }
+            for digit in &mut high {
+                *digit = _mm256_xor_si256(*digit, ones);
+            }
         }
         *near = lanes_256(_mm256_xor_si256(high[DIGITS - 1], ones));
     }

@@ -141,8 +141,12 @@ fn near_512<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
                     carry = next;
                 }
             }
-            low.iter_mut().for_each(|digit| *digit = _mm512_xor_si512(*digit, ones));
-            high.iter_mut().for_each(|digit| *digit = _mm512_xor_si512(*digit, ones));
+            for digit in &mut low {
+                *digit = _mm512_xor_si512(*digit, ones);
+            }
+            for digit in &mut high {
+                *digit = _mm512_xor_si512(*digit, ones);
+            }
         }
         store_512(near, _mm512_xor_si512(high[DIGITS - 1], ones));
     }
