@@ -147,8 +147,7 @@ fn a_palm_that_leaves_the_picture_is_cut_off() {
 
 #[test]
 fn a_grey_dim_hand_is_captured_whichever_way_it_lies() {
-    let grey =
-        image::DynamicImage::from(photo()).resize(300, 300, imageops::FilterType::CatmullRom);
+    let grey = DynamicImage::from(photo()).resize(300, 300, imageops::FilterType::CatmullRom);
     let mut dim = grey.to_luma8();
     dim.pixels_mut().for_each(|pixel| pixel.0 = [(f32::from(pixel.0[0]) * 0.4) as u8]);
     let mut lying = DynamicImage::from(dim);
