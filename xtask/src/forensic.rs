@@ -23,7 +23,9 @@ pub(crate) fn run() -> Result<(), String> {
     install(&NEEDED)?;
     let mut tests = Command::new("cargo");
     tests.args(["test", "--release", "-p", "palmgate-vault", "--features", "tpm", "--lib", "--"]);
+    // One after the other: each keeps the processors busy, and slow disks are part of what is tested.
     tests.args(["tests::forensic", "tests::powercut", "--include-ignored", "--nocapture"]);
+    tests.arg("--test-threads=1");
     let mut running = tests.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let output = running.stdout.take().ok_or("no output")?;
     let mut found: Vec<(String, u64)> = Vec::new();

@@ -424,7 +424,7 @@ impl Writer {
         // next shard makes this store forget them, too.
         let told = |one: &&&Leaver| one.relay;
         let messages: Vec<_> = new.iter().filter(told).map(|one| one.message()).collect();
-        self.vault.outbox_push_all(&messages)?;
+        self.vault.outbox_push_erasures(&messages)?;
         for one in &new {
             self.write_uses_of(one.member);
             let kept =

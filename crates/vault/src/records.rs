@@ -30,7 +30,7 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const REMOVED_AT_ONCE: usize = 1_024;
 const CLOSING_TAKES: Duration = Duration::from_secs(10);
 /// A disk that takes longer is as good as none.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 const SYNC_EVERY_MILLIS: u64 = 1_000;
 
 /// Which tree a value is in.

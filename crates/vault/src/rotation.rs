@@ -281,7 +281,7 @@ impl Inner {
         }
     }
 
-    fn make_room(&self) -> Result<(), VaultError> {
+    pub(crate) fn make_room(&self) -> Result<(), VaultError> {
         space::make_room(&self.disk, &self.directory, space::needed(&self.table))
     }
 }

@@ -298,22 +298,22 @@ impl Vault {
     /// As for [`outbox_push`](Self::outbox_push); a crash may leave some of them there.
     pub fn outbox_push_all<V: AsRef<[u8]>>(&self, values: &[V]) -> Result<Vec<u64>, VaultError> {
         let mut inner = self.lock()?;
-        if values.is_empty() {
-            return Ok(Vec::new());
-        }
-        if inner.outbox_entries + values.len() > MAX_OUTBOX_ENTRIES {
-            return Err(VaultError::OutboxFull { limit: MAX_OUTBOX_ENTRIES });
-        }
         values.iter().try_for_each(|value| inner.check_write(value.as_ref()))?;
-        let mut numbers = Vec::with_capacity(values.len());
-        for value in values {
-            let number = inner.records.next_number()?;
-            inner.outbox().put(&store::number(number), value.as_ref())?;
-            inner.outbox_entries += 1;
-            numbers.push(number);
-        }
-        inner.records.sync()?;
-        Ok(numbers)
+        push(&mut inner, values)
+    }
+
+    /// As [`outbox_push_all`](Self::outbox_push_all), of letters that an erasure must not go without:
+    /// they may take the space that is kept for erasures.
+    ///
+    /// # Errors
+    /// As for [`outbox_push_all`](Self::outbox_push_all), but for a full disk that still has it.
+    pub fn outbox_push_erasures<V: AsRef<[u8]>>(
+        &self,
+        values: &[V],
+    ) -> Result<Vec<u64>, VaultError> {
+        let mut inner = self.lock()?;
+        inner.make_room()?;
+        push(&mut inner, values)
     }
 
     /// The first entries of the outbox with their numbers, oldest first.
@@ -357,4 +357,22 @@ impl Vault {
     fn look(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn push<V: AsRef<[u8]>>(inner: &mut Inner, values: &[V]) -> Result<Vec<u64>, VaultError> {
+    if values.is_empty() {
+        return Ok(Vec::new());
+    }
+    if inner.outbox_entries + values.len() > MAX_OUTBOX_ENTRIES {
+        return Err(VaultError::OutboxFull { limit: MAX_OUTBOX_ENTRIES });
+    }
+    let mut numbers = Vec::with_capacity(values.len());
+    for value in values {
+        let number = inner.records.next_number()?;
+        inner.outbox().put(&store::number(number), value.as_ref())?;
+        inner.outbox_entries += 1;
+        numbers.push(number);
+    }
+    inner.records.sync()?;
+    Ok(numbers)
 }

@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 
 /// Answers that are kept to be repeated when a terminal asks again.
 const REMEMBERED_ANSWERS: usize = 32;
+/// For how long: a terminal asks again within seconds, and an answer has a person's data.
+const ANSWERS_KEPT: Duration = Duration::from_mins(2);
 /// Key packages that were used already and are refused.
 const REMEMBERED_JOINS: usize = 64;
 /// The least time between two hints to join again.
@@ -56,9 +58,15 @@ pub(super) struct Conversation {
     shared: Arc<Shared>,
     terminal: Name,
     session: Option<Session>,
-    remembered: VecDeque<(CaptureId, Option<Secret<Vec<u8>>>)>,
+    remembered: VecDeque<(CaptureId, Option<Remembered>)>,
     joins: VecDeque<[u8; 32]>,
     hinted: Option<Instant>,
+}
+
+/// An answer, and when it was given.
+struct Remembered {
+    answer: Secret<Vec<u8>>,
+    at: Instant,
 }
 
 impl Conversation {
@@ -81,13 +89,25 @@ impl Conversation {
 
     /// Serves the terminal until it is removed or the gateway stops.
     pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
-        while let Some(next) = heard.recv().await {
+        loop {
+            let next = tokio::time::timeout(ANSWERS_KEPT, heard.recv()).await;
+            self.forget_answers(Instant::now());
+            let Ok(next) = next else { continue };
+            let Some(next) = next else { return };
             match next {
                 Heard::Join(package) => self.join(&package).await,
                 Heard::Up(payload, arrived) => self.up(&payload, arrived).await,
                 Heard::Answer(outbound) => self.answer(outbound).await,
                 Heard::Removed => return self.remove().await,
             }
+        }
+    }
+
+    /// Wipes answers that nobody asks for again; that their captures were decided stays known.
+    fn forget_answers(&mut self, now: Instant) {
+        for (_, answer) in &mut self.remembered {
+            let old = |one: &mut Remembered| now.saturating_duration_since(one.at) >= ANSWERS_KEPT;
+            let _ = answer.take_if(old);
         }
     }
 
@@ -153,7 +173,7 @@ impl Conversation {
     async fn take(&mut self, request: Request, arrived: Instant, open: Duration) {
         let capture = request.capture;
         if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| *known == capture) {
-            let again = answer.as_ref().map(|answer| Secret::new(answer.expose().clone()));
+            let again = answer.as_ref().map(|kept| Secret::new(kept.answer.expose().clone()));
             if let Some(answer) = again {
                 self.send(answer).await;
             }
@@ -182,7 +202,7 @@ impl Conversation {
         let kept = Secret::new(bytes.expose().clone());
         let entry = self.remembered.iter_mut().find(|(known, _)| *known == answer.capture);
         if let Some((_, slot)) = entry {
-            *slot = Some(kept);
+            *slot = Some(Remembered { answer: kept, at: Instant::now() });
         }
         if let Some(times) = self.send(bytes).await {
             let _ = sent.send(times);

@@ -19,6 +19,7 @@ fn on_a_full_disk_people_are_still_erased() {
         assert!(matches!(refused, Err(VaultError::DiskFull { .. })));
     }
     vault.put_terminal_state(&name("till-1"), b"in place").unwrap();
+    vault.outbox_push_erasures(&[b"erased"]).unwrap();
     vault.erase(&[request(1)]).unwrap();
     assert!(is_whole(&vault, 2));
     drop(vault);
