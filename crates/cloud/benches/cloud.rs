@@ -2,8 +2,7 @@
 //!
 //! For each size a PostgreSQL database is filled with people who do not exist, the real program is
 //! started over it, and a store asks over TLS, one question after another. The last line is the
-//! largest size as JSON. An argument is a number of people; `--data DIR` keeps nothing but says where
-//! to put the databases.
+//! largest size as JSON. Arguments are numbers of people.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails stops")]
 #![allow(dead_code, unused_imports, reason = "shared with the tests")]
 
@@ -63,6 +62,7 @@ fn main() {
     if sizes.is_empty() {
         sizes = vec![10_000, 100_000, 1_000_000];
     }
+    rustls::crypto::ring::default_provider().install_default().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut last = String::new();
     for members in sizes {

@@ -61,7 +61,7 @@ fn main() {
     copy.finish().unwrap();
     client.batch_execute("VACUUM ANALYZE e").unwrap();
     let filled = begun.elapsed();
-    let mut ask = |client: &mut Client| {
+    let ask = |client: &mut Client| {
         asked(&questions, |embedding| {
             let sql = format!("SELECT id FROM e ORDER BY v <=> '{}' LIMIT 32", text(embedding));
             let rows = client.query(&sql, &[]).unwrap();

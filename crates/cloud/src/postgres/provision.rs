@@ -74,6 +74,13 @@ impl Stores {
     ) -> Result<(), DatabaseError> {
         let resets = i32::try_from(entry.resets).unwrap_or(i32::MAX);
         self.done(self.database.run(|tx| {
+            let changed = tx.execute(
+                "UPDATE store SET certificates = $3, resets = $4 WHERE tenant = $1 AND store = $2",
+                &[&self.tenant.as_str(), &store.as_str(), &entry.certificates, &resets],
+            )?;
+            if changed > 0 {
+                return Ok(());
+            }
             tx.execute(
                 "INSERT INTO partition (tenant, partition, region) VALUES ($1, $2, $3) \
                  ON CONFLICT (tenant, partition) DO NOTHING",
@@ -81,8 +88,7 @@ impl Stores {
             )?;
             tx.execute(
                 "INSERT INTO store (tenant, store, partition, certificates, resets, last_hash) \
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant, store) DO UPDATE \
-                 SET certificates = excluded.certificates, resets = excluded.resets",
+                 VALUES ($1, $2, $3, $4, $5, $6)",
                 &[
                     &self.tenant.as_str(),
                     &store.as_str(),

@@ -16,11 +16,7 @@ use palmgate_protocol::{
     encode_for_sealing,
 };
 use palmgate_seal::random;
-use postgres::{
-    Transaction,
-    binary_copy::BinaryCopyInWriter,
-    types::{ToSql, Type},
-};
+use postgres::Transaction;
 use std::{error::Error, path::Path};
 
 /// People written in one transaction.
@@ -164,7 +160,7 @@ impl Postgres {
             let person_row = Person { partition: partition.clone(), hash, row, key };
             rows.push(self.synthetic_row(person, person_row, group, sealed_key, now));
         }
-        self.copy(tx, &partition, &rows)?;
+        self.insert(tx, &partition, &rows)?;
         for number in people.clone().take_while(|number| *number < held) {
             self.hold_synthetic(tx, store, Synthetic(number))?;
         }
@@ -202,50 +198,49 @@ impl Postgres {
         }
     }
 
-    fn copy(&self, tx: &mut Transaction<'_>, partition: &Name, rows: &[SyntheticRow]) -> Done<()> {
+    /// COPY does not work with row-level security, so many rows go into one INSERT.
+    fn insert(
+        &self,
+        tx: &mut Transaction<'_>,
+        partition: &Name,
+        rows: &[SyntheticRow],
+    ) -> Done<()> {
         let (tenant, partition) = (self.tenant(), partition.as_str());
-        let mut write = |sql: &str, types: &[Type], row: &dyn Fn(&SyntheticRow) -> Values<'_>| {
-            let mut all = vec![Type::TEXT, Type::TEXT];
-            all.extend_from_slice(types);
-            let mut writer = BinaryCopyInWriter::new(tx.copy_in(sql)?, &all);
-            for each in rows {
-                let Values(values) = row(each);
-                let mut line: Vec<&(dyn ToSql + Sync)> = vec![&tenant, &partition];
-                line.extend(values);
-                writer.write(&line)?;
-            }
-            writer.finish().map(drop)
+        let bytes = |column: fn(&SyntheticRow) -> &Vec<u8>| -> Vec<&[u8]> {
+            rows.iter().map(|row| column(row).as_slice()).collect()
         };
-        let bytes = Type::BYTEA;
-        write(
-            "COPY place (tenant, partition, id_hash, member_hash) FROM STDIN BINARY",
-            &[bytes.clone(), bytes.clone()],
-            &|row| Values(vec![&row.hash, &row.hash]),
+        let hashes = bytes(|row| &row.hash);
+        for ids in [&hashes, &bytes(|row| &row.claim)] {
+            tx.execute(
+                "INSERT INTO place (tenant, partition, id_hash, member_hash) \
+                 SELECT $1, $2, i, h FROM unnest($3::bytea[], $4::bytea[]) AS new (i, h)",
+                &[&tenant, &partition, ids, &hashes],
+            )?;
+        }
+        let due: Vec<i64> = rows.iter().map(|row| row.due_at).collect();
+        tx.execute(
+            "INSERT INTO member (tenant, partition, member_hash, due_at, sealed) \
+             SELECT $1, $2, h, d, s FROM unnest($3::bytea[], $4::bigint[], $5::bytea[]) \
+             AS new (h, d, s)",
+            &[&tenant, &partition, &hashes, &due, &bytes(|row| &row.member)],
         )?;
-        write(
-            "COPY place (tenant, partition, id_hash, member_hash) FROM STDIN BINARY",
-            &[bytes.clone(), bytes.clone()],
-            &|row| Values(vec![&row.claim, &row.hash]),
-        )?;
-        write(
-            "COPY member (tenant, partition, member_hash, due_at, sealed) FROM STDIN BINARY",
-            &[bytes.clone(), Type::INT8, bytes.clone()],
-            &|row| Values(vec![&row.hash, &row.due_at, &row.member]),
-        )?;
-        write(
-            "COPY record (tenant, partition, member_hash, sealed) FROM STDIN BINARY",
-            &[bytes.clone(), bytes.clone()],
-            &|row| Values(vec![&row.hash, &row.record]),
-        )?;
-        write(
-            "COPY embedding (tenant, partition, member_hash, sealed) FROM STDIN BINARY",
-            &[bytes.clone(), bytes.clone()],
-            &|row| Values(vec![&row.hash, &row.embedding]),
-        )?;
-        write(
-            "COPY person_key (tenant, partition, member_hash, key_group, sealed) FROM STDIN BINARY",
-            &[bytes.clone(), Type::INT4, bytes],
-            &|row| Values(vec![&row.hash, &row.group, &row.sealed_key]),
+        for (table, sealed) in
+            [("record", bytes(|row| &row.record)), ("embedding", bytes(|row| &row.embedding))]
+        {
+            tx.execute(
+                &format!(
+                    "INSERT INTO {table} (tenant, partition, member_hash, sealed) \
+                     SELECT $1, $2, h, s FROM unnest($3::bytea[], $4::bytea[]) AS new (h, s)"
+                ),
+                &[&tenant, &partition, &hashes, &sealed],
+            )?;
+        }
+        let groups: Vec<i32> = rows.iter().map(|row| row.group).collect();
+        tx.execute(
+            "INSERT INTO person_key (tenant, partition, member_hash, key_group, sealed) \
+             SELECT $1, $2, h, g, s FROM unnest($3::bytea[], $4::integer[], $5::bytea[]) \
+             AS new (h, g, s)",
+            &[&tenant, &partition, &hashes, &groups, &bytes(|row| &row.sealed_key)],
         )?;
         Ok(())
     }
@@ -280,5 +275,3 @@ struct SyntheticRow {
     group: i32,
     sealed_key: Vec<u8>,
 }
-
-struct Values<'a>(Vec<&'a (dyn ToSql + Sync)>);
