@@ -21,10 +21,10 @@ const NEEDED: [(&str, &str); 4] = [
 ];
 /// What the generated parts of the packages lie in; the crates' `Cargo.toml` name it.
 const PARTS: &str = "target/packaging";
-/// Where the packages lie.
-const OUT: &str = "target/debian";
+/// Where the packages lie: not in cargo-deb's own `target/debian`, which it empties.
+const OUT: &str = "target/packages";
 /// And a second time.
-const AGAIN: &str = "target/debian-again";
+const AGAIN: &str = "target/packages-again";
 /// What the upgrade starts from: the same programs under a lower version, since there is no earlier
 /// release yet.
 const BEFORE: &str = "0.0.1-1";
@@ -59,7 +59,15 @@ fn parts() -> Result<(), String> {
     let sbom = Path::new(PARTS).join("sbom");
     fs::create_dir_all(&sbom).map_err(|error| error.to_string())?;
     let mut cyclonedx = Command::new("cargo");
-    cyclonedx.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"]);
+    cyclonedx.args([
+        "cyclonedx",
+        "--quiet",
+        "--format",
+        "json",
+        "--spec-version",
+        "1.5",
+        "--all-features",
+    ]);
     cyclonedx
         .args(["--target", "x86_64-unknown-linux-gnu"])
         .env("SOURCE_DATE_EPOCH", commit_time()?);
@@ -117,7 +125,7 @@ fn build(out: &Path, epoch: &str) -> Result<(), String> {
 /// The packages again, under the version [`BEFORE`], in `out`.
 fn earlier(out: &Path) -> Result<(), String> {
     fs::create_dir_all(out).map_err(|error| error.to_string())?;
-    let opened = Path::new("target/debian-opened");
+    let opened = Path::new("target/packages-opened");
     for package in packages(Path::new(OUT))? {
         let _ = fs::remove_dir_all(opened);
         let mut open = Command::new("dpkg-deb");
@@ -147,7 +155,10 @@ fn packages(directory: &Path) -> Result<Vec<PathBuf>, String> {
         .filter(|path| path.extension().is_some_and(|kind| kind == "deb"))
         .collect();
     packages.sort();
-    Ok(packages)
+    if packages.len() == PACKAGES.len() {
+        return Ok(packages);
+    }
+    Err(format!("{} holds {} packages of {}", directory.display(), packages.len(), PACKAGES.len()))
 }
 
 fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
@@ -166,7 +177,7 @@ fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     let mut lintian = Command::new("lintian");
-    lintian.args(["--allow-root", "--fail-on", "error,warning", "--no-tag-display-limit"]);
+    lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
     lintian.args(packages(Path::new(OUT))?);
     run("lintian", lintian)
 }
