@@ -2,6 +2,7 @@
 
 use crate::{install, is_root, run, step};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -72,6 +73,7 @@ fn parts() -> Result<(), String> {
         .args(["--target", "x86_64-unknown-linux-gnu"])
         .env("SOURCE_DATE_EPOCH", commit_time()?);
     run("bill of materials", cyclonedx)?;
+    notices(&Path::new(PARTS).join("third-party-notices"))?;
     // It writes a file beside the manifest of every member.
     for entry in fs::read_dir("crates").map_err(|error| error.to_string())?.flatten() {
         move_bills(&entry.path(), &sbom)?;
@@ -93,6 +95,72 @@ fn move_bills(from: &Path, to: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The licence texts of every crate that is linked into the programs, as their licences ask; a text
+/// that several crates share stands once.
+fn notices(to: &Path) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        packages: Vec<Linked>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Linked {
+        name: String,
+        version: String,
+        license: Option<String>,
+        manifest_path: PathBuf,
+        source: Option<String>,
+    }
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new("cargo").args(arguments).output();
+        output.map(|output| output.stdout).map_err(|error| error.to_string())
+    };
+    let mut tree = vec!["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    tree.extend(PACKAGES.iter().flat_map(|(_, described_by)| ["--package", *described_by]));
+    tree.extend(crate::FEATURES);
+    let tree = String::from_utf8_lossy(&cargo(&tree)?).into_owned();
+    let linked: BTreeSet<&str> = tree.lines().collect();
+    let metadata = cargo(&["metadata", "--format-version", "1", "--locked"])?;
+    let metadata: Metadata =
+        serde_json::from_slice(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
+    let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for crate_ in metadata.packages.iter().filter(|one| one.source.is_some()) {
+        let name = format!("{} v{}", crate_.name, crate_.version);
+        if !linked.iter().any(|line| line.starts_with(&name)) {
+            continue;
+        }
+        let licence = crate_.license.as_deref().unwrap_or("see its text");
+        let said = format!("{name}: {licence}");
+        let own = licence_texts(crate_.manifest_path.parent().unwrap_or(Path::new(".")));
+        if own.is_empty() {
+            texts.entry(String::new()).or_default().push(said.clone());
+        }
+        for text in own {
+            texts.entry(text).or_default().push(said.clone());
+        }
+    }
+    if texts.len() < 50 {
+        return Err(format!("{} licence texts are too few", texts.len()));
+    }
+    let line = "-".repeat(80);
+    let notice = |(text, crates): (&String, &Vec<String>)| {
+        format!("{line}\n{}\n\n{}\n", crates.join("\n"), text.trim_end())
+    };
+    let all: String = texts.iter().map(notice).collect();
+    fs::write(to, all).map_err(|error| error.to_string())
+}
+
+fn licence_texts(directory: &Path) -> Vec<String> {
+    let known = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "COPYRIGHT", "UNLICENSE"];
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+        path.is_file() && known.iter().any(|known| name.starts_with(known))
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// The bill without the place where it was built.
