@@ -96,6 +96,10 @@ fn move_bills(from: &Path, to: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// What stands below crates that bring no text.
+const WITHOUT_TEXT: &str = "These crates bring no licence text of their own. The texts of the licences \
+                            named above are in /usr/share/common-licenses or in the SPDX licence list.";
+
 /// The licence texts of every crate that is linked into the programs, as their licences ask; a text
 /// that several crates share stands once.
 fn notices(to: &Path) -> Result<(), String> {
@@ -133,7 +137,7 @@ fn notices(to: &Path) -> Result<(), String> {
         let said = format!("{name}: {licence}");
         let own = licence_texts(crate_.manifest_path.parent().unwrap_or(Path::new(".")));
         if own.is_empty() {
-            texts.entry(String::new()).or_default().push(said.clone());
+            texts.entry(WITHOUT_TEXT.to_owned()).or_default().push(said.clone());
         }
         for text in own {
             texts.entry(text).or_default().push(said.clone());
