@@ -105,7 +105,7 @@ impl Prometheus {
             if two && self.rules().await?.iter().all(|rule| rule["health"] == "ok") {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(60) {
+            if begun.elapsed() > Duration::from_mins(1) {
                 bail!("prometheus does not see the store and its cloud: {:?}", self.rules().await?);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

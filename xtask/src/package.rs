@@ -2,6 +2,7 @@
 
 use crate::{install, is_root, run, step};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -21,10 +22,10 @@ const NEEDED: [(&str, &str); 4] = [
 ];
 /// What the generated parts of the packages lie in; the crates' `Cargo.toml` name it.
 const PARTS: &str = "target/packaging";
-/// Where the packages lie.
-const OUT: &str = "target/debian";
+/// Where the packages lie: not in cargo-deb's own `target/debian`, which it empties.
+const OUT: &str = "target/packages";
 /// And a second time.
-const AGAIN: &str = "target/debian-again";
+const AGAIN: &str = "target/packages-again";
 /// What the upgrade starts from: the same programs under a lower version, since there is no earlier
 /// release yet.
 const BEFORE: &str = "0.0.1-1";
@@ -59,7 +60,15 @@ fn parts() -> Result<(), String> {
     let sbom = Path::new(PARTS).join("sbom");
     fs::create_dir_all(&sbom).map_err(|error| error.to_string())?;
     let mut cyclonedx = Command::new("cargo");
-    cyclonedx.args(["cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"]);
+    cyclonedx.args([
+        "cyclonedx",
+        "--quiet",
+        "--format",
+        "json",
+        "--spec-version",
+        "1.5",
+        "--all-features",
+    ]);
     cyclonedx
         .args(["--target", "x86_64-unknown-linux-gnu"])
         .env("SOURCE_DATE_EPOCH", commit_time()?);
@@ -71,7 +80,7 @@ fn parts() -> Result<(), String> {
     for other in ["tests", "xtask"] {
         move_bills(Path::new(other), &sbom)?;
     }
-    Ok(())
+    notices(&Path::new(PARTS).join("third-party-notices"))
 }
 
 fn move_bills(from: &Path, to: &Path) -> Result<(), String> {
@@ -85,6 +94,76 @@ fn move_bills(from: &Path, to: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What stands below crates that bring no text.
+const WITHOUT_TEXT: &str = "These crates bring no licence text of their own. The texts of the licences \
+                            named above are in /usr/share/common-licenses or in the SPDX licence list.";
+
+/// The licence texts of every crate that is linked into the programs, as their licences ask; a text
+/// that several crates share stands once.
+fn notices(to: &Path) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        packages: Vec<Linked>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Linked {
+        name: String,
+        version: String,
+        license: Option<String>,
+        manifest_path: PathBuf,
+        source: Option<String>,
+    }
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new("cargo").args(arguments).output();
+        output.map(|output| output.stdout).map_err(|error| error.to_string())
+    };
+    let mut tree = vec!["tree", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    tree.extend(PACKAGES.iter().flat_map(|(_, described_by)| ["--package", *described_by]));
+    tree.extend(["--features", "palmgate-gateway/tpm,palmgate-cli/tpm"]);
+    let tree = String::from_utf8_lossy(&cargo(&tree)?).into_owned();
+    let linked: BTreeSet<&str> = tree.lines().collect();
+    let metadata = cargo(&["metadata", "--format-version", "1", "--locked"])?;
+    let metadata: Metadata =
+        serde_json::from_slice(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
+    let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for crate_ in metadata.packages.iter().filter(|one| one.source.is_some()) {
+        let name = format!("{} v{}", crate_.name, crate_.version);
+        if !linked.iter().any(|line| line.starts_with(&name)) {
+            continue;
+        }
+        let licence = crate_.license.as_deref().unwrap_or("see its text");
+        let said = format!("{name}: {licence}");
+        let own = licence_texts(crate_.manifest_path.parent().unwrap_or(Path::new(".")));
+        if own.is_empty() {
+            texts.entry(WITHOUT_TEXT.to_owned()).or_default().push(said.clone());
+        }
+        for text in own {
+            texts.entry(text).or_default().push(said.clone());
+        }
+    }
+    if texts.len() < 50 {
+        return Err(format!("{} licence texts are too few", texts.len()));
+    }
+    let line = "-".repeat(80);
+    let notice = |(text, crates): (&String, &Vec<String>)| {
+        format!("{line}\n{}\n\n{}\n", crates.join("\n"), text.trim_end())
+    };
+    let all: String = texts.iter().map(notice).collect();
+    fs::write(to, all).map_err(|error| error.to_string())
+}
+
+fn licence_texts(directory: &Path) -> Vec<String> {
+    let known = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "COPYRIGHT", "UNLICENSE"];
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+        path.is_file() && known.iter().any(|known| name.starts_with(known))
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// The bill without the place where it was built.
@@ -117,7 +196,7 @@ fn build(out: &Path, epoch: &str) -> Result<(), String> {
 /// The packages again, under the version [`BEFORE`], in `out`.
 fn earlier(out: &Path) -> Result<(), String> {
     fs::create_dir_all(out).map_err(|error| error.to_string())?;
-    let opened = Path::new("target/debian-opened");
+    let opened = Path::new("target/packages-opened");
     for package in packages(Path::new(OUT))? {
         let _ = fs::remove_dir_all(opened);
         let mut open = Command::new("dpkg-deb");
@@ -147,7 +226,10 @@ fn packages(directory: &Path) -> Result<Vec<PathBuf>, String> {
         .filter(|path| path.extension().is_some_and(|kind| kind == "deb"))
         .collect();
     packages.sort();
-    Ok(packages)
+    if packages.len() == PACKAGES.len() {
+        return Ok(packages);
+    }
+    Err(format!("{} holds {} packages of {}", directory.display(), packages.len(), PACKAGES.len()))
 }
 
 fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
@@ -166,7 +248,7 @@ fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     let mut lintian = Command::new("lintian");
-    lintian.args(["--allow-root", "--fail-on", "error,warning", "--no-tag-display-limit"]);
+    lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
     lintian.args(packages(Path::new(OUT))?);
     run("lintian", lintian)
 }

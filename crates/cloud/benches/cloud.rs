@@ -92,7 +92,7 @@ async fn measure(members: u64) -> Measured {
 
     let begun = Instant::now();
     let (child, address, monitor) = serve(&state);
-    let mut gateway = Gateway::read(&bundle, address);
+    let gateway = Gateway::read(&bundle, address);
     gateway.hello().await;
     while indexed(monitor).await < members {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -116,7 +116,7 @@ async fn measure(members: u64) -> Measured {
         index,
         rss_mib,
         shard,
-        shard_mib: shard_bytes as f64 / 1048576.0,
+        shard_mib: shard_bytes as f64 / 1_048_576.0,
         search,
         claim,
         erase,

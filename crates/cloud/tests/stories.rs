@@ -364,9 +364,9 @@ async fn the_first_keys_of_a_store_stay_until_the_operator_resets_it(cloud: Clou
 
 /// The body of C2SP tlog-witness.
 fn asks(old: u64, path: &[[u8; 32]], checkpoint: &str) -> Vec<u8> {
-    let path: String =
-        path.iter().map(|hash| format!("{}\n", data_encoding::BASE64.encode(hash))).collect();
-    format!("old {old}\n{path}\n{checkpoint}").into_bytes()
+    let path: Vec<String> = path.iter().map(|hash| data_encoding::BASE64.encode(hash)).collect();
+    let lines = [vec![format!("old {old}")], path, vec![String::new()]].concat();
+    format!("{}\n{checkpoint}", lines.join("\n")).into_bytes()
 }
 
 /// A ledger of a store with so many entries, all alike but for `rule`.

@@ -64,6 +64,73 @@ struct Gauges {
     clock: IntGauge,
 }
 
+impl Gauges {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            from_cloud: gauge("palmgate_people_from_cloud", "People given by the cloud.")?,
+            oldest: gauge(
+                "palmgate_oldest_enrolment_timestamp_seconds",
+                "When the oldest enrolment was made; 0 when there is none.",
+            )?,
+            soonest_expiry: gauge(
+                "palmgate_soonest_expiry_timestamp_seconds",
+                "When the first enrolment must be erased; 0 when there is none.",
+            )?,
+            erasing: gauge("palmgate_erasures_unfinished", "Erasures not yet durable.")?,
+            in_work: gauge("palmgate_requests_in_work", "Requests without an answer.")?,
+            lease: gauge(
+                "palmgate_shard_lease_timestamp_seconds",
+                "When the shard locks itself; 0 without a shard.",
+            )?,
+            rows: gauge("palmgate_references", "References open in memory.")?,
+            terminals: gauge("palmgate_terminals", "Paired terminals.")?,
+            waiting: gauge("palmgate_extraction_waiting", "Captures that wait for a worker.")?,
+            ledger: gauge("palmgate_ledger_entries", "Entries in the ledger.")?,
+            witnessed: gauge(
+                "palmgate_ledger_witnessed",
+                "Entries under the last checkpoint that the witness cosigned; 0 without one.",
+            )?,
+            log_writable: gauge(
+                "palmgate_ledger_writable",
+                "1 while decisions can be written to the ledger; scans are refused at 0.",
+            )?,
+            forgotten: gauge(
+                "palmgate_tombstones",
+                "Hashes of people and claims that the tenant's cloud has forgotten.",
+            )?,
+            breaches: gauge(
+                "palmgate_breaches_unreported",
+                "Breaches whose report to the authority is not made.",
+            )?,
+            clock_doubted: gauge(
+                "palmgate_clock_doubted",
+                "1 after a jump of the clock that no signed time has confirmed.",
+            )?,
+            cloud_round: gauge(
+                "palmgate_cloud_last_round_timestamp_seconds",
+                "When the store was last in step with its cloud; 0 before, and without one.",
+            )?,
+            broker_passes: gauge(
+                "palmgate_broker_passes",
+                "1 while messages to ourselves come back through the broker.",
+            )?,
+            space: gauge(
+                "palmgate_state_available_bytes",
+                "Room on the disk of the state directory.",
+            )?,
+            clock: gauge(
+                "palmgate_clock_timestamp_seconds",
+                "The box's clock, to be compared with that of the monitoring.",
+            )?,
+        })
+    }
+}
+
 /// Whose certificate: the label of its expiry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Certificate {
@@ -114,11 +181,6 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
         let steps = HistogramVec::new(
             HistogramOpts::new("palmgate_step_seconds", "Time of each step of a scan.").buckets(
                 vec![0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.5, 1.0],
@@ -168,63 +230,7 @@ impl Metrics {
                 "1 while the duty behind a rule is missed.",
                 &["rule"],
             )?,
-            gauges: Gauges {
-                from_cloud: gauge("palmgate_people_from_cloud", "People given by the cloud.")?,
-                oldest: gauge(
-                    "palmgate_oldest_enrolment_timestamp_seconds",
-                    "When the oldest enrolment was made; 0 when there is none.",
-                )?,
-                soonest_expiry: gauge(
-                    "palmgate_soonest_expiry_timestamp_seconds",
-                    "When the first enrolment must be erased; 0 when there is none.",
-                )?,
-                erasing: gauge("palmgate_erasures_unfinished", "Erasures not yet durable.")?,
-                in_work: gauge("palmgate_requests_in_work", "Requests without an answer.")?,
-                lease: gauge(
-                    "palmgate_shard_lease_timestamp_seconds",
-                    "When the shard locks itself; 0 without a shard.",
-                )?,
-                rows: gauge("palmgate_references", "References open in memory.")?,
-                terminals: gauge("palmgate_terminals", "Paired terminals.")?,
-                waiting: gauge("palmgate_extraction_waiting", "Captures that wait for a worker.")?,
-                ledger: gauge("palmgate_ledger_entries", "Entries in the ledger.")?,
-                witnessed: gauge(
-                    "palmgate_ledger_witnessed",
-                    "Entries under the last checkpoint that the witness cosigned; 0 without one.",
-                )?,
-                log_writable: gauge(
-                    "palmgate_ledger_writable",
-                    "1 while decisions can be written to the ledger; scans are refused at 0.",
-                )?,
-                forgotten: gauge(
-                    "palmgate_tombstones",
-                    "Hashes of people and claims that the tenant's cloud has forgotten.",
-                )?,
-                breaches: gauge(
-                    "palmgate_breaches_unreported",
-                    "Breaches whose report to the authority is not made.",
-                )?,
-                clock_doubted: gauge(
-                    "palmgate_clock_doubted",
-                    "1 after a jump of the clock that no signed time has confirmed.",
-                )?,
-                cloud_round: gauge(
-                    "palmgate_cloud_last_round_timestamp_seconds",
-                    "When the store was last in step with its cloud; 0 before, and without one.",
-                )?,
-                broker_passes: gauge(
-                    "palmgate_broker_passes",
-                    "1 while messages to ourselves come back through the broker.",
-                )?,
-                space: gauge(
-                    "palmgate_state_available_bytes",
-                    "Room on the disk of the state directory.",
-                )?,
-                clock: gauge(
-                    "palmgate_clock_timestamp_seconds",
-                    "The box's clock, to be compared with that of the monitoring.",
-                )?,
-            },
+            gauges: Gauges::register(&registry)?,
             shed: counter("palmgate_shed_total", "Messages dropped at a full queue.", &["queue"])?,
             faults: counter(
                 "palmgate_terminal_faults_total",

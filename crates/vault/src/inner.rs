@@ -28,6 +28,7 @@ use crate::{
 const ROWS_AT_ONCE: usize = 256;
 
 /// Everything behind the lock.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, one of them of the tests")]
 pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) keys: PathBuf,

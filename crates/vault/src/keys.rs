@@ -207,7 +207,9 @@ impl KeyTable {
             placed.extend(some.iter().map(|member| (*member, page)));
             list.extend(some);
         };
-        members.iter_mut().for_each(|(page, list)| fill(*page, list, &mut new));
+        for (page, list) in members.iter_mut() {
+            fill(*page, list, &mut new);
+        }
         if new.is_empty() {
             return placed;
         }

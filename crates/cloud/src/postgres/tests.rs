@@ -1,22 +1,15 @@
 //! What somebody can read who has the database, all of its past, and the keys that still exist.
 
-#[allow(dead_code, reason = "shared with the tests over the network")]
-#[path = "../../tests/common/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "shared with the tests over the network")]
-#[path = "../../tests/common/people.rs"]
-mod people;
-
 use super::*;
 use crate::provision::{self, Founding};
-use cluster::Cluster;
+use crate::shared::cluster::Cluster;
 use palmgate_protocol::{
     DAY, MemberId, Purpose,
     cloud::{MemberRecord, Registration},
     decode,
 };
 use palmgate_seal::aead;
-use people::{Person, purposes};
+use crate::shared::people::{Person, purposes};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 

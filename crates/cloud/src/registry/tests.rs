@@ -1,13 +1,5 @@
 //! The registry without a network, at times of the test's choosing.
 
-#[allow(dead_code, reason = "shared with the tests over the network")]
-#[path = "../../tests/common/people.rs"]
-mod people;
-
-#[allow(dead_code, reason = "shared with the tests over the network")]
-#[path = "../../tests/common/cluster.rs"]
-mod cluster;
-
 use super::*;
 use crate::{
     embedded::Embedded,
@@ -15,7 +7,7 @@ use crate::{
     postgres::Postgres,
     provision::{self, Database, Founding},
 };
-use cluster::Cluster;
+use crate::shared::cluster::Cluster;
 use palmgate_protocol::{
     DAY, MemberId, Purpose, PurposeSet,
     cloud::{Erasure, ErasureState, Resolution, Shard},
@@ -26,7 +18,7 @@ use palmgate_seal::{
     shard,
     sign::VerifyingKey,
 };
-use people::{Person, purposes};
+use crate::shared::people::{Person, purposes};
 use std::{
     collections::BTreeSet,
     path::Path,

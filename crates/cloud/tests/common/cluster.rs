@@ -97,11 +97,13 @@ impl Cluster {
     /// The URL of a database, for the tenant's role.
     pub(crate) fn url(&self, database: &str) -> String {
         let host = data_encoding::HEXLOWER.encode(self.data.to_str().unwrap().as_bytes());
-        let escaped: String = host
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| format!("%{}{}", pair[0] as char, pair[1] as char))
-            .collect();
+        let mut escaped = String::new();
+        for (place, digit) in host.chars().enumerate() {
+            if place % 2 == 0 {
+                escaped.push('%');
+            }
+            escaped.push(digit);
+        }
         format!("postgres://{escaped}/{database}")
     }
 
