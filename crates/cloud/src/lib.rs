@@ -56,15 +56,8 @@ mod service;
 mod tenant;
 mod tombstones;
 
-/// What the tests here share with the tests over the network.
 #[cfg(test)]
-#[allow(dead_code, reason = "shared with the tests over the network")]
-mod shared {
-    #[path = "../../tests/common/cluster.rs"]
-    pub(crate) mod cluster;
-    #[path = "../../tests/common/people.rs"]
-    pub(crate) mod people;
-}
+mod shared;
 
 pub use embedded::{DiskError, KeyError};
 pub use files::FileError;

@@ -1,6 +1,10 @@
 //! The process: configuration before anything is opened, then logging, then the gateway; systemd is
 //! told when it is ready, that it is alive, and that it stops.
-#![allow(clippy::print_stderr, reason = "before logging is set up, standard error is all there is")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "before logging is set up, and where nothing is served, there is nothing else to say it on"
+)]
 
 use crate::{
     RootKeeping, clock,

@@ -105,13 +105,12 @@ impl DecisionLog {
     ) -> Result<Vec<u64>, LedgerError> {
         let mut indices = Vec::with_capacity(entries.len());
         for (entry, again) in entries {
-            let index = match self.logged(entry, *again)? {
-                Some(index) => index,
-                None => {
-                    let index = self.len();
-                    self.log((*entry).clone())?;
-                    index
-                }
+            let index = if let Some(index) = self.logged(entry, *again)? {
+                index
+            } else {
+                let index = self.len();
+                self.log((*entry).clone())?;
+                index
             };
             indices.push(index);
         }

@@ -50,13 +50,12 @@ impl Witness {
     /// The checkpoint with the witness's line, if that is one.
     pub(crate) fn cosigned(&self, asked: &Asked, line: &str) -> Result<String, WitnessError> {
         let cosigned = format!("{}{}\n", asked.note, line.trim_end_matches('\n'));
-        match &self.key {
-            Some(key) => drop(witness::verify(&cosigned, &self.log, &self.name, key)?),
-            None => {
-                Checkpoint::verify(&cosigned, &self.log)?;
-                if !line.starts_with(&format!("\u{2014} {} ", self.name)) {
-                    return Err(note::NoteError::Malformed("it is not by the witness").into());
-                }
+        if let Some(key) = &self.key {
+            drop(witness::verify(&cosigned, &self.log, &self.name, key)?);
+        } else {
+            Checkpoint::verify(&cosigned, &self.log)?;
+            if !line.starts_with(&format!("\u{2014} {} ", self.name)) {
+                return Err(note::NoteError::Malformed("it is not by the witness").into());
             }
         }
         Ok(cosigned)

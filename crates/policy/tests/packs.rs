@@ -161,7 +161,7 @@ fn the_documented_rules_are_those_of_the_packs() {
         let layers: Vec<_> = ["eu-gdpr", state].into_iter().filter_map(embedded_layer).collect();
         Pack::load(&layers).unwrap()
     };
-    let packs = ["fr-cnil", "us-il", "us-tx"].map(stack);
+    let packs = ["fr-cnil", "us-il", "us-tx", "us-nyc"].map(stack);
     let written = palmgate_policy::pack::document(&packs.each_ref());
     let documented = include_str!("../../../docs/rules.md");
     assert!(written == documented, "run: cargo run -p palmgate-policy --example rules");

@@ -173,7 +173,7 @@ fn what_the_union_forbids_no_other_pack_permits() {
         let forbids = |id: &String| union.pack().policy(id).is_some_and(|policy| policy.forbids);
         !verdict.allowed && verdict.policies.iter().any(forbids) && !act.facts.is_empty()
     };
-    for state in ["fr-cnil", "us-il", "us-tx"] {
+    for state in ["fr-cnil", "us-il", "us-tx", "us-nyc"] {
         let other = law(&["eu-gdpr", state], Custody::Split, true);
         for (action, space) in &spaces {
             let tried = every(*action, space, |act| {
