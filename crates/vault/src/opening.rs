@@ -246,12 +246,15 @@ impl Place<'_> {
         provisioned: bool,
     ) -> Result<(KeyTable, Option<Change>), VaultError> {
         let files = self.key_files();
-        let Some(table) = KeyTable::read(&files, root, keeper)? else {
-            return match Old::read(&files, root, keeper)? {
-                Some(old) => Ok((old.table, Some(old.change))),
-                None => Err(self.no_table(root, keeper)?),
-            };
-        };
+        let found = KeyTable::read(&files, root, keeper);
+        let torn = matches!(found, Err(VaultError::Damaged { .. } | VaultError::WrongRoot { .. }));
+        // A migration that was cut leaves a torn table, and the old one counts.
+        if (torn || matches!(found, Ok(None)))
+            && let Some(old) = Old::read(&files, root, keeper)?
+        {
+            return Ok((old.table, Some(old.change)));
+        }
+        let Some(table) = found? else { return Err(self.no_table(root, keeper)?) };
         let used = !table.people.is_empty() || table.tombstones.count > 0;
         if !provisioned && (used || root.generation() > 1) {
             return Err(VaultError::Missing { path: self.format.clone(), remedy: FORMAT_REMEDY });
