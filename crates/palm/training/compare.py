@@ -2,8 +2,8 @@
 
     python compare.py work/real_hands.npz NETWORK.onnx [NETWORK.onnx ...]
 
-On real hands with simulated second captures (`real_hands.py`) and on synthetic people of a recipe
-that no training used (`contours.py`).
+On real hands with simulated second captures (`real_hands.py`), on synthetic people of the training's
+recipe (`palms.py`) and of one that no training used (`contours.py`).
 """
 
 import sys
@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import contours
 import onnxruntime
-from palms import normalise
+from palms import crowd, normalise
 
 
 def embed(network, images):
@@ -80,7 +80,12 @@ def main():
     data = np.load(sys.argv[1])
     regions, labels = data["regions"], data["labels"]
     images = [normalise(region) for region in regions]
-    other_recipe = [normalise(contours.sample(person, index)) for person in range(300) for index in range(3)]
+    synthetic = {
+        "synthetic people, visible": crowd(5_000_000, 300, 3),
+        "synthetic people, near infrared": crowd(5_000_000, 300, 3, seen_infrared=True),
+        "synthetic people of the other recipe": (contours.sample(person, index) for person in range(300) for index in range(3)),
+    }
+    synthetic = {name: [normalise(image) for image in pictures] for name, pictures in synthetic.items()}
     for network in sys.argv[2:]:
         print(network)
         vectors = embed(network, images)
@@ -89,7 +94,8 @@ def main():
         print(f"  real hands as photographed: strangers' cosine {other.mean():.3f} ± {other.std():.3f}, 99.9th percentile"
               f" {np.quantile(other, 0.999):.3f}, effective dimensions {effective_dimensions(vectors[plain]):.0f}")
         report("real hands, simulated captures", vectors[~plain], labels[~plain, 0])
-        report("synthetic people of the other recipe", embed(network, other_recipe), np.arange(300).repeat(3))
+        for name, pictures in synthetic.items():
+            report(name, embed(network, pictures), np.arange(300).repeat(3))
 
 
 if __name__ == "__main__":
