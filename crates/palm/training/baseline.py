@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 from network import DIMENSIONS, gabor
-from palms import normalise, sample
+from palms import crowd, normalise
 from train import equal_error_rate
 
 CELLS = 10
@@ -41,7 +41,7 @@ def discriminants(features, labels):
 
 
 def people(first, count, captures):
-    images = np.stack([normalise(sample(first + i, k)) for i in range(count) for k in range(captures)])
+    images = np.stack([normalise(image) for image in crowd(first, count, captures)])
     return images, np.repeat(np.arange(count), captures)
 
 

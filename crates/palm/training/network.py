@@ -44,15 +44,14 @@ class Residual(nn.Module):
 class PalmNet(nn.Module):
     """1 x 80 x 80, locally normalised, to a vector that is a unit vector once normalised."""
 
-    def __init__(self, widths=(40, 72, 112), head=320):
+    def __init__(self, widths=(72, 128), head=384):
         super().__init__()
         bank = np.concatenate([gabor(2.3, 6.0), gabor(1.4, 3.4)])[:, None]
         self.register_buffer("bank", torch.tensor(bank * 0.5, dtype=torch.float32))
-        a, b, c = widths
-        self.stem = nn.Sequential(nn.Conv2d(12, a, 3, 1, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(inplace=True))
-        self.body = nn.Sequential(Residual(a), block(a, b, 2), Residual(b), Residual(b),
-                                  block(b, c, 2), Residual(c), Residual(c))
-        self.head = nn.Sequential(nn.Conv2d(c, head, 1, bias=False), nn.BatchNorm2d(head), nn.ReLU(inplace=True))
+        a, b = widths
+        self.stem = nn.Sequential(nn.Conv2d(12, a, 5, 2, 2, bias=False), nn.BatchNorm2d(a), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(*[Residual(a) for _ in range(2)], block(a, b, 2), *[Residual(b) for _ in range(4)])
+        self.head = nn.Sequential(nn.Conv2d(b, head, 1, bias=False), nn.BatchNorm2d(head), nn.ReLU(inplace=True))
         self.pool = nn.Conv2d(head, head, 10, groups=head, bias=False)
         self.middle = nn.BatchNorm2d(head)
         self.out = nn.Conv2d(head, DIMENSIONS, 1, bias=False)
@@ -75,3 +74,11 @@ class CosineHead(nn.Module):
     def forward(self, embedding, person, margin):
         cosine = F.normalize(embedding) @ F.normalize(self.directions).t()
         return F.cross_entropy(self.scale * (cosine - margin * F.one_hot(person, cosine.shape[1])), person)
+
+
+def contrast(embedding, scale=16.0):
+    """Of all captures in the batch, which is the other one of the same person? Captures lie in pairs,
+    neighbours are seen by the same camera: what a camera gives to all its captures does not help."""
+    unit = F.normalize(embedding)
+    cosine = scale * (unit @ unit.t()) - 1e4 * torch.eye(len(unit))
+    return F.cross_entropy(cosine, torch.arange(len(unit)) ^ 1)
