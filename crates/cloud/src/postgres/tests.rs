@@ -3,13 +3,13 @@
 use super::*;
 use crate::provision::{self, Founding};
 use crate::shared::cluster::Cluster;
+use crate::shared::people::{Person, purposes};
 use palmgate_protocol::{
     DAY, MemberId, Purpose,
     cloud::{MemberRecord, Registration},
     decode,
 };
 use palmgate_seal::aead;
-use crate::shared::people::{Person, purposes};
 
 const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 

@@ -1,13 +1,14 @@
 //! The registry without a network, at times of the test's choosing.
 
 use super::*;
+use crate::shared::cluster::Cluster;
+use crate::shared::people::{Person, purposes};
 use crate::{
     embedded::Embedded,
     layout::Layout,
     postgres::Postgres,
     provision::{self, Database, Founding},
 };
-use crate::shared::cluster::Cluster;
 use palmgate_protocol::{
     DAY, MemberId, Purpose, PurposeSet,
     cloud::{Erasure, ErasureState, Resolution, Shard},
@@ -18,7 +19,6 @@ use palmgate_seal::{
     shard,
     sign::VerifyingKey,
 };
-use crate::shared::people::{Person, purposes};
 use std::{
     collections::BTreeSet,
     path::Path,
