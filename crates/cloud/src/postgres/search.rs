@@ -140,13 +140,16 @@ impl Postgres {
         }
         let ring = self.keyrings.ring(tx, partition)?;
         let rows = tx.query(
+            // Row by row: a join on ranges would read whole tables.
             "SELECT m.member_hash, m.sealed, r.sealed, k.key_group, k.sealed \
              FROM unnest($3::bytea[], $4::bytea[]) AS near (first, after) \
-             JOIN member m ON m.tenant = $1 AND m.partition = $2 \
-                 AND m.member_hash >= near.first AND m.member_hash < near.after \
-             JOIN record r ON r.tenant = $1 AND r.partition = $2 AND r.member_hash = m.member_hash \
-             JOIN person_key k ON k.tenant = $1 AND k.partition = $2 \
-                 AND k.member_hash = m.member_hash",
+             CROSS JOIN LATERAL (SELECT member_hash, sealed FROM member \
+                 WHERE tenant = $1 AND partition = $2 AND member_hash >= near.first \
+                 AND member_hash < near.after ORDER BY member_hash LIMIT 4) m \
+             CROSS JOIN LATERAL (SELECT sealed FROM record WHERE tenant = $1 AND partition = $2 \
+                 AND member_hash = m.member_hash LIMIT 1) r \
+             CROSS JOIN LATERAL (SELECT key_group, sealed FROM person_key WHERE tenant = $1 \
+                 AND partition = $2 AND member_hash = m.member_hash LIMIT 1) k",
             &[&self.tenant(), &partition.as_str(), &first, &after],
         )?;
         let opened = |row: &postgres::Row| {
