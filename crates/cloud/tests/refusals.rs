@@ -38,7 +38,7 @@ async fn malformed_requests_get_typed_problems() {
         is(Vec::new(), (400, "malformed")).await;
         is(b"\xff\xff".to_vec(), (400, "malformed")).await;
         is([encode(&lyon.greeting()), vec![0]].concat(), (400, "malformed")).await;
-        is(vec![0; 100_000], (413, "too-large")).await;
+        is(vec![0; 200_000], (413, "too-large")).await;
         let text = lyon.request(Method::POST, path).header("content-type", "text/plain");
         assert_eq!(problem(text.send().await.unwrap()).await, (415, "not-cbor".into()));
         assert_eq!(problem(lyon.get(path).await).await, (405, "method-not-allowed".into()));

@@ -118,8 +118,8 @@ impl Transform {
     /// direction) that a hash compared, and whether its answer was the greatest, if this is the key.
     #[cfg(test)]
     pub(crate) fn inverted_lines(&self, template: &Template) -> Vec<((usize, usize, usize), bool)> {
-        let middle = (SIDE / 2) as f32 - (FIELD as f32 - 1.0) / 2.0 * CELL as f32;
-        let pixel = |cell: usize| ((cell + SHIFTS) * CELL) as f32 + middle;
+        let corner = ((SIDE as f32 - 1.0) - (FIELD as f32 - 1.0) * CELL as f32) / 2.0;
+        let pixel = |cell: usize| ((cell + SHIFTS / 2) * CELL) as f32 + corner;
         let mut seen = Vec::with_capacity(HASHES * CHOICES);
         for (hash, places) in self.places.iter().enumerate() {
             let greatest = template.codes[0][hash / 4] >> (2 * (hash % 4)) & 3;
