@@ -6,13 +6,7 @@ pub(crate) static CURRENT: Calibration = Calibration {
     embedding_weight: 0.10,
     code_weight: 1.0,
     shortlist: 256,
-    thresholds: &[
-        (1e-2, 0.5406),
-        (1e-3, 0.5714),
-        (1e-4, 0.6023),
-        (1e-5, 0.6342),
-        (1e-6, 0.6797),
-    ],
+    thresholds: &[(1e-2, 0.5406), (1e-3, 0.5714), (1e-4, 0.6023), (1e-5, 0.6342), (1e-6, 0.6797)],
     consistency: 0.4724,
     measured: &[
         Measurement {
