@@ -13,7 +13,8 @@ use crate::{
 use minicbor::{Decode, Encode};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
-    ClaimHandle, Name, Probe, Purpose, Timestamp,
+    CODE_BYTES, ClaimHandle, EMBEDDING_DIMENSIONS, MAX_PROBE_CODES, Name, Probe, Purpose,
+    Timestamp,
     cloud::{
         ClaimQuery, Directory, Erasure, ErasureState, Hello, MemberRecord, ProbeQuery,
         Registration, Resolution, Shard, ShardApplied, Tombstones,
@@ -263,8 +264,9 @@ impl CloudHandle {
     }
 }
 
-/// Every sealed probe has this size: 256 codes and an embedding of 256 bytes each fit with padding.
-const PROBE_BYTES: usize = 68 * 1024;
+/// Every sealed probe has this size: that of the largest one with its padding.
+const PROBE_BYTES: usize =
+    (EMBEDDING_DIMENSIONS + MAX_PROBE_CODES * CODE_BYTES + 1).next_multiple_of(1024);
 
 impl Inner {
     fn fetched(
