@@ -21,7 +21,7 @@ use std::{
 /// Set to write `docs/metrics.md` instead of comparing it.
 const WRITE: &str = "PALMGATE_WRITE_DOCUMENTS";
 /// Labels that our programs may use; the rest is what Prometheus itself adds.
-const LABELS: [&str; 16] = [
+const LABELS: [&str; 17] = [
     "kind",
     "purpose",
     "outcome",
@@ -38,6 +38,7 @@ const LABELS: [&str; 16] = [
     "result",
     "rule",
     "reason",
+    "urgency",
 ];
 /// The cloud's own label.
 const ENDPOINT: &str = "endpoint";
