@@ -104,6 +104,19 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
     read()?.check_acknowledgement(&receipt::CLOUD.parse()?, &key)?;
     let other = palmgate_seal::sign::VerifyingKey([9; 32]);
     assert!(read()?.check_acknowledgement(&receipt::CLOUD.parse()?, &other).is_err());
+    let cosigned = paris.store.state.join("ledger.cosigned");
+    assert!(
+        within(Duration::from_secs(15), async || Ok(cosigned.exists())).await?,
+        "the cloud is the ledger's witness"
+    );
+    let log = fs::read_to_string(paris.store.state.join("ledger.pub"))?;
+    let log = palmgate_seal::sign::VerifyingKey(hex(log.trim()));
+    let witness = fs::read(cloud.state.join("witness.key"))?;
+    let witness = palmgate_seal::sign::SigningKey::from_pkcs8(&witness).unwrap().public();
+    let (note, name) = (fs::read_to_string(&cosigned)?, "palmgate-witness/tenant");
+    let (checkpoint, _) = palmgate_ledger::witness::verify(&note, &log, name, &witness)?;
+    assert!(checkpoint.size > 0);
+    assert!(palmgate_ledger::witness::verify(&note, &log, name, &other).is_err());
     Ok(())
 }
 

@@ -103,7 +103,8 @@ pub struct Cloud {
     pub process: Process,
     /// Where its health and metrics are served without TLS.
     pub monitor: SocketAddr,
-    state: PathBuf,
+    /// Its state directory.
+    pub state: PathBuf,
     url: String,
 }
 

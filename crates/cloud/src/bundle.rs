@@ -8,9 +8,10 @@
 //! | `authority.pem` | certificate of the tenant's authority (PEM) |
 //! | `publisher.pub` | Ed25519 key that checks shards and erasures |
 //! | `matcher.pub` | X25519 key that registrations and probes are sealed to |
+//! | `witness.pub` | Ed25519 key that checks cosignatures of the store's ledger, if the cloud has one |
 //! | `transform.key` | the tenant's template transform key |
 //!
-//! The last three hold 64 lower-case hexadecimal digits and a newline. The directory has mode
+//! The last four hold 64 lower-case hexadecimal digits and a newline. The directory has mode
 //! 0700, every file 0600. Whoever holds the bundle is the store: it is deleted once the box has
 //! read it.
 
@@ -36,6 +37,8 @@ pub struct Bundle {
     pub publisher: VerifyingKey,
     /// What registrations and probes are sealed to.
     pub matcher: SealingKey,
+    /// Checks the cosignatures of the store's ledger; `None` when the cloud has no witness.
+    pub witness: Option<VerifyingKey>,
     /// The tenant's template transform key.
     pub transform_key: Secret<[u8; 32]>,
 }
@@ -54,6 +57,9 @@ impl Bundle {
         write("authority.pem", &self.authority_pem)?;
         write("publisher.pub", hex(&self.publisher.0).expose())?;
         write("matcher.pub", hex(&self.matcher.0).expose())?;
+        if let Some(witness) = &self.witness {
+            write("witness.pub", hex(&witness.0).expose())?;
+        }
         write("transform.key", hex(self.transform_key.expose()).expose())?;
         let url = toml::Value::String(self.url.clone());
         let toml =

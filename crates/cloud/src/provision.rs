@@ -379,6 +379,7 @@ fn issue_bundle(
         authority_pem: authority.certificate_pem().into(),
         publisher: layout.publisher()?.public(),
         matcher: layout.matcher()?.public(),
+        witness: layout.witness()?.map(|key| key.public()),
         transform_key: Secret::new(transform),
     };
     bundle.write(out)?;
