@@ -63,9 +63,9 @@ pub enum PlanError {
 /// probability: 1 over the probability that a normal vector of 255 dimensions, or more, is longer
 /// than the root of one more.
 const NORMAL: f64 = 1.0 / 0.47;
-/// How far rounding to 8 bits moves a cosine at most: four standard deviations for vectors of a
-/// random direction.
-const ROUNDING: f64 = 0.002;
+/// How far rounding to 8 bits may move a cosine: 0.002 was exceeded by 9 of 5,000,000 pairs of 256
+/// dimensions.
+const ROUNDING: f64 = 0.003;
 /// Steps to the root of the mean square, in which components are told apart.
 const STEPS: usize = 32;
 /// Components above eight times the root of the mean square are taken as that large.

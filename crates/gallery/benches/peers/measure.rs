@@ -45,7 +45,7 @@ pub(crate) struct Checked {
 }
 
 /// Rounding to 8 bits moves a cosine by less than this.
-const ROUNDING: f32 = 0.002;
+const ROUNDING: f32 = 0.003;
 
 #[derive(Deserialize)]
 struct Truth {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const ROWS: usize = 4096;
 /// Rounding to 8 bits moves a cosine by less than this, so that the row is at the threshold.
-const ROUNDING: f32 = 0.002;
+const ROUNDING: f32 = 0.003;
 
 #[derive(Serialize)]
 pub(crate) struct Misses {
