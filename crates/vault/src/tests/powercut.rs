@@ -2,10 +2,18 @@
 //! included; and every one of them failing. A part of the points in each run of the tests, all of
 //! them in `cargo xtask forensic`.
 
+#![allow(clippy::disallowed_methods, reason = "the second process is told by its environment")]
+
 use std::{
+    env,
     fs::File,
+    io::{self, BufRead, BufReader, Write as _},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicUsize, Ordering},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -129,12 +137,8 @@ fn removed(vault: &Vault, acknowledged: bool, place: &str) {
 
 /// sled lets go of its files some time after its drop.
 pub(crate) fn closed(machine: &Machine) {
-    wait_for_sled(machine, Duration::from_secs(10)).unwrap();
-}
-
-fn wait_for_sled(machine: &Machine, patience: Duration) -> Result<(), VaultError> {
     let path = machine.data().join("records/db");
-    lock(&File::open(&path).unwrap(), &path, patience)
+    lock(&File::open(&path).unwrap(), &path, Duration::from_secs(10)).unwrap();
 }
 
 /// The disk of a furnished box.
@@ -314,16 +318,20 @@ fn fail_series(base: &Tree, (deed, errno, kind, lasting): Series, every: usize) 
 /// Whether there were so many changes that the fault came to bear.
 fn fail_at(base: &Tree, deed: &Deed, fault: Fault, place: &str) -> bool {
     let medium = Medium::mount(base.clone());
-    let vault = medium.machine().open();
+    let mut worker = Worker::start(medium.machine(), deed);
+    assert_eq!(worker.says(), Some("open".into()), "{place}");
     let before = medium.attempts();
     medium.set_fault(Some(Fault { at: before + fault.at, ..fault }));
-    let acknowledged = (deed.act)(&vault).is_ok();
-    let struck = medium.attempts() > before + fault.at;
+    worker.go_on();
     // What is in memory goes on answering, as matching does.
-    assert!(vault.contains(&member(3)), "{place}");
-    drop(vault);
-    // A sled that is stuck holds its files, and writes no more.
-    let _ = wait_for_sled(medium.machine(), Duration::from_secs(1));
+    let told = worker.says();
+    let acknowledged = match told.as_deref() {
+        Some("acknowledged") => true,
+        Some("refused") => false,
+        _ => panic!("neither acknowledged nor refused, but {told:?}: {place}"),
+    };
+    let struck = medium.attempts() > before + fault.at;
+    worker.end();
     let tree = medium.tree();
     drop(medium);
     let machine = Machine::new();
@@ -331,6 +339,72 @@ fn fail_at(base: &Tree, deed: &Deed, fault: Fault, place: &str) -> bool {
     let vault = machine.try_open().unwrap_or_else(|error| panic!("{place}: {error}"));
     (deed.check)(&vault, acknowledged, place);
     struck
+}
+
+/// A process that does one deed on the medium. sled's threads are shared by a whole process, and
+/// each one that waits for a failed write waits for ever: a few of those, and no other sled of the
+/// process gets any further.
+struct Worker {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+const DIRECTORY: &str = "VAULT_ON_A_FAILING_MEDIUM";
+const DEED: &str = "DEED_ON_A_FAILING_MEDIUM";
+
+impl Worker {
+    fn start(machine: &Machine, deed: &Deed) -> Self {
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "tests::powercut::do_one_deed", "--ignored", "--nocapture"])
+            .envs([(DIRECTORY, machine.all().as_os_str()), (DEED, deed.name.as_ref())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        let said = output.lines().map_while(Result::ok);
+        let said = said.filter_map(|line| line.strip_prefix("deed: ").map(str::to_owned));
+        thread::spawn(move || said.for_each(|line| drop(sender.send(line))));
+        Self { process, lines }
+    }
+
+    fn says(&self) -> Option<String> {
+        self.lines.recv_timeout(Duration::from_secs(60)).ok()
+    }
+
+    fn go_on(&mut self) {
+        self.process.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    /// A sled that is stuck holds its process, and writes no more.
+    fn end(mut self) {
+        self.go_on();
+        let _ = self.lines.recv_timeout(Duration::from_secs(1));
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Run only by the tests below, in a process of its own.
+#[test]
+#[ignore = "works for the tests below"]
+fn do_one_deed() {
+    let directory = PathBuf::from(env::var_os(DIRECTORY).expect("started by the tests below"));
+    let name = env::var(DEED).unwrap();
+    let deed = DEEDS.iter().find(|deed| deed.name == name).unwrap();
+    let keeper = FileRoot::new(directory.join("root"));
+    let vault = Vault::open(&directory.join("data"), &tenant(), Box::new(keeper)).unwrap();
+    let mut go_on = io::stdin().lines();
+    println!("\ndeed: open");
+    go_on.next();
+    let acknowledged = (deed.act)(&vault).is_ok();
+    assert!(vault.contains(&member(3)));
+    println!("\ndeed: {}", if acknowledged { "acknowledged" } else { "refused" });
+    go_on.next();
+    drop(vault);
+    println!("\ndeed: closed");
 }
 
 #[test]
