@@ -1,5 +1,5 @@
 use crate::{
-    kernel::signs::{GROUP, MAX_COMPONENTS, MAX_CUT},
+    kernel::signs::{GROUP, MAX_COMPONENTS, MAX_CUT, Picks},
     vector::Vector,
 };
 use std::sync::Arc;
@@ -37,15 +37,8 @@ pub(crate) struct Screen {
 
 /// What a probe is screened by.
 pub(crate) struct Question {
-    /// Positive components, and as many negative ones behind them.
-    picks: Vec<u16>,
+    pub(crate) picks: Picks,
     pub(crate) cut: u32,
-}
-
-impl Question {
-    pub(crate) fn picks(&self) -> [&[u16]; 2] {
-        self.picks.split_at(self.picks.len() / 2).into()
-    }
 }
 
 /// No plan can be made from these numbers.
@@ -211,7 +204,7 @@ impl Screen {
         };
         let mean = picks.iter().map(differs).sum::<f64>() / self.components as f64;
         let cut = self.cut(mean);
-        (cut <= self.largest_cut).then_some(Question { picks, cut })
+        (cut <= self.largest_cut).then(|| Question { picks: Picks::new(D, picks, half), cut })
     }
 }
 
@@ -378,7 +371,7 @@ mod tests {
         let vector = Vector::from_components(&components).unwrap();
         let question = screen.question(&vector).unwrap();
         let size = |component: &u16| components[usize::from(*component)].unsigned_abs();
-        for (picks, sign) in question.picks().into_iter().zip([1, -1]) {
+        for (picks, sign) in question.picks.components().into_iter().zip([1, -1]) {
             assert_eq!(picks.len(), screen.components / 2);
             assert!(picks.is_sorted_by(|a, b| a < b), "each once, forwards in memory");
             let has_sign = |each: &i8| each.signum() == sign;

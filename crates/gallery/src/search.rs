@@ -136,7 +136,7 @@ fn screened<const D: usize, P: Pod>(
                 let first = number * chunk::ROWS + span * SPAN;
                 for (question, found) in questions.iter().zip(&mut found) {
                     let Some(question) = question else { continue };
-                    let near = kernel::signs::near(level, planes, question.picks(), question.cut);
+                    let near = kernel::signs::near(level, planes, &question.picks, question.cut);
                     found.add(first, &near, stands);
                 }
             }

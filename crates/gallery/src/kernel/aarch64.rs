@@ -6,6 +6,7 @@ use super::{
     level::{Instructions, Level},
     signs::{Picked, Plane, WORDS, digit},
 };
+use palmgate_protocol::{CODES_PER_TEMPLATE, QUADRANTS};
 #[allow(clippy::wildcard_imports, reason = "every intrinsic is a name of this module")]
 use std::arch::{aarch64::*, asm};
 
@@ -183,14 +184,14 @@ fn near_neon<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
 /// A component's signs of 128 rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn signs(picked: Picked<'_>, component: u16, part: usize) -> uint64x2_t {
-    // SAFETY: the component is of the picked groups.
-    let plane = unsafe { picked.plane(component) };
-    let line = &plane.as_chunks::<LANES>().0[part / 4];
+fn signs(picked: Picked<'_>, place: u16, part: usize) -> uint64x2_t {
+    // SAFETY: the place is of the picked groups, and the part of one of a plane's pairs of words.
+    let words = unsafe { picked.part::<2>(place, part) };
     if part.is_multiple_of(4) {
-        fetch_span_ahead(line, picked.planes());
+        fetch_span_ahead(words, picked.words());
     }
-    load(line, part % 4)
+    // SAFETY: the reference is to 16 readable bytes.
+    unsafe { vld1q_u64(words.as_ptr()) }
 }
 
 /// Adds two bits to one digit of 128 counts; what is carried is worth twice as much.
@@ -210,11 +211,11 @@ pub(super) fn prefetch<T>(value: &T) {
     fetch(std::ptr::from_ref(value).cast());
 }
 
-/// Asks for what stands where `line` does, one span of `planes` planes on. A machine cannot know
+/// Asks for what stands where `line` does, one span of so many `words` on. A machine cannot know
 /// on its own which components a search picks.
 #[inline]
-fn fetch_span_ahead(line: &[u64; LANES], planes: usize) {
-    fetch(std::ptr::from_ref(line).cast::<u8>().wrapping_add(planes * size_of::<Plane>()));
+fn fetch_span_ahead<const N: usize>(line: &[u64; N], words: usize) {
+    fetch(std::ptr::from_ref(line).cast::<u8>().wrapping_add(words * size_of::<u64>()));
 }
 
 /// Asks for the bytes two pages behind `value`, as many as it has.

@@ -150,10 +150,13 @@ fn near_256<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
         let mut high: [__m256i; DIGITS] = std::array::from_fn(|i| splat(i + 3));
         for groups in picked.groups() {
             let (pairs, rest) = groups.as_chunks::<2>();
-            for [first, second] in pairs {
+            for pair in pairs {
+                let [first, second] = pair;
+                fetch_half_ahead(picked, first, part);
                 let a = twos_256(&mut low[0], picked, first, 0, part);
                 let b = twos_256(&mut low[0], picked, first, 4, part);
                 let first = add_pairs_256(&mut low[1], a, b);
+                fetch_half_ahead(picked, second, part);
                 let a = twos_256(&mut low[0], picked, second, 0, part);
                 let b = twos_256(&mut low[0], picked, second, 4, part);
                 let second = add_pairs_256(&mut low[1], a, b);
@@ -162,6 +165,7 @@ fn near_256<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
                 carry_256(&mut high[1..], carry);
             }
             for group in rest {
+                fetch_half_ahead(picked, group, part);
                 let a = twos_256(&mut low[0], picked, group, 0, part);
                 let b = twos_256(&mut low[0], picked, group, 4, part);
                 let fours = add_pairs_256(&mut low[1], a, b);
@@ -204,12 +208,21 @@ fn twos_256(
 /// A component's signs of 256 rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn signs_256(picked: Picked<'_>, component: u16, part: usize) -> __m256i {
-    // SAFETY: the component is of the picked groups.
-    let plane = unsafe { picked.plane(component) };
-    let line = &plane.as_chunks::<LANES>().0[part / 2];
-    fetch_span_ahead(line, picked.planes());
-    load_256(line, part % 2)
+fn signs_256(picked: Picked<'_>, place: u16, part: usize) -> __m256i {
+    // SAFETY: the place is of the picked groups, and the part of one of a plane's quarters.
+    let words = unsafe { picked.part::<4>(place, part) };
+    // SAFETY: the reference is to 32 readable bytes, and the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// Asks for half of a group's lines in the next span. Two parts of a plane share a line, so each
+/// of them asks for one half.
+#[inline]
+fn fetch_half_ahead(picked: Picked<'_>, group: &[u16; GROUP], part: usize) {
+    for place in &group.as_chunks::<{ GROUP / 2 }>().0[part % 2] {
+        // SAFETY: the place is of the picked groups, and the part of one of a plane's lines.
+        fetch_span_ahead(unsafe { picked.part::<LANES>(*place, part / 2) }, picked.words());
+    }
 }
 
 /// Adds four bits to one digit of 256 counts; what is carried is worth twice as much.
@@ -264,11 +277,11 @@ pub(super) fn fetch_ahead<T>(value: &T) {
     }
 }
 
-/// Asks for what stands where `line` does, one span of `planes` planes on. A machine cannot know
+/// Asks for what stands where `line` does, one span of so many `words` on. A machine cannot know
 /// on its own which components a search picks.
 #[inline]
-pub(super) fn fetch_span_ahead(line: &[u64; LANES], planes: usize) {
-    let ahead = std::ptr::from_ref(line).cast::<i8>().wrapping_add(planes * size_of::<Plane>());
+pub(super) fn fetch_span_ahead<const N: usize>(line: &[u64; N], words: usize) {
+    let ahead = std::ptr::from_ref(line).cast::<i8>().wrapping_add(words * size_of::<u64>());
     // SAFETY: the instruction reads and changes nothing, whatever the address is.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
 }

@@ -156,11 +156,10 @@ fn near_512<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
 /// A component's signs of 512 rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn signs_512(picked: Picked<'_>, component: u16, part: usize) -> __m512i {
-    // SAFETY: the component is of the picked groups.
-    let plane = unsafe { picked.plane(component) };
-    let line = &plane.as_chunks::<LANES>().0[part];
-    fetch_span_ahead(line, picked.planes());
+fn signs_512(picked: Picked<'_>, place: u16, part: usize) -> __m512i {
+    // SAFETY: the place is of the picked groups, and the part of one of a plane's lines.
+    let line = unsafe { picked.part::<LANES>(place, part) };
+    fetch_span_ahead(line, picked.words());
     load_512(line)
 }
 

@@ -196,10 +196,12 @@ mod tests {
         let whole =
             |shift: &usize| (0..QUADRANTS).map(|q| quadrant(*shift, q)).sum::<u32>() + cost(*shift);
         let best = inner.min_by_key(whole).unwrap();
-        let near = [best - SHIFTS, best, best + SHIFTS];
-        let near = || near.into_iter().flat_map(|middle| middle - 1..=middle + 1);
-        let quadrants =
-            (0..QUADRANTS).map(|q| near().map(|shift| quadrant(shift, q)).min().unwrap());
+        let mut near = Vec::new();
+        for middle in [best - SHIFTS, best, best + SHIFTS] {
+            near.extend(middle - 1..=middle + 1);
+        }
+        let of_nearest = |q| near.iter().map(|shift| quadrant(*shift, q)).min().unwrap();
+        let quadrants = (0..QUADRANTS).map(of_nearest);
         (quadrants.sum::<u32>() + cost(best)).min(HASHES)
     }
 

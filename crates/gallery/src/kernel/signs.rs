@@ -28,61 +28,86 @@ pub(crate) const MAX_CUT: u32 = 127;
 /// Digits of a count beyond the lowest three: of at most [`FEW`], and of more.
 const DIGITS: [usize; 2] = [5, 6];
 
+/// Components that are asked about: those that are positive in the probe, and those that are
+/// negative. Each stands as the place of its plane's first word in a span.
+pub(crate) struct Picks {
+    places: Vec<u16>,
+    positive: usize,
+    planes: usize,
+}
+
+impl Picks {
+    /// Of `planes` components, of which the first `positive` are positive in the probe.
+    pub(crate) fn new(planes: usize, mut components: Vec<u16>, positive: usize) -> Self {
+        assert!(planes * WORDS <= 1 << u16::BITS, "places that fit");
+        assert!(components.len() <= MAX_COMPONENTS, "counts that fit");
+        let groups = [positive, components.len() - positive];
+        assert!(groups.iter().all(|each| each.is_multiple_of(GROUP)), "whole groups");
+        let largest = components.iter().fold(0, |largest, each| largest.max(*each));
+        assert!(usize::from(largest) < planes || components.is_empty(), "a plane for each");
+        for each in &mut components {
+            *each *= WORDS as u16;
+        }
+        Self { places: components, positive, planes }
+    }
+
+    /// The positive components and the negative ones.
+    #[cfg(test)]
+    pub(crate) fn components(&self) -> [Vec<u16>; 2] {
+        let (positive, negative) = self.places.split_at(self.positive);
+        [positive, negative].map(|each| each.iter().map(|place| place / WORDS as u16).collect())
+    }
+}
+
 /// The planes of a span and the components that are asked about, all of which are among them.
 #[derive(Clone, Copy)]
 pub(super) struct Picked<'a> {
     planes: &'a [Plane],
-    groups: [&'a Groups; 2],
+    picks: &'a Picks,
 }
 
 impl<'a> Picked<'a> {
-    fn new(planes: &'a [Plane], components: [&'a [u16]; 2]) -> Self {
-        let groups = components.map(|each| {
-            let largest = each.iter().fold(0, |largest, each| largest.max(*each));
-            assert!(usize::from(largest) < planes.len() || each.is_empty(), "a plane for each");
-            let (groups, rest) = each.as_chunks::<GROUP>();
-            assert!(rest.is_empty(), "whole groups");
-            groups
-        });
-        Self { planes, groups }
+    fn new(planes: &'a [Plane], picks: &'a Picks) -> Self {
+        assert_eq!(planes.len(), picks.planes, "the planes that were picked from");
+        Self { planes, picks }
     }
 
-    /// Those that are positive in the probe, and those that are negative.
-    pub(super) const fn groups(self) -> [&'a Groups; 2] {
-        self.groups
+    /// Places of those that are positive in the probe, and of those that are negative.
+    pub(super) fn groups(self) -> [&'a Groups; 2] {
+        let (positive, negative) = self.picks.places.split_at(self.picks.positive);
+        [positive, negative].map(|each| each.as_chunks().0)
     }
 
-    /// How many planes there are.
-    pub(super) const fn planes(self) -> usize {
-        self.planes.len()
+    /// How many words a span has.
+    #[cfg(not(any(loom, miri)))]
+    pub(super) const fn words(self) -> usize {
+        self.planes.len() * WORDS
     }
 
+    /// The words `N * part` to `N * part + N` of the plane at a place.
+    ///
     /// # Safety
-    /// `component` is of [`Picked::groups`].
+    /// `place` is of [`Picked::groups`], and `part` is less than `WORDS / N`.
+    #[cfg(not(any(loom, miri)))]
     #[inline]
-    pub(super) unsafe fn plane(self, component: u16) -> &'a Plane {
-        debug_assert!(usize::from(component) < self.planes.len());
-        // SAFETY: `new` saw that there is a plane for each component of the groups.
-        unsafe { self.planes.get_unchecked(usize::from(component)) }
+    pub(super) unsafe fn part<const N: usize>(self, place: u16, part: usize) -> &'a [u64; N] {
+        debug_assert!(N * part + N <= WORDS && usize::from(place) + WORDS <= self.words());
+        // Wrapping, because a checked sum costs more than what is read.
+        let words = self.planes.as_flattened().as_ptr().wrapping_add(N.wrapping_mul(part));
+        // SAFETY: a place is the first of a plane's words, and the part is in that plane.
+        unsafe { &*words.wrapping_add(usize::from(place)).cast() }
     }
 }
 
 /// Says of each row of a span whether its signs differ from the probe's in at most `cut` of the
-/// picked components, which are `positive` or `negative` in the probe. `span` has one [`Plane`] a
-/// component.
-pub(crate) fn near(
-    level: Level,
-    span: &[Plane],
-    [positive, negative]: [&[u16]; 2],
-    cut: u32,
-) -> Plane {
-    let components = positive.len() + negative.len();
-    assert!(components <= MAX_COMPONENTS && cut <= MAX_CUT, "counts that fit");
+/// picked components. `span` has one [`Plane`] a component.
+pub(crate) fn near(level: Level, span: &[Plane], picks: &Picks, cut: u32) -> Plane {
+    assert!(cut <= MAX_CUT, "a count that fits");
     // A count begins so that its last digit, after the first half was taken off and the second one
     // added, is a sign: that of the signs that differ, less the cut and one.
-    let start = u64::from(cut).wrapping_sub(positive.len() as u64);
-    let picked = Picked::new(span, [positive, negative]);
-    if components <= FEW {
+    let start = u64::from(cut).wrapping_sub(picks.positive as u64);
+    let picked = Picked::new(span, picks);
+    if picks.places.len() <= FEW {
         near_of::<{ DIGITS[0] }>(level, picked, start)
     } else {
         near_of::<{ DIGITS[1] }>(level, picked, start)
@@ -127,9 +152,10 @@ fn near_portable<const DIGITS: usize>(picked: Picked<'_>, start: u64) -> Plane {
     for (word, near) in near.iter_mut().enumerate() {
         let mut low: [u64; 3] = std::array::from_fn(|i| digit(start, i));
         let mut high: [u64; DIGITS] = std::array::from_fn(|i| digit(start, i + 3));
-        for groups in picked.groups {
+        for groups in picked.groups() {
             for group in groups {
-                let mut bits = group.map(|each| picked.planes[usize::from(each)][word]);
+                let words = picked.planes.as_flattened();
+                let mut bits = group.map(|place| words[usize::from(place) + word]);
                 // Eight bits become four of twice the worth, then two, then one.
                 for (digit, pairs) in low.iter_mut().zip([4, 2, 1]) {
                     for pair in 0..pairs {
@@ -172,8 +198,9 @@ mod tests {
 
     fn check(span: &[Plane], picks: [&[u16]; 2], cut: u32) -> Result<(), TestCaseError> {
         let expected = naive(span, picks, cut);
+        let picks = Picks::new(span.len(), picks.concat(), picks[0].len());
         for level in Level::available() {
-            prop_assert_eq!(near(level, span, picks, cut), expected, "{:?}", level);
+            prop_assert_eq!(near(level, span, &picks, cut), expected, "{:?}", level);
         }
         Ok(())
     }
