@@ -17,7 +17,7 @@ struct Measured {
     limit: Option<u32>,
 }
 
-const UNITS: [Measured; 7] = [
+const UNITS: [Measured; 8] = [
     Measured {
         title: "palmgated",
         unit: "systemd/palmgated.service",
@@ -39,6 +39,12 @@ const UNITS: [Measured; 7] = [
             "systemd/palmgated.service.d/tpm.conf",
         ],
         limit: Some(14),
+    },
+    Measured {
+        title: "palmgate-matcher",
+        unit: "systemd/palmgate-matcher.service",
+        drop_ins: &[],
+        limit: Some(3),
     },
     Measured {
         title: "palmgate-cloud",

@@ -8,11 +8,12 @@ use std::{fs, path::Path, process::ExitCode};
 
 /// Programs, and the section of the manual that each belongs to: 1 for people's commands, 8 for
 /// those of the machine's administrator.
-fn programs() -> [(Command, &'static str); 4] {
+fn programs() -> [(Command, &'static str); 5] {
     [
         (crate::Arguments::command(), "1"),
         (crate::terminal::Arguments::command(), "1"),
         (palmgate_gateway::Arguments::command(), "8"),
+        (palmgate_matcher::Arguments::command(), "8"),
         (palmgate_cloud::program::command(), "8"),
     ]
 }

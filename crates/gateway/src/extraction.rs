@@ -1,10 +1,10 @@
 //! Pictures to protected templates on worker threads behind a bounded queue.
 
-use palmgate_palm::{Capture, Extractor, Steps, Transform};
-use palmgate_policy::{CaptureFacts, Ticket};
+use crate::references::References;
+use palmgate_matcher::{CaptureFacts, Enrolled, MatcherError, Scanned};
+use palmgate_policy::Ticket;
 use palmgate_protocol::{
-    Hand, Name, Probe, Purpose, PurposeSet, Secret, Template,
-    limits::MAX_FRAME_BYTES,
+    PurposeSet,
     terminal::{CaptureProblem, Frame, HandCapture},
 };
 use std::{
@@ -21,24 +21,16 @@ pub(crate) enum Job {
 
 /// What became of them.
 pub(crate) enum Worked {
-    Scan(Ticket, Result<ScanWorked, CaptureProblem>),
-    Enrolment(Ticket, Result<EnrolmentWorked, (CaptureProblem, u8)>),
+    /// And how long the pictures waited for a thread.
+    Scan(Ticket, Result<(Scanned, Duration), CaptureProblem>),
+    Enrolment(Ticket, Result<Enrolled, (CaptureProblem, u8)>),
+    /// The matcher's process is gone: nothing is known of the pictures.
+    Lost(Ticket),
 }
 
-/// A scan's probes.
-pub(crate) struct ScanWorked {
-    pub(crate) facts: CaptureFacts,
-    pub(crate) probes: Vec<(Purpose, Probe)>,
-    pub(crate) steps: Steps,
-    pub(crate) waited: Duration,
-    pub(crate) protect: Duration,
-}
-
-/// An enrolment's templates, and the probes that a duplicate would answer to.
-pub(crate) struct EnrolmentWorked {
-    pub(crate) facts: CaptureFacts,
-    pub(crate) templates: Vec<(Purpose, Hand, Template)>,
-    pub(crate) probes: Vec<(Purpose, Probe)>,
+/// What the policy may know.
+pub(crate) const fn facts(facts: CaptureFacts) -> palmgate_policy::CaptureFacts {
+    palmgate_policy::CaptureFacts { liveness: facts.liveness, multispectral: facts.multispectral }
 }
 
 /// The queue to the workers.
@@ -47,34 +39,21 @@ pub(crate) struct Workers {
     queue: flume::Sender<Job>,
 }
 
-struct Worker {
-    extractor: Arc<Extractor>,
-    transforms: Arc<Vec<(Purpose, Transform)>>,
-}
-
 impl Workers {
     /// Starts `count` threads; they end when the last sender is gone.
     pub(crate) fn start(
-        extractor: Extractor,
-        key: &Secret<[u8; 32]>,
-        tenant: &Name,
+        references: &Arc<References>,
         count: usize,
         queue_length: usize,
         done: impl Fn(Worked) -> bool + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
-        let transforms = Purpose::MATCHED
-            .into_iter()
-            .map(|purpose| (purpose, Transform::derive(key, tenant, purpose)))
-            .collect();
-        let (extractor, transforms) = (Arc::new(extractor), Arc::new(transforms));
         let (queue, jobs) = flume::bounded::<Job>(queue_length);
         for number in 0..count {
-            let worker =
-                Worker { extractor: extractor.clone(), transforms: Arc::clone(&transforms) };
+            let references = Arc::clone(references);
             let (jobs, done) = (jobs.clone(), done.clone());
             thread::Builder::new().name(format!("extract-{number}")).spawn(move || {
                 while let Ok(job) = jobs.recv() {
-                    if !done(worker.work(job)) {
+                    if !done(work(&references, job)) {
                         break;
                     }
                 }
@@ -94,81 +73,33 @@ impl Workers {
     }
 }
 
-impl Worker {
-    fn work(&self, job: Job) -> Worked {
-        match job {
-            Job::Scan { ticket, frames, purposes, queued } => {
-                let waited = queued.elapsed();
-                Worked::Scan(ticket, self.scan(&frames, purposes, waited))
-            }
-            Job::Enrolment { ticket, captures, purposes } => {
-                Worked::Enrolment(ticket, self.enrolment(&captures, purposes))
-            }
+fn work(references: &References, job: Job) -> Worked {
+    let matcher = references.matcher();
+    match job {
+        Job::Scan { ticket, frames, purposes, queued } => {
+            let waited = queued.elapsed();
+            let scanned = matcher.scan(frames, purposes);
+            worked(ticket, scanned, |scanned| {
+                Worked::Scan(ticket, scanned.map(|scanned| (scanned, waited)))
+            })
         }
-    }
-
-    fn scan(
-        &self,
-        frames: &[Frame],
-        purposes: PurposeSet,
-        waited: Duration,
-    ) -> Result<ScanWorked, CaptureProblem> {
-        let capture = self.capture(frames)?;
-        let begun = Instant::now();
-        let transforms = self.transforms.iter().filter(|(purpose, _)| purposes.contains(*purpose));
-        let probes = transforms.map(|(purpose, by)| (*purpose, by.probe(&capture))).collect();
-        Ok(ScanWorked {
-            facts: facts(&[&capture]),
-            probes,
-            steps: capture.steps,
-            waited,
-            protect: begun.elapsed(),
-        })
-    }
-
-    fn capture(&self, frames: &[Frame]) -> Result<Capture, CaptureProblem> {
-        let too_large = |frame: &Frame| frame.picture.expose().len() > MAX_FRAME_BYTES;
-        if frames.iter().any(too_large) {
-            return Err(CaptureProblem::Unreadable);
+        Job::Enrolment { ticket, captures, purposes } => {
+            let enrolled = matcher.enrolment(captures, purposes);
+            worked(ticket, enrolled, |enrolled| Worked::Enrolment(ticket, enrolled))
         }
-        self.extractor.capture(frames)
-    }
-
-    fn enrolment(
-        &self,
-        captures: &[HandCapture],
-        purposes: PurposeSet,
-    ) -> Result<EnrolmentWorked, (CaptureProblem, u8)> {
-        let mut worked: Vec<(Hand, Capture)> = Vec::with_capacity(captures.len());
-        for (index, capture) in (0u8..).zip(captures) {
-            let one = self.capture(&capture.frames);
-            worked.push((capture.hand, one.map_err(|problem| (problem, index))?));
-        }
-        let (mut templates, mut probes) = (Vec::new(), Vec::new());
-        for hand in [Hand::Left, Hand::Right] {
-            let of_hand: Vec<&Capture> = worked
-                .iter()
-                .filter(|(which, _)| *which == hand)
-                .map(|(_, capture)| capture)
-                .collect();
-            let Some(first) = of_hand.first() else { continue };
-            let index = worked.iter().rposition(|(which, _)| *which == hand).unwrap_or(0);
-            let index = u8::try_from(index).unwrap_or(u8::MAX);
-            for (purpose, by) in self.transforms.iter().filter(|(p, _)| purposes.contains(*p)) {
-                let template = by.template(&of_hand).map_err(|problem| (problem, index))?;
-                templates.push((*purpose, hand, template));
-                probes.push((*purpose, by.probe(first)));
-            }
-        }
-        let captures: Vec<&Capture> = worked.iter().map(|(_, capture)| capture).collect();
-        Ok(EnrolmentWorked { facts: facts(&captures), templates, probes })
     }
 }
 
-fn facts(captures: &[&Capture]) -> CaptureFacts {
-    let liveness = captures.iter().map(|capture| capture.liveness.score);
-    CaptureFacts {
-        liveness: liveness.fold(1.0, f32::min),
-        multispectral: captures.iter().all(|capture| capture.liveness.multispectral),
+fn worked<T>(
+    ticket: Ticket,
+    result: Result<T, MatcherError>,
+    done: impl FnOnce(T) -> Worked,
+) -> Worked {
+    match result {
+        Ok(result) => done(result),
+        Err(error) => {
+            tracing::warn!(%error, "pictures were not looked at");
+            Worked::Lost(ticket)
+        }
     }
 }

@@ -50,6 +50,7 @@ struct Gauges {
     in_work: IntGauge,
     lease: IntGauge,
     rows: IntGauge,
+    complete: IntGauge,
     terminals: IntGauge,
     waiting: IntGauge,
     ledger: IntGauge,
@@ -88,6 +89,10 @@ impl Gauges {
                 "When the shard locks itself; 0 without a shard.",
             )?,
             rows: gauge("palmgate_references", "References open in memory.")?,
+            complete: gauge(
+                "palmgate_references_complete",
+                "1 while the matcher has every reference; everybody is answered busy at 0.",
+            )?,
             terminals: gauge("palmgate_terminals", "Paired terminals.")?,
             waiting: gauge("palmgate_extraction_waiting", "Captures that wait for a worker.")?,
             ledger: gauge("palmgate_ledger_entries", "Entries in the ledger.")?,
@@ -385,6 +390,7 @@ impl Metrics {
         gauges.soonest_expiry.set(seconds(standing.soonest_expiry));
         gauges.lease.set(seconds(standing.lease_until));
         set(&gauges.rows, counts.rows);
+        gauges.complete.set(i64::from(counts.complete));
         set(&gauges.terminals, counts.terminals);
         set(&gauges.waiting, counts.waiting);
         set(&gauges.ledger, counts.ledger);
@@ -412,6 +418,7 @@ impl Metrics {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) rows: usize,
+    pub(crate) complete: bool,
     pub(crate) terminals: usize,
     pub(crate) waiting: usize,
     pub(crate) ledger: usize,

@@ -13,16 +13,16 @@ use crate::{
     scribe::CHECKPOINT,
 };
 use palmgate_ledger::Ledger;
-use palmgate_palm::Extractor;
+use palmgate_matcher::Keyed;
 use palmgate_policy::Profile;
-use palmgate_protocol::{Custody, MemberId, Name, Secret, Timestamp, decode, topic};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode, topic};
 use palmgate_seal::{
     envelope::OpeningKey,
     pki::{Authority, Identity, PendingIdentity, Role},
     random,
     sign::SigningKey,
 };
-use palmgate_vault::{Column, Vault};
+use palmgate_vault::Vault;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -42,7 +42,6 @@ pub(crate) struct Opened {
     pub(crate) receipts: Receipts,
     pub(crate) people: Vec<(MemberId, Profile)>,
     pub(crate) references: Arc<References>,
-    pub(crate) extractor: Extractor,
     pub(crate) shard: Option<ShardHeld>,
 }
 
@@ -90,15 +89,15 @@ impl Opened {
         let (tenant, store) = (options.tenant.clone(), options.store.clone());
         let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
             .map_err(anyhow::Error::from)?;
-        let references = Arc::new(References::new(references::calibrated()));
-        let people = people(&vault, &references)?;
+        let references = open_references(options, &transform_key)?;
+        let people = references::people(&vault)?;
+        references.fill(&vault, &people)?;
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
         let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
         Ok(Self {
             opening_key: OpeningKey::from_bytes(&state_key(&vault, "opening-key")?)
                 .map_err(anyhow::Error::from)?,
             identity_pem: (identity.chain_pem(), identity.key_pem()),
-            extractor: Extractor::load().map_err(anyhow::Error::from)?,
             vault,
             authority,
             bundle,
@@ -238,24 +237,14 @@ fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
     })
 }
 
-/// Everybody on disk; references that the box may hold open go into memory.
-fn people(
-    vault: &Vault,
-    references: &References,
-) -> Result<Vec<(MemberId, Profile)>, anyhow::Error> {
-    let mut people = Vec::new();
-    for member in vault.members() {
-        let Some(profile) = vault.read(&member, Column::Profile)? else { continue };
-        let profile: Profile = decode(profile.expose())?;
-        if profile.custody == Custody::Operator {
-            for (purpose, hand) in &profile.hands {
-                if let Some(bytes) = vault.read(&member, Column::Template(*purpose, *hand))? {
-                    let template = palmgate_protocol::Template::from_bytes(bytes.expose())?;
-                    references.put(member, *purpose, *hand, &template)?;
-                }
-            }
-        }
-        people.push((member, profile));
-    }
-    Ok(people)
+fn open_references(
+    options: &Options,
+    transform_key: &Secret<[u8; 32]>,
+) -> Result<Arc<References>, anyhow::Error> {
+    let keyed = Keyed {
+        key: Secret::new(*transform_key.expose()),
+        tenant: options.tenant.clone(),
+        fusion: references::calibrated(),
+    };
+    Ok(Arc::new(References::open(options.matcher.clone(), keyed)?))
 }

@@ -1,39 +1,97 @@
-//! Open references in memory: which row of the gallery is whose. `operator` custody only.
+//! Open references: which row of the matcher is whose. `operator` custody only.
 
-use palmgate_gallery::{Fusion, Gallery, GalleryError, RowId};
-use palmgate_policy::Match;
-use palmgate_protocol::{Hand, MemberId, Probe, Purpose, PurposeSet, Template};
+use palmgate_gallery::RowId;
+use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Reference};
+use palmgate_palm::Extractor;
+use palmgate_policy::{Match, Profile};
+use palmgate_protocol::{Custody, Hand, MemberId, Probe, Purpose, PurposeSet, Template, decode};
+use palmgate_vault::{Column, Vault};
 use std::{
     collections::HashMap,
-    sync::{PoisonError, RwLock},
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-/// The gallery and its owners.
+/// Pause between two looks at a matcher in a process of its own.
+const WATCH: Duration = Duration::from_secs(1);
+/// After this long, whatever was under way when a matcher was lost is on disk, or gone from it.
+const SETTLED: Duration = Duration::from_secs(10);
+/// References that are given to the matcher together.
+const TOGETHER: usize = 512;
+
+/// Everybody on disk.
+pub(crate) type People = Vec<(MemberId, Profile)>;
+
+/// The matcher, and the owners of its rows.
 pub(crate) struct References {
-    fusion: Fusion,
+    socket: Option<PathBuf>,
+    keyed: Keyed,
     inner: RwLock<Inner>,
+    /// Something was not told to the matcher, or it holds nothing any more.
+    is_incomplete: AtomicBool,
 }
 
 struct Inner {
-    gallery: Gallery,
+    matcher: Arc<Matcher>,
     owners: HashMap<RowId, (MemberId, Purpose)>,
     rows: HashMap<MemberId, Vec<(RowId, Purpose, Hand)>>,
     next: u64,
 }
 
 impl References {
-    pub(crate) fn new(fusion: Fusion) -> Self {
-        let inner = Inner {
-            gallery: Gallery::new(),
-            owners: HashMap::new(),
-            rows: HashMap::new(),
-            next: 0,
+    /// Without any: [`References::fill`] has them.
+    ///
+    /// # Errors
+    /// The matcher is not there, or the models are not those that were reviewed.
+    pub(crate) fn open(socket: Option<PathBuf>, keyed: Keyed) -> Result<Self, anyhow::Error> {
+        let matcher = match &socket {
+            Some(socket) => Matcher::process(socket.clone(), &keyed)?,
+            None => Matcher::inside(Extractor::load()?, &keyed),
         };
-        Self { fusion, inner: RwLock::new(inner) }
+        let inner = RwLock::new(Inner::of(matcher));
+        Ok(Self { socket, keyed, inner, is_incomplete: AtomicBool::new(true) })
     }
 
     pub(crate) const fn fusion(&self) -> &Fusion {
-        &self.fusion
+        &self.keyed.fusion
+    }
+
+    pub(crate) fn matcher(&self) -> Arc<Matcher> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner).matcher)
+    }
+
+    /// Gives the matcher, which holds nothing yet, what the box may hold open of what is on disk.
+    pub(crate) fn fill(&self, vault: &Vault, people: &People) -> Result<(), anyhow::Error> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        self.fill_locked(&mut inner, vault, people)
+    }
+
+    fn fill_locked(
+        &self,
+        inner: &mut Inner,
+        vault: &Vault,
+        people: &People,
+    ) -> Result<(), anyhow::Error> {
+        let mut some = Vec::with_capacity(TOGETHER);
+        let open = people.iter().filter(|(_, profile)| profile.custody == Custody::Operator);
+        for (member, profile) in open {
+            for (purpose, hand) in &profile.hands {
+                if let Some(bytes) = vault.read(member, Column::Template(*purpose, *hand))? {
+                    some.push((*member, *purpose, *hand, Template::from_bytes(bytes.expose())?));
+                }
+            }
+            if some.len() >= TOGETHER {
+                inner.put(std::mem::take(&mut some))?;
+            }
+        }
+        inner.put(some)?;
+        self.is_incomplete.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Adds or replaces one reference.
@@ -43,60 +101,168 @@ impl References {
         purpose: Purpose,
         hand: Hand,
         template: &Template,
-    ) -> Result<(), GalleryError> {
+    ) -> Result<(), MatcherError> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.remove_if(member, |of, which| of == purpose && which == hand);
-        let row = RowId(inner.next);
-        inner.gallery.insert(row, purpose, template)?;
-        inner.next += 1;
-        inner.owners.insert(row, (member, purpose));
-        inner.rows.entry(member).or_default().push((row, purpose, hand));
-        Ok(())
+        let put = inner
+            .remove_if(member, |of, which| of == purpose && which == hand)
+            .and_then(|()| inner.put(vec![(member, purpose, hand, template.duplicate())]));
+        put.inspect_err(|error| self.failed(error))
     }
 
     /// Wipes every reference of a person.
     pub(crate) fn remove(&self, member: MemberId) {
-        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.remove_if(member, |_, _| true);
+        self.remove_if(member, |_| true);
     }
 
     /// Wipes a person's references for some purposes.
     pub(crate) fn remove_purposes(&self, member: MemberId, purposes: PurposeSet) {
+        self.remove_if(member, |of| purposes.contains(of));
+    }
+
+    /// A matcher that does not answer holds nothing any more, and once it is filled anew without
+    /// what is gone from the disk.
+    fn remove_if(&self, member: MemberId, goes: impl Fn(Purpose) -> bool) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.remove_if(member, |of, _| purposes.contains(of));
+        if let Err(error) = inner.remove_if(member, |of, _| goes(of)) {
+            self.failed(&error);
+        }
     }
 
     /// Searches the compartment of each probe; the best candidates, best first.
-    pub(crate) fn identify(&self, probes: &[(Purpose, Probe)]) -> Vec<Match> {
+    ///
+    /// # Errors
+    /// The matcher is gone, or lacks somebody: whether the person is there is not known.
+    pub(crate) fn identify(
+        &self,
+        probes: &[(Purpose, Probe)],
+    ) -> Result<Vec<Match>, anyhow::Error> {
+        if !self.are_complete() {
+            anyhow::bail!("the matcher does not have every reference yet");
+        }
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let mut matches: Vec<Match> = probes
-            .iter()
-            .flat_map(|(purpose, probe)| inner.gallery.identify(*purpose, probe, &self.fusion))
+        let found = inner.matcher.identify(probes).inspect_err(|error| self.failed(error))?;
+        let mut matches: Vec<Match> = found
+            .into_iter()
             .filter_map(|found| {
                 let (member, purpose) = *inner.owners.get(&found.row)?;
                 Some(Match { member, purpose, score: found.score })
             })
             .collect();
         matches.sort_by(|a, b| b.score.total_cmp(&a.score));
-        matches
+        Ok(matches)
     }
 
     /// Rows in memory.
     pub(crate) fn len(&self) -> usize {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).owners.len()
     }
+
+    fn failed(&self, error: &MatcherError) {
+        if error.is_lost() {
+            self.is_incomplete.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the matcher was told everything, as far as is known.
+    pub(crate) fn are_complete(&self) -> bool {
+        !self.is_incomplete.load(Ordering::Acquire)
+    }
+
+    /// Opens the matcher's process anew. Nobody is searched for meanwhile.
+    fn reopen(&self, vault: &Vault) -> Result<(), anyhow::Error> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        self.is_incomplete.store(true, Ordering::Release);
+        let matcher = Matcher::process(socket.clone(), &self.keyed)?;
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        *inner = Inner::of(matcher);
+        let people = people(vault)?;
+        self.fill_locked(&mut inner, vault, &people)
+    }
+}
+
+/// Reads everybody on disk.
+pub(crate) fn people(vault: &Vault) -> Result<People, anyhow::Error> {
+    let mut people = Vec::new();
+    for member in vault.members() {
+        let Some(profile) = vault.read(&member, Column::Profile)? else { continue };
+        people.push((member, decode(profile.expose())?));
+    }
+    Ok(people)
+}
+
+/// Looks after a matcher in a process of its own for as long as the gateway runs.
+pub(crate) fn watch(references: Arc<References>, vault: Arc<Vault>) -> std::io::Result<()> {
+    let references = Arc::downgrade(&references);
+    thread::Builder::new().name("matcher".into()).spawn(move || {
+        // When to fill it once more, after it was lost.
+        let mut again: Option<Instant> = None;
+        let mut is_told = false;
+        loop {
+            thread::sleep(WATCH);
+            let Some(references) = references.upgrade() else { break };
+            let is_due = again.is_some_and(|at| at <= Instant::now());
+            let answered = references.matcher().ping();
+            if answered.is_ok() && references.are_complete() && !is_due {
+                continue;
+            }
+            match references.reopen(&vault) {
+                Ok(()) => {
+                    tracing::warn!(references = references.len(), "the matcher was opened anew");
+                    again = if is_due { None } else { Some(Instant::now() + SETTLED) };
+                    is_told = false;
+                }
+                Err(error) => {
+                    if !is_told {
+                        tracing::error!(%error, "nobody is recognised until the matcher is back");
+                    }
+                    is_told = true;
+                }
+            }
+        }
+    })?;
+    Ok(())
 }
 
 impl Inner {
-    fn remove_if(&mut self, member: MemberId, goes: impl Fn(Purpose, Hand) -> bool) {
-        let Some(rows) = self.rows.get_mut(&member) else { return };
-        for (row, _, _) in rows.extract_if(.., |(_, purpose, hand)| goes(*purpose, *hand)) {
-            self.gallery.remove(row);
-            self.owners.remove(&row);
+    fn of(matcher: Matcher) -> Self {
+        Self { matcher: Arc::new(matcher), owners: HashMap::new(), rows: HashMap::new(), next: 0 }
+    }
+
+    fn put(
+        &mut self,
+        templates: Vec<(MemberId, Purpose, Hand, Template)>,
+    ) -> Result<(), MatcherError> {
+        let first = self.next;
+        self.next += templates.len() as u64;
+        let mut references = Vec::with_capacity(templates.len());
+        let mut owned = Vec::with_capacity(templates.len());
+        for (row, (member, purpose, hand, template)) in (first..).map(RowId).zip(templates) {
+            references.push(Reference { row, purpose, template });
+            owned.push((row, member, purpose, hand));
         }
+        self.matcher.insert(&references)?;
+        for (row, member, purpose, hand) in owned {
+            self.owners.insert(row, (member, purpose));
+            self.rows.entry(member).or_default().push((row, purpose, hand));
+        }
+        Ok(())
+    }
+
+    fn remove_if(
+        &mut self,
+        member: MemberId,
+        goes: impl Fn(Purpose, Hand) -> bool,
+    ) -> Result<(), MatcherError> {
+        let Some(rows) = self.rows.get_mut(&member) else { return Ok(()) };
+        let gone = rows.extract_if(.., |(_, purpose, hand)| goes(*purpose, *hand));
+        let gone: Vec<RowId> = gone.map(|(row, _, _)| row).collect();
         if rows.is_empty() {
             self.rows.remove(&member);
         }
+        for row in &gone {
+            self.owners.remove(row);
+        }
+        if gone.is_empty() { Ok(()) } else { self.matcher.remove(&gone) }
     }
 }
 

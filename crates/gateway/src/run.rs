@@ -14,12 +14,12 @@ use crate::{
     law::InForce,
     metrics::Metrics,
     opened::Opened,
+    references,
     scribe::Scribe,
     store::{Input, Store, Surroundings},
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
-use palmgate_palm::Extractor;
 use palmgate_policy::{Engine, Event, Pack, Settings};
 use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
@@ -71,6 +71,9 @@ pub struct Options {
     pub workers: usize,
     /// Pictures that wait for a thread.
     pub queue_length: usize,
+    /// Socket of the process that parses pictures and searches; this process does when there is
+    /// none.
+    pub matcher: Option<PathBuf>,
     /// Language of letters (BCP 47).
     pub language: String,
 }
@@ -250,7 +253,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let identity = opened.identity()?;
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
-    let workers = start_workers(&options, opened.extractor, &opened.transform_key, &inputs)?;
+    let workers = start_workers(&options, &opened, &inputs)?;
     let done = inputs.clone();
     let pending = opened.receipts.pending();
     let scribe = Scribe::start(
@@ -435,15 +438,18 @@ fn connect_cloud(
 
 fn start_workers(
     options: &Options,
-    extractor: Extractor,
-    key: &Secret<[u8; 32]>,
+    opened: &Opened,
     inputs: &mpsc::UnboundedSender<Input>,
 ) -> Result<Workers, StartError> {
     let inputs = inputs.clone();
     let (count, queue) = (options.workers, options.queue_length);
-    let workers = Workers::start(extractor, key, &options.tenant, count, queue, move |worked| {
+    let workers = Workers::start(&opened.references, count, queue, move |worked| {
         inputs.send(Input::Worked(worked)).is_ok()
     });
+    if options.matcher.is_some() {
+        let (references, vault) = (Arc::clone(&opened.references), Arc::clone(&opened.vault));
+        references::watch(references, vault).map_err(anyhow::Error::from)?;
+    }
     Ok(workers.map_err(anyhow::Error::from)?)
 }
 

@@ -10,7 +10,7 @@ pub(crate) use office::Desk;
 use crate::{
     clock,
     cloud::{CloudHandle, Fetched, ShardReceived},
-    extraction::{Worked, Workers},
+    extraction::{Worked, Workers, facts},
     fabric::{Fabric, Inbound, Sent},
     forgotten::Forgotten,
     law::InForce,
@@ -21,6 +21,7 @@ use crate::{
     scribe::{Deed, Done, Scribe},
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
+use palmgate_matcher::Timed;
 use palmgate_policy::{
     ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Proof, ReleaseFacts,
     Resolved, Rule, ScanFacts, Ticket,
@@ -196,6 +197,7 @@ impl Store {
         self.around.scribe.submit(Deed::Flush);
         let counts = Counts {
             rows: self.around.references.len(),
+            complete: self.around.references.are_complete(),
             terminals: self.around.fabric.terminals(),
             waiting: self.around.workers.waiting(),
             ledger: self.around.scribe.entries(),
@@ -336,9 +338,9 @@ impl Store {
 
     fn worked(&mut self, worked: Worked) {
         match worked {
-            Worked::Scan(ticket, Ok(worked)) => {
-                let steps = worked.steps;
-                self.step(ticket, "wait", worked.waited);
+            Worked::Scan(ticket, Ok((worked, waited))) => {
+                let Timed { steps, protect } = worked.timed;
+                self.step(ticket, "wait", waited);
                 for (step, took) in [
                     ("decode", steps.decode),
                     ("detect", steps.detect),
@@ -349,11 +351,11 @@ impl Store {
                 ] {
                     self.step(ticket, step, took);
                 }
-                self.step(ticket, "protect", worked.protect);
+                self.step(ticket, "protect", protect);
                 if let Some(sensitive) = self.work.sensitive(ticket) {
                     sensitive.probes = worked.probes;
                 }
-                self.decide(Event::Extracted(ticket, Ok(worked.facts)));
+                self.decide(Event::Extracted(ticket, Ok(facts(worked.facts))));
             }
             Worked::Scan(ticket, Err(problem)) => {
                 self.decide(Event::Extracted(ticket, Err(problem)));
@@ -363,11 +365,12 @@ impl Store {
                     sensitive.templates = worked.templates;
                     sensitive.probes = worked.probes;
                 }
-                self.decide(Event::EnrolmentExtracted(ticket, Ok(worked.facts)));
+                self.decide(Event::EnrolmentExtracted(ticket, Ok(facts(worked.facts))));
             }
             Worked::Enrolment(ticket, Err(problem)) => {
                 self.decide(Event::EnrolmentExtracted(ticket, Err(problem)));
             }
+            Worked::Lost(ticket) => self.decide(Event::Overloaded(ticket)),
         }
     }
 

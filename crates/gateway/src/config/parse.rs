@@ -92,6 +92,7 @@ fn read_options(
         reader.read("palm", key, default, |value| checks::whole(value, 1..=most)) as usize
     };
     let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
+    let matcher = reader.optional("palm", "matcher", checks::path);
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -107,6 +108,7 @@ fn read_options(
         cloud,
         workers,
         queue_length,
+        matcher,
         language,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Input, Store};
 use crate::{clock, cloud::Fetched, extraction::Job, fabric::Outbound, records, scribe::Deed};
-use palmgate_policy::{Command, Decision, Event, Match, Resolved, Source, Ticket};
+use palmgate_policy::{Command, Decision, Event, Resolved, Source, Ticket};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Pseudonym, Purpose, PurposeSet,
     cloud::MemberRecord,
@@ -107,8 +107,13 @@ impl Store {
         tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             probes.retain(|(purpose, _)| purposes.contains(*purpose));
-            let matches: Vec<Match> = references.identify(&probes);
-            let event = Event::Identified(ticket, matches);
+            let event = match references.identify(&probes) {
+                Ok(matches) => Event::Identified(ticket, matches),
+                Err(error) => {
+                    tracing::warn!(%error, "nobody was searched for");
+                    Event::Overloaded(ticket)
+                }
+            };
             let _ = inputs.send(Input::Searched(ticket, probes, event, begun.elapsed()));
         });
     }

@@ -15,11 +15,13 @@ inherit cargo pkgconfig systemd useradd
 
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[tpm] = ",,tpm2-tss,libtss2-tcti-device"
-CARGO_BUILD_FLAGS:append = " --package palmgate-gateway --package palmgate-cli"
+CARGO_BUILD_FLAGS:append = " --package palmgate-gateway --package palmgate-matcher --package palmgate-cli"
 CARGO_BUILD_FLAGS:append = " ${@bb.utils.contains('PACKAGECONFIG', 'tpm', '--features palmgate-gateway/tpm,palmgate-cli/tpm', '', d)}"
 
 do_install:append() {
     install -D -m 0644 ${S}/systemd/palmgated.service ${D}${systemd_system_unitdir}/palmgated.service
+    install -D -m 0644 ${S}/systemd/palmgate-matcher.service ${D}${systemd_system_unitdir}/palmgate-matcher.service
+    install -D -m 0644 ${S}/systemd/palmgate-matcher.socket ${D}${systemd_system_unitdir}/palmgate-matcher.socket
     install -D -m 0640 -g palmgate ${S}/config/palmgated.toml ${D}${sysconfdir}/palmgate/palmgated.toml
     chown root:palmgate ${D}${sysconfdir}/palmgate
     chmod 0750 ${D}${sysconfdir}/palmgate
@@ -27,7 +29,7 @@ do_install:append() {
     rm -f ${D}${bindir}/palmgate-simulated-terminal
 }
 
-SYSTEMD_SERVICE:${PN} = "palmgated.service"
+SYSTEMD_SERVICE:${PN} = "palmgated.service palmgate-matcher.socket palmgate-matcher.service"
 
 USERADD_PACKAGES = "${PN}"
 USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/palmgate --no-create-home --shell /sbin/nologin --user-group palmgate"

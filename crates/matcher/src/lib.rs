@@ -1,0 +1,180 @@
+//! Everything that parses pictures and searches open references, behind one seam: in the gateway's
+//! own process ([`Matching`]), or in one of its own ([`serve`], `palmgate-matcher`) that has no
+//! network, no disk, and no idea whose the rows are.
+//!
+//! The gateway is a client of a [`Matcher`] and cannot tell the two apart, but for
+//! [`MatcherError::Lost`]: a process can die. What it held is gone then, and whoever opens it again
+//! gives it every reference anew.
+//!
+//! The process speaks over a socket of the local machine ([`Remote`]): a length of four bytes, least
+//! significant first, then one message in CBOR. Who may connect is the socket file's permissions.
+
+mod arguments;
+mod client;
+mod matching;
+mod server;
+mod wire;
+
+pub use arguments::Arguments;
+pub use client::Remote;
+pub use matching::{CaptureFacts, Enrolled, Enrolling, Matching, Scanned, Timed};
+pub use server::{serve, standard_input};
+
+use palmgate_gallery::{GalleryError, RowId};
+use palmgate_palm::Extractor;
+use palmgate_protocol::{
+    Name, Probe, Purpose, PurposeSet, Secret, Template,
+    terminal::{CaptureProblem, Frame, HandCapture},
+};
+use std::{io, path::PathBuf, sync::Arc};
+
+pub use palmgate_gallery::{Candidate, Fusion};
+
+/// What a matcher works with, whichever process it is in.
+pub struct Keyed {
+    /// The tenant's key of protected templates (ISO/IEC 24745).
+    pub key: Secret<[u8; 32]>,
+    /// Whose key it is.
+    pub tenant: Name,
+    /// How embeddings and codes become one score.
+    pub fusion: Fusion,
+}
+
+/// One row to search: one hand of one person for one purpose.
+pub struct Reference {
+    /// Its number, which says nothing about the person.
+    pub row: RowId,
+    /// The compartment it is searched in.
+    pub purpose: Purpose,
+    /// The protected reference.
+    pub template: Template,
+}
+
+/// Pictures to protected templates, and the search among references.
+pub enum Matcher {
+    /// In this process.
+    Inside(Matching),
+    /// In a process of its own.
+    Process(Remote),
+}
+
+/// The matcher did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MatcherError {
+    /// The process is not there, or went away; it holds no reference any more.
+    #[error("the matcher at {} is gone: {cause}; systemctl status palmgate-matcher says why", path.display())]
+    Lost {
+        /// Its socket.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The process answered with something else than what was asked: another version.
+    #[error("the matcher at {} speaks another version: install gateway and matcher of one version", path.display())]
+    Version {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// A reference was not taken in.
+    #[error(transparent)]
+    Gallery(#[from] GalleryError),
+    /// A reference was not taken in, in the process's words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl MatcherError {
+    /// Whether the matcher must be opened anew, with every reference.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Version { .. })
+    }
+}
+
+impl Matcher {
+    /// One in this process.
+    pub fn inside(extractor: Extractor, keyed: &Keyed) -> Self {
+        Self::Inside(Matching::new(Arc::new(extractor), keyed))
+    }
+
+    /// The one that listens at `socket`, without any reference.
+    ///
+    /// # Errors
+    /// [`MatcherError`] when nobody listens there, or somebody else.
+    pub fn process(socket: PathBuf, keyed: &Keyed) -> Result<Self, MatcherError> {
+        Remote::open(socket, keyed).map(Self::Process)
+    }
+
+    /// One hand's frames to probes, one for each purpose.
+    ///
+    /// # Errors
+    /// [`MatcherError`]; a picture that cannot be used is no error of the matcher.
+    pub fn scan(
+        &self,
+        frames: Vec<Frame>,
+        purposes: PurposeSet,
+    ) -> Result<Result<Scanned, CaptureProblem>, MatcherError> {
+        match self {
+            Self::Inside(matching) => Ok(matching.scan(&frames, purposes)),
+            Self::Process(remote) => remote.scan(frames, purposes),
+        }
+    }
+
+    /// An enrolment's captures to references, and to the probes that a duplicate would answer to.
+    ///
+    /// # Errors
+    /// [`MatcherError`]; a capture that cannot be used is no error of the matcher.
+    pub fn enrolment(
+        &self,
+        captures: Vec<HandCapture>,
+        purposes: PurposeSet,
+    ) -> Result<Enrolling, MatcherError> {
+        match self {
+            Self::Inside(matching) => Ok(matching.enrolment(&captures, purposes)),
+            Self::Process(remote) => remote.enrolment(captures, purposes),
+        }
+    }
+
+    /// Takes references in, each under a new row.
+    ///
+    /// # Errors
+    /// [`MatcherError`]; some of them may be in then.
+    pub fn insert(&self, references: &[Reference]) -> Result<(), MatcherError> {
+        match self {
+            Self::Inside(matching) => Ok(matching.insert(references)?),
+            Self::Process(remote) => remote.insert(references),
+        }
+    }
+
+    /// Wipes rows: no search that begins afterwards finds them.
+    ///
+    /// # Errors
+    /// [`MatcherError::Lost`]: they are gone with the process.
+    pub fn remove(&self, rows: &[RowId]) -> Result<(), MatcherError> {
+        match self {
+            Self::Inside(matching) => {
+                matching.remove(rows);
+                Ok(())
+            }
+            Self::Process(remote) => remote.remove(rows),
+        }
+    }
+
+    /// Searches the compartment of each probe; each one's best candidates, best first.
+    ///
+    /// # Errors
+    /// [`MatcherError`]: whether the person is there is not known then.
+    pub fn identify(&self, probes: &[(Purpose, Probe)]) -> Result<Vec<Candidate>, MatcherError> {
+        match self {
+            Self::Inside(matching) => Ok(matching.identify(probes)),
+            Self::Process(remote) => remote.identify(probes),
+        }
+    }
+
+    /// Whether it is still there.
+    ///
+    /// # Errors
+    /// [`MatcherError`] when it is not.
+    pub fn ping(&self) -> Result<(), MatcherError> {
+        self.remove(&[])
+    }
+}
