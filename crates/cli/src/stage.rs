@@ -313,7 +313,7 @@ impl Gateway {
     pub async fn terminal(&self, name: &str, purposes: &[&str], enrols: bool) -> Result<Terminal> {
         let purposes = purposes.iter().map(|purpose| (*purpose).to_owned()).collect();
         let wanted = AddTerminal { name: name.to_owned(), purposes, enrols };
-        let code = PairingCode::parse(&self.control.add(&wanted).await?)?;
+        let code = PairingCode::parse(&self.control.add(&wanted).await?.code)?;
         let directory = self.directory.join(format!("terminal-{name}"));
         let url = format!("https://{}", self.https);
         let paired = Paired::pair(&url, &code, &name.parse()?, &directory).await?;

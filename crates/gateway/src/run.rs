@@ -3,17 +3,19 @@
 use crate::{
     broker,
     bundle::BundleError,
-    clock,
+    clock::{self, Believed},
     cloud::{CloudHandle, CloudOptions},
     control,
     extraction::Workers,
     fabric::{Fabric, FabricOptions},
     http::{self, Served},
+    identity::OwnIdentity,
     keeper::RootKeeping,
     kept::Kept,
     law::InForce,
     metrics::Metrics,
     opened::Opened,
+    renewal,
     scribe::Scribe,
     store::{Input, Store, Surroundings},
     terminals::{Terminals, TerminalsOptions},
@@ -25,7 +27,7 @@ use palmgate_protocol::{Name, Secret};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
-    pki::{self, ClientAuth, Identity},
+    pki::{self, ClientAuth},
     sign::VerifyingKey,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -73,6 +75,8 @@ pub struct Options {
     pub queue_length: usize,
     /// Language of letters (BCP 47).
     pub language: String,
+    /// How long certificates of the gateway and of terminals last.
+    pub certificate_lifetime: Duration,
 }
 
 /// Which broker carries the store's messages.
@@ -225,9 +229,11 @@ pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> 
 
 fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, StartError> {
     let authority_der = opened.authority.certificate_der().clone();
-    let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
-    let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
-    let (tls, tls_now) = watch::channel(Arc::new(first));
+    let own = Arc::clone(&opened.identity);
+    let time = || Arc::<Believed>::clone(&opened.clock);
+    let clients = ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
+    let first = pki::server_config_at(own.presented(), clients, time());
+    let (tls, tls_now) = watch::channel(Arc::new(first.map_err(anyhow::Error::from)?));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
     let metrics = metrics(&options, &law.pack, &opened, broker.as_ref())?;
     let https = listen(options.https)?;
@@ -236,18 +242,19 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
 
     let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
     let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
+    let terminals = load_terminals(&options, &opened, (port, https_at.port()), tls, &inputs)?;
     let fabric = Fabric::start(FabricOptions {
         host,
         port,
-        tls: pki::client_config(Some(&opened.identity()?), &authority_der)
+        tls: pki::client_config_at(Some(own.presented()), &authority_der, time())
             .map_err(anyhow::Error::from)?,
-        identity: opened.identity()?,
+        terminals: Arc::clone(&terminals),
         authority_der: authority_der.clone(),
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),
         requests,
     });
-    let identity = opened.identity()?;
+    let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, opened.extractor, &opened.transform_key, &inputs)?;
@@ -267,19 +274,6 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
-    let terminals = Arc::new(Terminals::load(TerminalsOptions {
-        authority: opened.authority,
-        identity: Identity::from_pem(&opened.identity_pem.0, opened.identity_pem.1.expose())
-            .map_err(anyhow::Error::from)?,
-        vault: Arc::clone(&opened.vault),
-        broker_host: options.public_host.clone(),
-        broker_port: port,
-        store: options.store.clone(),
-        tenant: options.tenant.clone(),
-        tls,
-        inputs: inputs.clone(),
-    })?);
-
     let Kept { desk, time, visitors } = Kept::load(&opened.vault)?;
     let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
     let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
@@ -289,6 +283,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     for event in known.chain(people).chain(lease) {
         engine.handle(event, clock::now());
     }
+    opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
     let (stop, stopping) = watch::channel(false);
@@ -303,6 +298,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             signing_key: identity.signing_key(),
             record_key: record_key(&opened.transform_key),
             issuers,
+            clock: Arc::clone(&opened.clock),
+            terminals: Arc::clone(&terminals),
             vault: opened.vault,
             forgotten: opened.forgotten,
             references: opened.references,
@@ -315,6 +312,9 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         },
         desk,
     );
+    let renewing =
+        renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
+    tokio::spawn(renewing);
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
     let served = Served {
         terminals,
@@ -323,9 +323,33 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         alive: alive_rx,
         pairing: Arc::new(tokio::sync::Semaphore::new(1)),
     };
-    let server = serve_https(https, &identity, served.clone())?;
+    let server = serve_https(https, &own, opened.clock, served.clone())?;
     let control = serve_control(&options.state_directory, served.clone(), inputs)?;
     Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
+}
+
+fn load_terminals(
+    options: &Options,
+    opened: &Opened,
+    (broker_port, https_port): (u16, u16),
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> Result<Arc<Terminals>, anyhow::Error> {
+    let terminals = Terminals::load(TerminalsOptions {
+        authority: Arc::clone(&opened.authority),
+        identity: Arc::clone(&opened.identity),
+        clock: Arc::clone(&opened.clock),
+        lifetime: options.certificate_lifetime,
+        vault: Arc::clone(&opened.vault),
+        broker_host: options.public_host.clone(),
+        broker_port,
+        https_port,
+        store: options.store.clone(),
+        tenant: options.tenant.clone(),
+        tls,
+        inputs: inputs.clone(),
+    });
+    terminals.map(Arc::new)
 }
 
 /// Metrics that show what was opened, too.
@@ -416,7 +440,7 @@ fn connect_cloud(
         store: options.store.clone(),
         tenant: options.tenant.clone(),
         opening_key: opening_key.map_err(anyhow::Error::from)?,
-        verify_key: opened.identity()?.verifying_key(),
+        verify_key: opened.identity.current().verifying_key(),
         vault: Arc::clone(&opened.vault),
         forgotten: Arc::clone(&opened.forgotten),
         issuers: Arc::clone(issuers),
@@ -424,7 +448,7 @@ fn connect_cloud(
         metrics: Arc::clone(metrics),
         waiting: opened.receipts.waiting(),
         witness: Witness {
-            log: opened.identity()?.verifying_key(),
+            log: opened.identity.current().verifying_key(),
             name: witness::name(&options.tenant),
             key: bundle.witness,
             file: options.state_directory.join("ledger.cosigned"),
@@ -449,10 +473,12 @@ fn start_workers(
 
 fn serve_https(
     listener: TcpListener,
-    identity: &Identity,
+    identity: &OwnIdentity,
+    time: Arc<Believed>,
     served: Served,
 ) -> Result<axum_server::Handle<SocketAddr>, StartError> {
-    let tls = pki::server_config(identity, ClientAuth::None).map_err(anyhow::Error::from)?;
+    let tls = pki::server_config_at(identity.presented(), ClientAuth::None, time)
+        .map_err(anyhow::Error::from)?;
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(tls));
     let handle = axum_server::Handle::new();
     let server = axum_server::from_tcp_rustls(listener, tls).map_err(anyhow::Error::from)?;
