@@ -22,7 +22,7 @@ use std::{
 /// Seconds that certificates last in the story of renewal.
 const LIFETIME: u64 = 30;
 /// How long something may take that takes a second on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn gateway(directory: &Path, more: &str) -> Result<Gateway> {
     let (tenant, store): (Name, Name) = ("tenant".parse()?, "lyon".parse()?);
