@@ -79,6 +79,96 @@ typedef enum palmgate_outcome {
   PALMGATE_OUTCOME_EXPORTED = 8,
 } palmgate_outcome;
 
+// What a person came for.
+typedef enum palmgate_intent {
+  // Pay; needs `payment`.
+  PALMGATE_INTENT_PAY = 0,
+  // Use the loyalty account.
+  PALMGATE_INTENT_LOYALTY = 1,
+  // Enter.
+  PALMGATE_INTENT_ENTRY = 2,
+  // Enter a restricted zone as an employee; needs `zone`.
+  PALMGATE_INTENT_STAFF = 3,
+  // See the own uses and consents (GDPR Art. 15).
+  PALMGATE_INTENT_HISTORY = 4,
+  // Stop recognition until resumed (GDPR Art. 18).
+  PALMGATE_INTENT_PAUSE = 5,
+  // Resume recognition.
+  PALMGATE_INTENT_RESUME = 6,
+  // Withdraw consent for `purposes` (GDPR Art. 7(3)).
+  PALMGATE_INTENT_WITHDRAW = 7,
+  // Be forgotten (GDPR Art. 17).
+  PALMGATE_INTENT_ERASE = 8,
+  // Get a copy of everything that the store holds (GDPR Art. 15).
+  PALMGATE_INTENT_EXPORT = 9,
+  // Take along what was provided (GDPR Art. 20); needs `port_key`.
+  PALMGATE_INTENT_PORT = 10,
+  // Object to advertising (GDPR Art. 21).
+  PALMGATE_INTENT_OBJECT = 11,
+} palmgate_intent;
+
+// What a palm is used for: bits of a set.
+typedef enum palmgate_purpose {
+  // Pay.
+  PALMGATE_PURPOSE_PAY = 1,
+  // Loyalty.
+  PALMGATE_PURPOSE_LOYALTY = 2,
+  // Entry.
+  PALMGATE_PURPOSE_ENTRY = 4,
+  // Staff.
+  PALMGATE_PURPOSE_STAFF = 8,
+  // Be recognised in the tenant's other stores.
+  PALMGATE_PURPOSE_ROAMING = 16,
+} palmgate_purpose;
+
+// Which hand, as the person says it.
+typedef enum palmgate_hand {
+  // The left hand.
+  PALMGATE_HAND_LEFT = 0,
+  // The right hand.
+  PALMGATE_HAND_RIGHT = 1,
+} palmgate_hand;
+
+// The light of a frame.
+typedef enum palmgate_band {
+  // Visible light.
+  PALMGATE_BAND_VISIBLE = 0,
+  // Near infrared, 850 to 940 nm.
+  PALMGATE_BAND_NEAR_INFRARED = 1,
+} palmgate_band;
+
+// Declared age.
+typedef enum palmgate_age {
+  // 18 or older.
+  PALMGATE_AGE_ADULT = 0,
+  // 15 to 17.
+  PALMGATE_AGE_FROM15_TO17 = 1,
+  // Under 15, with a holder of parental responsibility who agrees jointly.
+  PALMGATE_AGE_UNDER15_WITH_GUARDIAN = 2,
+  // Under 15, alone.
+  PALMGATE_AGE_UNDER15 = 3,
+} palmgate_age;
+
+// A part of an answer.
+typedef enum palmgate_field {
+  // What the screen says about a poor capture, in English.
+  PALMGATE_FIELD_PROMPT = 0,
+  // The label of a refusal.
+  PALMGATE_FIELD_REASON = 1,
+  // The person under this purpose: bytes.
+  PALMGATE_FIELD_PSEUDONYM = 2,
+  // The payment provider's token.
+  PALMGATE_FIELD_CARD_TOKEN = 3,
+  // `COSE_Sign1` of the gateway over amount, currency, payee, nonce and pseudonym.
+  PALMGATE_FIELD_ASSERTION = 4,
+  // A receipt: JSON.
+  PALMGATE_FIELD_RECEIPT = 5,
+  // A person's data: JSON.
+  PALMGATE_FIELD_DOCUMENT = 6,
+  // A claim token: bytes for a QR code, card or phone.
+  PALMGATE_FIELD_CLAIM = 7,
+} palmgate_field;
+
 // An answer; free it with `palmgate_answer_free`.
 typedef struct palmgate_answer palmgate_answer;
 
