@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use palmgate_gateway::{
     control::{
         AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, Decommissioned, ListedTerminal,
-        PackView, RenameTerminal, SOCKET, ScanSteps,
+        PackView, Probed, RenameTerminal, SOCKET, ScanSteps,
     },
     office::{ClockView, Done, Draft, HeldUse, Order, SignedTime, View},
 };
@@ -75,6 +75,12 @@ impl Control {
         let address = BrokerAddress { host: host.to_owned() };
         let request = self.client.post(url("broker-identity")).body(serde_json::to_vec(&address)?);
         self.answer(request.header("content-type", "application/json")).await
+    }
+
+    /// Tries the broker as a terminal would; how long a new connection and a message took.
+    pub async fn probe(&self) -> Result<std::time::Duration> {
+        let probed: Probed = self.answer(self.client.post(url("broker-probe"))).await?;
+        Ok(std::time::Duration::from_micros(probed.micros))
     }
 
     /// The public counter.

@@ -72,6 +72,12 @@ impl Process {
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
     }
 
+    /// Has the process read its configuration again.
+    pub fn reload(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::HUP)?)
+    }
+
     /// Waits for the process to end and says how it did.
     pub fn wait(&mut self) -> Result<std::process::ExitStatus> {
         Ok(self.child.wait()?)

@@ -125,6 +125,13 @@ pub struct Decommissioned {
     pub people: usize,
 }
 
+/// What a new connection to the broker, and a message through it, took.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// From the dial to the message's arrival.
+    pub micros: u64,
+}
+
 /// The routes of the control socket.
 pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
     Router::new()
@@ -132,6 +139,7 @@ pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
         .route("/terminals/{name}", delete(revoke))
         .route("/terminals/{name}/rename", post(rename))
         .route("/broker-identity", post(broker_identity))
+        .route("/broker-probe", post(probe))
         .route("/counter", get(counter))
         .route("/steps", get(steps))
         .route("/office", get(view).post(order))
@@ -203,6 +211,12 @@ async fn broker_identity(
     let identity = identity.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     let key_pem = identity.plain_key_pem().expose().clone();
     Ok(Json(BrokerIdentity { chain_pem: identity.chain_pem(), key_pem }))
+}
+
+async fn probe(State(controlled): State<Controlled>) -> Result<Json<Probed>, Failure> {
+    let took = controlled.served.probe.round_trip().await;
+    let took = took.map_err(|error| (StatusCode::BAD_GATEWAY, error))?;
+    Ok(Json(Probed { micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }))
 }
 
 async fn revoke(

@@ -3,6 +3,7 @@
 use crate::{
     fabric::Fabric,
     metrics::{Certificate, Metrics},
+    probe::Probe,
     terminals::{TerminalError, Terminals},
 };
 use axum::{
@@ -34,6 +35,7 @@ pub(crate) struct Served {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) alive: watch::Receiver<Instant>,
     pub(crate) pairing: Arc<tokio::sync::Semaphore>,
+    pub(crate) probe: Probe,
 }
 
 /// The routes of the HTTPS listener.

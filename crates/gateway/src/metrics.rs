@@ -9,8 +9,8 @@ use data_encoding::HEXLOWER;
 use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Standing};
 use palmgate_protocol::{Purpose, Timestamp};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::{
     collections::VecDeque,
@@ -61,6 +61,7 @@ struct Gauges {
     clock_doubted: IntGauge,
     cloud_round: IntGauge,
     broker_passes: IntGauge,
+    reopened: IntCounter,
     space: IntGauge,
     clock: IntGauge,
 }
@@ -120,6 +121,14 @@ impl Gauges {
                 "palmgate_broker_passes",
                 "1 while messages to ourselves come back through the broker.",
             )?,
+            reopened: {
+                let reopened = IntCounter::new(
+                    "palmgate_broker_listener_reopened_total",
+                    "Times that the embedded broker's listener was dead and opened anew.",
+                )?;
+                registry.register(Box::new(reopened.clone()))?;
+                reopened
+            },
             space: gauge(
                 "palmgate_state_available_bytes",
                 "Room on the disk of the state directory.",
@@ -307,6 +316,10 @@ impl Metrics {
     /// When a certificate ends.
     pub(crate) fn certificate_ends(&self, which: Certificate, ends: Timestamp) {
         self.certificates.with_label_values(&[which.as_str()]).set(seconds(Some(ends)));
+    }
+
+    pub(crate) fn listener_reopened(&self) {
+        self.gauges.reopened.inc();
     }
 
     pub(crate) fn renewed(&self, which: Certificate, done: bool) {

@@ -6,6 +6,7 @@ use crate::{
     clock::{self, Believed},
     cloud::{CloudHandle, CloudOptions},
     control,
+    decision_log::DecisionLog,
     extraction::Workers,
     fabric::{Fabric, FabricOptions},
     http::{self, Served},
@@ -15,21 +16,25 @@ use crate::{
     law::InForce,
     metrics::Metrics,
     opened::Opened,
+    probe::Probe,
+    receipts::Receipts,
     renewal,
     scribe::Scribe,
-    store::{Input, Store, Surroundings},
+    store::{Desk, Input, Store, Surroundings},
+    supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
 use palmgate_palm::Extractor;
-use palmgate_policy::{Engine, Event, Pack, Settings};
-use palmgate_protocol::{Name, Secret};
+use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen, Visitor};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
     pki::{self, ClientAuth},
     sign::VerifyingKey,
 };
+use palmgate_vault::Vault;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     io,
@@ -38,7 +43,7 @@ use std::{
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// Requests that wait for the event loop.
 const REQUEST_QUEUE: usize = 256;
@@ -170,8 +175,10 @@ impl From<BundleError> for StartError {
 /// A running gateway.
 pub struct Gateway {
     https: SocketAddr,
-    broker: Option<broker::Broker>,
+    broker: Option<SocketAddr>,
+    embedded: Embedded,
     served: Served,
+    inputs: mpsc::UnboundedSender<Input>,
     stop: watch::Sender<bool>,
     store: tokio::task::JoinHandle<()>,
     server: axum_server::Handle<SocketAddr>,
@@ -185,8 +192,19 @@ impl Gateway {
     }
 
     /// Where the embedded broker listens.
-    pub fn broker(&self) -> Option<SocketAddr> {
-        self.broker.as_ref().map(broker::Broker::address)
+    pub const fn broker(&self) -> Option<SocketAddr> {
+        self.broker
+    }
+
+    /// Reads the law pack again and puts it in force, if it holds; says which it is.
+    ///
+    /// # Errors
+    /// Why the one before stays in force.
+    pub async fn reload(&self) -> Result<String, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "the gateway is stopping".to_owned();
+        self.inputs.send(Input::Office(Desk::Reload(reply))).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?.map_err(|refused| refused.to_string())
     }
 
     /// Whether the event loop ticks: what the watchdog is told.
@@ -207,7 +225,7 @@ impl Gateway {
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.server.graceful_shutdown(Some(Duration::from_secs(1)));
         self.control.abort();
-        if let Some(broker) = self.broker {
+        if let Some(broker) = self.embedded.lock().await.take() {
             broker.shutdown().await;
         }
     }
@@ -243,11 +261,12 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
     let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
     let terminals = load_terminals(&options, &opened, (port, https_at.port()), tls, &inputs)?;
+    let fabric_tls = pki::client_config_at(Some(own.presented()), &authority_der, time())
+        .map_err(anyhow::Error::from)?;
     let fabric = Fabric::start(FabricOptions {
-        host,
+        host: host.clone(),
         port,
-        tls: pki::client_config_at(Some(own.presented()), &authority_der, time())
-            .map_err(anyhow::Error::from)?,
+        tls: fabric_tls,
         terminals: Arc::clone(&terminals),
         authority_der: authority_der.clone(),
         vault: Arc::clone(&opened.vault),
@@ -258,31 +277,18 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, opened.extractor, &opened.transform_key, &inputs)?;
-    let done = inputs.clone();
     let pending = opened.receipts.pending();
-    let scribe = Scribe::start(
-        Arc::clone(&opened.vault),
-        opened.log,
-        opened.receipts,
-        options.history,
-        law.pack.hash(),
-        move |written| {
-            let _ = done.send(Input::Done(written));
-        },
-    )
-    .map_err(anyhow::Error::from)?;
+    let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
+    let scribe = start_scribe(options.history, vault, log, receipts, &law, inputs.clone())?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
-    let Kept { desk, time, visitors } = Kept::load(&opened.vault)?;
-    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
-    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
-    let people = opened.people.into_iter().map(|(who, profile)| (who, Box::new(profile)));
-    let people = people.map(|(who, profile)| Event::Loaded(who, profile));
-    let lease = opened.shard.map(|shard| Event::LeaseLoaded(shard.lease_until));
-    for event in known.chain(people).chain(lease) {
-        engine.handle(event, clock::now());
-    }
+    let stranger = pki::client_config_at(None, &authority_der, time());
+    let stranger = Arc::new(stranger.map_err(anyhow::Error::from)?);
+    let kept = Kept::load(&opened.vault)?;
+    let desk = kept.desk;
+    let lease = opened.shard.map(|shard| shard.lease_until);
+    let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -316,16 +322,31 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
     tokio::spawn(renewing);
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
+    let probe = Probe { host, port, terminals: terminals.clone(), fabric: fabric.clone() };
     let served = Served {
         terminals,
         fabric,
-        metrics,
+        metrics: Arc::clone(&metrics),
         alive: alive_rx,
         pairing: Arc::new(tokio::sync::Semaphore::new(1)),
+        probe,
     };
+    let at = broker.as_ref().map(broker::Broker::address);
+    let embedded: Embedded = Arc::new(Mutex::new(broker));
+    tokio::spawn(supervision::run(embedded.clone(), stranger, metrics, stop.subscribe()));
     let server = serve_https(https, &own, opened.clock, served.clone())?;
-    let control = serve_control(&options.state_directory, served.clone(), inputs)?;
-    Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
+    let control = serve_control(&options.state_directory, served.clone(), inputs.clone())?;
+    Ok(Gateway {
+        https: https_at,
+        broker: at,
+        embedded,
+        served,
+        inputs,
+        stop,
+        store,
+        server,
+        control,
+    })
 }
 
 fn load_terminals(
@@ -350,6 +371,37 @@ fn load_terminals(
         inputs: inputs.clone(),
     });
     terminals.map(Arc::new)
+}
+
+fn start_scribe(
+    history: Duration,
+    vault: Arc<Vault>,
+    log: DecisionLog,
+    receipts: Receipts,
+    law: &InForce,
+    done: mpsc::UnboundedSender<Input>,
+) -> Result<Scribe, anyhow::Error> {
+    let told = move |written| {
+        let _ = done.send(Input::Done(written));
+    };
+    Ok(Scribe::start(vault, log, receipts, history, law.pack.hash(), told)?)
+}
+
+/// The policy, told what was kept.
+fn engine(
+    options: &Options,
+    law: &InForce,
+    (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
+    people: Vec<(MemberId, Profile)>,
+    lease: Option<Timestamp>,
+) -> Engine {
+    let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
+    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
+    let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
+    for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
+        engine.handle(event, clock::now());
+    }
+    engine
 }
 
 /// Metrics that show what was opened, too.

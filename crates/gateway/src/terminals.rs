@@ -28,6 +28,8 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 const MAX_TERMINALS: usize = 1_000;
 /// The least time between two certificates for one terminal, where they last long enough.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
+/// How long a certificate lasts with which the gateway tries the broker.
+const PROBE_LIFETIME: Duration = Duration::from_mins(10);
 /// The name in the certificate of an external broker; no terminal can have it.
 const BROKER: &str = "broker";
 /// Where the vault keeps the list.
@@ -182,6 +184,18 @@ impl Terminals {
         Arc::clone(&self.options.vault)
     }
 
+    /// What the gateway shows when it tries the broker as a terminal would.
+    pub(crate) fn probe_tls(&self) -> Result<rustls::ClientConfig, pki::PkiError> {
+        let Self { options: TerminalsOptions { authority, clock, .. }, .. } = self;
+        let (pending, name) = (Identity::generate(), topic::PROBE.parse()?);
+        let csr = pending.csr_der();
+        let issued = authority.issue(&csr, &name, Role::Client, clock.now(), PROBE_LIFETIME)?;
+        let identity = pending.certified(vec![issued.der, authority.certificate_der().clone()])?;
+        let presented = Arc::new(pki::Presented::new(&identity)?);
+        let time = Arc::<Believed>::clone(clock);
+        pki::client_config_at(Some(&presented), authority.certificate_der(), time)
+    }
+
     /// The gateway's own identity now.
     pub(crate) fn own(&self) -> Arc<Identity> {
         self.options.identity.current()
@@ -255,7 +269,7 @@ impl Terminals {
     }
 
     fn may_have(&self, name: &Name) -> Result<(), TerminalError> {
-        if [topic::GATEWAY, BROKER].contains(&name.as_str()) {
+        if [topic::GATEWAY, topic::PROBE, BROKER].contains(&name.as_str()) {
             return Err(TerminalError::Reserved(name.clone()));
         }
         if self.lock().find(name).is_some() {

@@ -101,6 +101,12 @@ impl Fabric {
         }
     }
 
+    /// Sends a message where the gateway itself listens as a terminal would.
+    pub(crate) async fn send_probe(&self, listener: &Name, payload: Vec<u8>) {
+        let place = topic::topic(listener, Channel::Down);
+        let _ = self.shared.client.publish(place, QoS::AtLeastOnce, false, payload).await;
+    }
+
     /// Terminals with a conversation.
     pub(crate) fn terminals(&self) -> usize {
         self.lock().len()
