@@ -66,6 +66,10 @@ fn a_clock_behind_the_state_fails() {
     assert_eq!(of(&examine(&facts), "clock").status, Status::Fail);
     facts.now = Timestamp::from_millis(i64::MAX);
     assert_eq!(of(&examine(&facts), "clock").status, Status::Ok);
+    facts.told = Some(Ok(told(true, "palmgate_clock_doubted 1\n")));
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Fail);
+    facts.told = Some(Ok(told(true, "palmgate_clock_doubted 0\n")));
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Ok);
 }
 
 #[test]
