@@ -171,8 +171,8 @@ fn terminal_identity(directory: &Path) -> Result<Identity> {
         let path = directory.join(name);
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
-    let (chain, key) = (read("identity-chain.pem")?, read("identity-key.pem")?);
-    Ok(Identity::from_pem(&chain, &key)?)
+    let text = read("identity.pem")?;
+    Ok(Identity::from_pem(&text, &text)?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use palmgate_gateway::{
     control::{
         AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, Decommissioned, ListedTerminal,
-        PackView, SOCKET, ScanSteps,
+        PackView, Probed, RenameTerminal, SOCKET, ScanSteps,
     },
     office::{ClockView, Done, Draft, HeldUse, Order, SignedTime, View},
 };
@@ -47,11 +47,16 @@ impl Control {
     }
 
     /// Adds a terminal and returns its one-time code.
-    pub async fn add(&self, terminal: &AddTerminal) -> Result<String> {
+    pub async fn add(&self, terminal: &AddTerminal) -> Result<Code> {
         let request = self.client.post(url("terminals")).body(serde_json::to_vec(terminal)?);
         let request = request.header("content-type", "application/json");
-        let code: Code = self.answer(request).await?;
-        Ok(code.code)
+        self.answer(request).await
+    }
+
+    /// Makes a one-time code for a terminal under a new name; the old name ends when it is paired.
+    pub async fn rename(&self, old: &str, new: &str) -> Result<Code> {
+        let wanted = serde_json::to_vec(&RenameTerminal { name: new.to_owned() })?;
+        self.answer(self.json(&format!("terminals/{old}/rename"), wanted)).await
     }
 
     /// The paired terminals.
@@ -70,6 +75,12 @@ impl Control {
         let address = BrokerAddress { host: host.to_owned() };
         let request = self.client.post(url("broker-identity")).body(serde_json::to_vec(&address)?);
         self.answer(request.header("content-type", "application/json")).await
+    }
+
+    /// Tries the broker as a terminal would; how long a new connection and a message took.
+    pub async fn probe(&self) -> Result<std::time::Duration> {
+        let probed: Probed = self.answer(self.client.post(url("broker-probe"))).await?;
+        Ok(std::time::Duration::from_micros(probed.micros))
     }
 
     /// The public counter.

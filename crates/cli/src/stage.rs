@@ -72,6 +72,12 @@ impl Process {
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
     }
 
+    /// Has the process read its configuration again.
+    pub fn reload(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::HUP)?)
+    }
+
     /// Waits for the process to end and says how it did.
     pub fn wait(&mut self) -> Result<std::process::ExitStatus> {
         Ok(self.child.wait()?)
@@ -313,7 +319,7 @@ impl Gateway {
     pub async fn terminal(&self, name: &str, purposes: &[&str], enrols: bool) -> Result<Terminal> {
         let purposes = purposes.iter().map(|purpose| (*purpose).to_owned()).collect();
         let wanted = AddTerminal { name: name.to_owned(), purposes, enrols };
-        let code = PairingCode::parse(&self.control.add(&wanted).await?)?;
+        let code = PairingCode::parse(&self.control.add(&wanted).await?.code)?;
         let directory = self.directory.join(format!("terminal-{name}"));
         let url = format!("https://{}", self.https);
         let paired = Paired::pair(&url, &code, &name.parse()?, &directory).await?;

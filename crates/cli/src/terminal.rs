@@ -6,13 +6,14 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use palmgate_gateway::control::AddTerminal;
+use palmgate_gateway::control::{AddTerminal, Code};
 use palmgate_protocol::{
     Biometric, Hand, Name, Purpose, PurposeSet,
     terminal::{AnswerBody, Intent, Payment, WrittenRelease},
 };
 use palmgate_seal::{pairing::PairingCode, random};
-use palmgate_terminal::{Paired, Presentation, Terminal, simulated};
+use palmgate_terminal::{Invitation, Paired, Presentation, Terminal, simulated};
+use qrcode::{EcLevel, QrCode, render::unicode::Dense1x2};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -47,6 +48,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         gateway: control::Arguments,
     },
+    /// Give a terminal another name: make a one-time code under which it is paired again; its old
+    /// name is revoked then (on the box).
+    Rename {
+        /// Its name now.
+        old: String,
+        /// Its name to be.
+        new: String,
+        #[command(flatten)]
+        gateway: control::Arguments,
+    },
     /// Be a terminal.
     #[command(flatten)]
     Own(OwnVerb),
@@ -57,12 +68,13 @@ pub(crate) enum Verb {
 pub(crate) enum OwnVerb {
     /// Pair this machine as a terminal.
     Pair {
-        /// The gateway, as https://HOST:PORT.
+        /// The gateway, as https://HOST:PORT; or all that the QR code says, and no more.
         gateway: String,
         /// The code that `add` printed.
-        code: String,
+        #[arg(requires = "name")]
+        code: Option<String>,
         /// The name given to `add`.
-        name: String,
+        name: Option<String>,
         #[command(flatten)]
         own: Own,
     },
@@ -213,6 +225,10 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
                 say(&format!("{name} is revoked; its next message is refused"));
                 Ok(ExitCode::SUCCESS)
             }
+            Verb::Rename { old, new, gateway } => {
+                let code = Control::new(&gateway)?.rename(&old, &new).await?;
+                show(&new.parse()?, &code)
+            }
             Verb::Own(verb) => be_terminal(verb).await,
         }
     })
@@ -221,8 +237,13 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
 async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
     match verb {
         OwnVerb::Pair { gateway, code, name, own } => {
-            let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
-            let paired = Paired::pair(&gateway, &code, &name, &own.directory).await?;
+            let paired = match code.zip(name) {
+                None => Paired::accept(&gateway.parse()?, &own.directory).await?,
+                Some((code, name)) => {
+                    let (code, name) = (PairingCode::parse(&code)?, name.parse::<Name>()?);
+                    Paired::pair(&gateway, &code, &name, &own.directory).await?
+                }
+            };
             say(&format!("{} now belongs to store {}", paired.name(), paired.store()));
             Ok(ExitCode::SUCCESS)
         }
@@ -238,8 +259,22 @@ async fn add(
     enrols: bool,
     gateway: &control::Arguments,
 ) -> Result<ExitCode> {
-    let code = Control::new(gateway)?.add(&AddTerminal { name, purposes, enrols }).await?;
-    say(&format!("{code}\ngood once, for ten minutes"));
+    let wanted = AddTerminal { name, purposes, enrols };
+    let code = Control::new(gateway)?.add(&wanted).await?;
+    show(&wanted.name.parse()?, &code)
+}
+
+/// The code to type, and a QR code that says the rest, too.
+fn show(name: &Name, code: &Code) -> Result<ExitCode> {
+    let Code { code, host, port } = code;
+    let invitation = Invitation::new(name.clone(), host, *port, PairingCode::parse(code)?)?;
+    let text = invitation.text();
+    let qr = QrCode::with_error_correction_level(text.expose().as_bytes(), EcLevel::L)?;
+    say(&qr.render::<Dense1x2>().quiet_zone(true).build());
+    say(&format!(
+        "{code}\nfor {name} at {}; good once, for ten minutes, five tries",
+        invitation.gateway_url()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -358,6 +393,7 @@ pub(crate) fn describe(body: &AnswerBody) -> String {
         AnswerBody::Done => "done".into(),
         AnswerBody::Erased { receipt } => format!("erased; the receipt:\n{receipt}\n"),
         AnswerBody::Exported { document } => format!("exported, {} bytes", document.0.len()),
+        AnswerBody::Renewed { .. } => "a new certificate".into(),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     http::Served,
     office::{ClockView, Done, Draft, HeldUse, Order, Refused, SignedTime, View},
     store::{Desk, Input},
+    terminals::TerminalError,
 };
 use axum::{
     Json, Router,
@@ -14,7 +15,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use palmgate_policy::looks_like_card_number;
-use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp};
+use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
@@ -40,6 +41,18 @@ pub struct AddTerminal {
 pub struct Code {
     /// To be typed or scanned at the terminal within ten minutes.
     pub code: String,
+    /// DNS name or address that terminals dial.
+    pub host: String,
+    /// TCP port that pairing requests go to.
+    pub port: u16,
+}
+
+/// The name that a terminal shall have from its next pairing on.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenameTerminal {
+    /// The new name.
+    pub name: String,
 }
 
 /// A paired terminal.
@@ -112,12 +125,21 @@ pub struct Decommissioned {
     pub people: usize,
 }
 
+/// What a new connection to the broker, and a message through it, took.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probed {
+    /// From the dial to the message's arrival.
+    pub micros: u64,
+}
+
 /// The routes of the control socket.
 pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
     Router::new()
         .route("/terminals", get(list).post(add))
         .route("/terminals/{name}", delete(revoke))
+        .route("/terminals/{name}/rename", post(rename))
         .route("/broker-identity", post(broker_identity))
+        .route("/broker-probe", post(probe))
         .route("/counter", get(counter))
         .route("/steps", get(steps))
         .route("/office", get(view).post(order))
@@ -144,16 +166,41 @@ async fn add(
     State(controlled): State<Controlled>,
     Json(wanted): Json<AddTerminal>,
 ) -> Result<Json<Code>, Failure> {
-    let bad = |error: String| (StatusCode::BAD_REQUEST, error);
-    let name: Name = wanted.name.parse().map_err(|error| bad(format!("{error}")))?;
-    if looks_like_card_number(wanted.name.as_bytes()) {
-        return Err(bad("the name looks like a card number (rule P-PCI-1)".into()));
-    }
+    let name = new_name(&wanted.name)?;
     let purposes: Result<PurposeSet, String> =
         wanted.purposes.iter().map(|purpose| purpose.parse::<Purpose>()).collect();
     let code = controlled.served.terminals.add(name, purposes.map_err(bad)?, wanted.enrols);
+    shown(&controlled, code)
+}
+
+async fn rename(
+    State(controlled): State<Controlled>,
+    Path(old): Path<String>,
+    Json(wanted): Json<RenameTerminal>,
+) -> Result<Json<Code>, Failure> {
+    let old: Name = old.parse().map_err(|error| bad(format!("{error}")))?;
+    let code = controlled.served.terminals.rename(&old, new_name(&wanted.name)?);
+    shown(&controlled, code)
+}
+
+fn new_name(wanted: &str) -> Result<Name, Failure> {
+    if looks_like_card_number(wanted.as_bytes()) {
+        return Err(bad("the name looks like a card number (rule P-PCI-1)".into()));
+    }
+    wanted.parse().map_err(|error| bad(format!("{error}")))
+}
+
+fn shown(
+    controlled: &Controlled,
+    code: Result<Secret<String>, TerminalError>,
+) -> Result<Json<Code>, Failure> {
     let code = code.map_err(|error| bad(error.to_string()))?;
-    Ok(Json(Code { code: code.expose().clone() }))
+    let (host, port) = controlled.served.terminals.pairing_address();
+    Ok(Json(Code { code: code.expose().clone(), host, port }))
+}
+
+fn bad(error: String) -> Failure {
+    (StatusCode::BAD_REQUEST, error)
 }
 
 async fn broker_identity(
@@ -166,11 +213,16 @@ async fn broker_identity(
     Ok(Json(BrokerIdentity { chain_pem: identity.chain_pem(), key_pem }))
 }
 
+async fn probe(State(controlled): State<Controlled>) -> Result<Json<Probed>, Failure> {
+    let took = controlled.served.probe.round_trip().await;
+    let took = took.map_err(|error| (StatusCode::BAD_GATEWAY, error))?;
+    Ok(Json(Probed { micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) }))
+}
+
 async fn revoke(
     State(controlled): State<Controlled>,
     Path(name): Path<String>,
 ) -> Result<(), Failure> {
-    let bad = |error: String| (StatusCode::BAD_REQUEST, error);
     let name: Name = name.parse().map_err(|error| bad(format!("{error}")))?;
     let Served { terminals, fabric, .. } = &controlled.served;
     terminals.revoke(&name, fabric).await.map_err(|error| bad(error.to_string()))

@@ -13,7 +13,7 @@ use crate::{
     run::{self, Gateway},
 };
 use sd_notify::NotifyState;
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::{fs, path::Path, pin::pin, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -26,7 +26,7 @@ pub fn main(file: &Path) -> ExitCode {
         Ok(read) => read,
         Err(code) => return code,
     };
-    log_to(&config.log);
+    let filter = log_to(&config.log);
     let protected = palmgate_vault::protect_memory();
     if !protected.locked || !protected.no_dumps {
         tracing::info!(
@@ -42,7 +42,7 @@ pub fn main(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(serve(config, law))
+    runtime.block_on(serve(config, law, file, &filter))
 }
 
 /// Checks the configuration, and says what an erasure is worth under it.
@@ -75,9 +75,16 @@ fn read(file: &Path) -> Result<(Config, InForce), ExitCode> {
     Ok((config, law))
 }
 
-fn log_to(log: &Log) {
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
+/// Changes what is logged, while it is logged.
+type Filter = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+
+fn filter(log: &Log) -> EnvFilter {
+    EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn log_to(log: &Log) -> Filter {
+    let (layer, handle) = tracing_subscriber::reload::Layer::new(filter(log));
+    let registry = tracing_subscriber::registry().with(layer);
     let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     match log.target {
         LogTarget::Stderr => registry.with(text()).init(),
@@ -90,23 +97,62 @@ fn log_to(log: &Log) {
             }
         },
     }
+    handle
 }
 
-async fn serve(config: Config, law: InForce) -> ExitCode {
-    let (mut term, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(term), Ok(interrupt)) => (term, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "signals cannot be received");
-                return ExitCode::FAILURE;
+/// Reads the configuration again: what is logged and the law pack change at once. A file with an
+/// error changes nothing.
+async fn reload(gateway: &Gateway, file: &Path, started_with: &str, filter_now: &Filter) {
+    let _ = sd_notify::notify(&[
+        NotifyState::Reloading,
+        NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0)),
+    ]);
+    let origin = file.display().to_string();
+    let config =
+        fs::read_to_string(file).map_err(|error| format!("{origin}: {error}")).and_then(|text| {
+            Config::parse(&text, &origin, clock::now()).map_err(|errors| errors.to_string())
+        });
+    match config {
+        Err(errors) => tracing::error!("nothing is reloaded: {errors}"),
+        Ok(config) => {
+            if let Err(error) = filter_now.reload(filter(&config.log)) {
+                tracing::error!(%error, "the log's level stays");
             }
-        };
+            match gateway.reload().await {
+                Ok(pack) => tracing::info!(%pack, level = %config.log.filter, "reloaded"),
+                Err(refused) => tracing::error!("the law pack stays: {refused}"),
+            }
+            if format!("{:?}", config.options) != started_with {
+                tracing::warn!(
+                    "something else than [log] and the law pack changed: systemctl restart \
+                     palmgated puts it in force"
+                );
+            }
+        }
+    }
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+async fn serve(config: Config, law: InForce, file: &Path, filter: &Filter) -> ExitCode {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (mut term, mut interrupt, mut hangup) = match signals {
+        (Ok(term), Ok(interrupt), Ok(hangup)) => (term, interrupt, hangup),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            tracing::error!(%error, "signals cannot be received");
+            return ExitCode::FAILURE;
+        }
+    };
     if config.options.root == RootKeeping::File && !config.development.root_in_file {
         tracing::warn!(
             "the root key lies in a file: a copy of the disk opens everything; choose another \
              [root] keeper, or acknowledge it with development.root_in_file = true"
         );
     }
+    let started_with = format!("{:?}", config.options);
     let gateway = match run::run(config.options, law).await {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -116,10 +162,16 @@ async fn serve(config: Config, law: InForce) -> ExitCode {
         }
     };
     tracing::info!(https = %gateway.https(), broker = ?gateway.broker(), "serving");
-    tokio::select! {
-        () = tell_systemd(&gateway) => {}
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+    {
+        let mut told = pin!(tell_systemd(&gateway));
+        loop {
+            tokio::select! {
+                () = &mut told => break,
+                _ = term.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(()) = hangup.recv() => reload(&gateway, file, &started_with, filter).await,
+            }
+        }
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");

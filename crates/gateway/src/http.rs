@@ -3,6 +3,7 @@
 use crate::{
     fabric::Fabric,
     metrics::{Certificate, Metrics},
+    probe::Probe,
     terminals::{TerminalError, Terminals},
 };
 use axum::{
@@ -34,6 +35,7 @@ pub(crate) struct Served {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) alive: watch::Receiver<Instant>,
     pub(crate) pairing: Arc<tokio::sync::Semaphore>,
+    pub(crate) probe: Probe,
 }
 
 /// The routes of the HTTPS listener.
@@ -72,7 +74,7 @@ async fn pair(State(served): State<Served>, body: Bytes) -> Response {
         Ok(request) => request,
         Err(error) => return problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
     };
-    match served.terminals.pair(&request, &served.fabric) {
+    match served.terminals.pair(&request, &served.fabric).await {
         Ok(answer) => {
             ([(header::CONTENT_TYPE, pairing::MEDIA_TYPE)], encode(&answer)).into_response()
         }
@@ -93,9 +95,11 @@ async fn pair(State(served): State<Served>, body: Bytes) -> Response {
 }
 
 async fn metrics(State(served): State<Served>) -> Response {
-    let terminals = served.terminals.list();
-    if let Some(first) = terminals.iter().map(|terminal| terminal.not_after).min() {
-        served.metrics.certificate_ends(Certificate::Terminal, first);
+    let kinds = [Certificate::Gateway, Certificate::Terminal, Certificate::Broker];
+    for (which, ends) in kinds.into_iter().zip(served.terminals.certificates_end()) {
+        if let Some(ends) = ends {
+            served.metrics.certificate_ends(which, ends);
+        }
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     let text = served.metrics.expose(served.broker_passes());

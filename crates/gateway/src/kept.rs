@@ -21,10 +21,15 @@ impl Kept {
     /// Reads what the vault keeps.
     pub(crate) fn load(vault: &Vault) -> Result<Self, anyhow::Error> {
         let desk = vault.state(OFFICE)?.map(|kept| decode(kept.expose())).transpose()?;
-        let time = vault.state(TIME)?.map(|kept| decode(kept.expose())).transpose()?;
+        let time = time_seen(vault)?;
         let visitors = vault.state(VISITORS)?.map(|kept| decode(kept.expose())).transpose()?;
         Ok(Self { desk: desk.unwrap_or_default(), time, visitors: visitors.unwrap_or_default() })
     }
+}
+
+/// The latest time that an earlier run saw.
+pub(crate) fn time_seen(vault: &Vault) -> Result<Option<TimeSeen>, anyhow::Error> {
+    Ok(vault.state(TIME)?.map(|kept| decode(kept.expose())).transpose()?)
 }
 
 /// To keep the desk; `kept` hears when it is durable.

@@ -9,8 +9,8 @@ use data_encoding::HEXLOWER;
 use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Standing};
 use palmgate_protocol::{Purpose, Timestamp};
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::{
     collections::VecDeque,
@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     alarms: IntGaugeVec,
     build: IntGaugeVec,
     certificates: IntGaugeVec,
+    renewals: IntCounterVec,
     gauges: Gauges,
     shed: IntCounterVec,
     faults: IntCounterVec,
@@ -61,6 +62,7 @@ struct Gauges {
     clock_doubted: IntGauge,
     cloud_round: IntGauge,
     broker_passes: IntGauge,
+    reopened: IntCounter,
     space: IntGauge,
     clock: IntGauge,
 }
@@ -124,6 +126,14 @@ impl Gauges {
                 "palmgate_broker_passes",
                 "1 while messages to ourselves come back through the broker.",
             )?,
+            reopened: {
+                let reopened = IntCounter::new(
+                    "palmgate_broker_listener_reopened_total",
+                    "Times that the embedded broker's listener was dead and opened anew.",
+                )?;
+                registry.register(Box::new(reopened.clone()))?;
+                reopened
+            },
             space: gauge(
                 "palmgate_state_available_bytes",
                 "Room on the disk of the state directory.",
@@ -147,6 +157,8 @@ pub(crate) enum Certificate {
     Cloud,
     /// The terminal's that ends first.
     Terminal,
+    /// An external broker's.
+    Broker,
 }
 
 impl Certificate {
@@ -156,14 +168,22 @@ impl Certificate {
             Self::Authority => "authority",
             Self::Cloud => "cloud",
             Self::Terminal => "terminal",
+            Self::Broker => "broker",
         }
     }
 }
 
 /// Label values that are there from the start: what counts from 0 has a rate from the first event.
 const QUEUES: [&str; 4] = ["requests", "answers", "conversation", "extraction"];
-const FAULTS: [&str; 6] =
-    ["unknown", "malformed", "unopened", "join-for-another", "join-refused", "join-replayed"];
+const FAULTS: [&str; 7] = [
+    "unknown",
+    "malformed",
+    "unopened",
+    "join-for-another",
+    "join-refused",
+    "join-replayed",
+    "join-revoked",
+];
 const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];
 const CLOUD: [[&str; 2]; 9] = [
     ["probe", "found"],
@@ -225,6 +245,11 @@ impl Metrics {
                 "When a certificate ends; of the terminals' the one that ends first.",
                 &["certificate"],
             )?,
+            renewals: counter(
+                "palmgate_certificate_renewals_total",
+                "Certificates that were renewed, or could not be.",
+                &["certificate", "outcome"],
+            )?,
             requests: gauges(
                 "palmgate_rights_requests",
                 "Open requests of people, by urgency.",
@@ -278,6 +303,11 @@ impl Metrics {
         for fault in FAULTS {
             self.faults.with_label_values(&[fault]);
         }
+        for which in [Certificate::Gateway, Certificate::Terminal] {
+            for outcome in ["renewed", "failed"] {
+                self.renewals.with_label_values(&[which.as_str(), outcome]);
+            }
+        }
         self.erasures.with_label_values(&[Rule::ERASURE.id()]);
     }
 
@@ -291,6 +321,15 @@ impl Metrics {
     /// When a certificate ends.
     pub(crate) fn certificate_ends(&self, which: Certificate, ends: Timestamp) {
         self.certificates.with_label_values(&[which.as_str()]).set(seconds(Some(ends)));
+    }
+
+    pub(crate) fn listener_reopened(&self) {
+        self.gauges.reopened.inc();
+    }
+
+    pub(crate) fn renewed(&self, which: Certificate, done: bool) {
+        let outcome = if done { "renewed" } else { "failed" };
+        self.renewals.with_label_values(&[which.as_str(), outcome]).inc();
     }
 
     /// Shows the embedded broker's counters, too.

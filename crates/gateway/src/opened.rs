@@ -2,10 +2,12 @@
 
 use crate::{
     bundle::Bundle,
-    clock,
+    clock::Believed,
     cloud::ShardHeld,
     decision_log::DecisionLog,
     forgotten::Forgotten,
+    identity::{OwnIdentity, OwnIdentityOptions},
+    kept,
     metrics::Certificate,
     receipts::{self, Receipts},
     references::{self, References},
@@ -15,25 +17,18 @@ use crate::{
 use palmgate_ledger::Ledger;
 use palmgate_matcher::Keyed;
 use palmgate_policy::Profile;
-use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode, topic};
-use palmgate_seal::{
-    envelope::OpeningKey,
-    pki::{Authority, Identity, PendingIdentity, Role},
-    random,
-    sign::SigningKey,
-};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode};
+use palmgate_seal::{envelope::OpeningKey, pki::Authority, random};
 use palmgate_vault::Vault;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{path::Path, sync::Arc, time::Duration};
-
-/// How long the gateway's own certificate lasts.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(397 * 24);
+use rustls::pki_types::CertificateDer;
+use std::{path::Path, sync::Arc};
 
 /// What is on disk, opened.
 pub(crate) struct Opened {
     pub(crate) vault: Arc<Vault>,
-    pub(crate) authority: Authority,
-    pub(crate) identity_pem: (String, Secret<String>),
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clock: Arc<Believed>,
+    pub(crate) identity: Arc<OwnIdentity>,
     pub(crate) opening_key: OpeningKey,
     pub(crate) bundle: Option<Bundle>,
     pub(crate) transform_key: Secret<[u8; 32]>,
@@ -53,8 +48,16 @@ impl Opened {
         let vault = Vault::open(&directory.join("vault"), &options.tenant, keeper)
             .map_err(anyhow::Error::from)?;
         let vault = Arc::new(vault);
-        let authority = authority(&vault, &options.store)?;
-        let identity = identity(&vault, &authority, &options.public_host)?;
+        let clock = Arc::new(Believed::new(kept::time_seen(&vault)?.unwrap_or_default()));
+        let authority = Arc::new(authority(&vault, &options.store, clock.now())?);
+        let own = OwnIdentity::open(OwnIdentityOptions {
+            vault: Arc::clone(&vault),
+            authority: Arc::clone(&authority),
+            clock: Arc::clone(&clock),
+            host: options.public_host.clone(),
+            lifetime: options.certificate_lifetime,
+        })?;
+        let identity = own.current();
         let bundle = match &options.cloud {
             Some(cloud) => Some(own_bundle(options, Bundle::load(&cloud.bundle, &vault)?)?),
             None => None,
@@ -97,9 +100,10 @@ impl Opened {
         Ok(Self {
             opening_key: OpeningKey::from_bytes(&state_key(&vault, "opening-key")?)
                 .map_err(anyhow::Error::from)?,
-            identity_pem: (identity.chain_pem(), identity.key_pem()),
             vault,
             authority,
+            clock,
+            identity: Arc::new(own),
             bundle,
             transform_key,
             log,
@@ -111,25 +115,14 @@ impl Opened {
         })
     }
 
-    /// Each user of the gateway's identity holds its own copy: keys are not cloned.
-    pub(crate) fn identity(&self) -> Result<Identity, StartError> {
-        let (chain, key) = &self.identity_pem;
-        Ok(Identity::from_pem(chain, key.expose()).map_err(anyhow::Error::from)?)
-    }
-
     /// When the certificates end that this gateway shows and trusts.
     pub(crate) fn certificates_end(&self) -> Result<Vec<(Certificate, Timestamp)>, anyhow::Error> {
         let mut ends = vec![
-            (
-                Certificate::Gateway,
-                not_after(&CertificateDer::from_pem_slice(self.identity_pem.0.as_bytes())?)?,
-            ),
+            (Certificate::Gateway, self.identity.current().validity().until),
             (Certificate::Authority, not_after(self.authority.certificate_der())?),
         ];
         if let Some(bundle) = &self.bundle {
-            let chain = bundle.identity.chain_pem();
-            let own = CertificateDer::from_pem_slice(chain.as_bytes())?;
-            ends.push((Certificate::Cloud, not_after(&own)?));
+            ends.push((Certificate::Cloud, bundle.identity.validity().until));
         }
         Ok(ends)
     }
@@ -157,7 +150,7 @@ fn state_key(vault: &Vault, name: &str) -> Result<[u8; 32], anyhow::Error> {
 }
 
 /// The store's device authority, made at first start.
-fn authority(vault: &Vault, store: &Name) -> Result<Authority, anyhow::Error> {
+fn authority(vault: &Vault, store: &Name, now: Timestamp) -> Result<Authority, anyhow::Error> {
     let (certificate, key) = (vault.state("authority-certificate")?, vault.state("authority-key")?);
     if let (Some(certificate), Some(key)) = (certificate, key) {
         return Ok(Authority::from_parts(
@@ -165,66 +158,10 @@ fn authority(vault: &Vault, store: &Name) -> Result<Authority, anyhow::Error> {
             key.expose(),
         )?);
     }
-    let authority = Authority::generate(&format!("Palmgate store {store}"), clock::now())?;
+    let authority = Authority::generate(&format!("Palmgate store {store}"), now)?;
     vault.put_state("authority-key", authority.key_pkcs8().expose())?;
     vault.put_state("authority-certificate", authority.certificate_pem().as_bytes())?;
     Ok(authority)
-}
-
-/// The gateway's own identity. Its certificate is renewed when a third of its life is left, or when
-/// terminals dial another host.
-fn identity(
-    vault: &Vault,
-    authority: &Authority,
-    public_host: &str,
-) -> Result<Identity, anyhow::Error> {
-    if let Some(kept) = vault.state("identity")? {
-        let kept: KeptIdentity = decode(kept.expose())?;
-        let identity = Identity::from_pem(&kept.chain, std::str::from_utf8(kept.key.expose())?)?;
-        if kept.host == public_host && clock::now() < kept.renew_at {
-            return Ok(identity);
-        }
-        return issue_identity(vault, authority, public_host, identity.signing_key());
-    }
-    issue_identity(vault, authority, public_host, SigningKey::generate())
-}
-
-/// The identity as the vault keeps it.
-#[derive(minicbor::Encode, minicbor::Decode)]
-struct KeptIdentity {
-    #[n(0)]
-    chain: String,
-    #[n(1)]
-    key: palmgate_protocol::Biometric<Vec<u8>>,
-    #[n(2)]
-    host: String,
-    #[n(3)]
-    renew_at: Timestamp,
-}
-
-fn issue_identity(
-    vault: &Vault,
-    authority: &Authority,
-    public_host: &str,
-    key: SigningKey,
-) -> Result<Identity, anyhow::Error> {
-    let name: Name = topic::GATEWAY.parse()?;
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !hosts.iter().any(|host| host == public_host) {
-        hosts.push(public_host.to_owned());
-    }
-    let pending = PendingIdentity { key };
-    let (role, now) = (Role::Both { hosts }, clock::now());
-    let issued = authority.issue(&pending.csr_der(), &name, role, now, CERTIFICATE_LIFETIME)?;
-    let identity = pending.certified(vec![issued.der, authority.certificate_der().clone()])?;
-    let kept = KeptIdentity {
-        chain: identity.chain_pem(),
-        key: palmgate_protocol::Biometric::new(identity.key_pem().expose().clone().into_bytes()),
-        host: public_host.to_owned(),
-        renew_at: now.after(CERTIFICATE_LIFETIME * 2 / 3),
-    };
-    vault.put_state("identity", palmgate_protocol::encode_for_sealing(&kept).expose())?;
-    Ok(identity)
 }
 
 fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {

@@ -3,31 +3,37 @@
 use crate::{
     broker,
     bundle::BundleError,
-    clock,
+    clock::{self, Believed},
     cloud::{CloudHandle, CloudOptions},
     control,
+    decision_log::DecisionLog,
     extraction::Workers,
     fabric::{Fabric, FabricOptions},
     http::{self, Served},
+    identity::OwnIdentity,
     keeper::RootKeeping,
     kept::Kept,
     law::InForce,
     metrics::Metrics,
     opened::Opened,
-    references,
+    probe::Probe,
+    receipts::Receipts,
+    references, renewal,
     scribe::Scribe,
-    store::{Input, Store, Surroundings},
+    store::{Desk, Input, Store, Surroundings},
+    supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
-use palmgate_policy::{Engine, Event, Pack, Settings};
-use palmgate_protocol::{Name, Secret};
+use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen, Visitor};
+use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
-    pki::{self, ClientAuth, Identity},
+    pki::{self, ClientAuth},
     sign::VerifyingKey,
 };
+use palmgate_vault::Vault;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     io,
@@ -36,7 +42,7 @@ use std::{
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// Requests that wait for the event loop.
 const REQUEST_QUEUE: usize = 256;
@@ -76,6 +82,8 @@ pub struct Options {
     pub matcher: Option<PathBuf>,
     /// Language of letters (BCP 47).
     pub language: String,
+    /// How long certificates of the gateway and of terminals last.
+    pub certificate_lifetime: Duration,
 }
 
 /// Which broker carries the store's messages.
@@ -169,8 +177,10 @@ impl From<BundleError> for StartError {
 /// A running gateway.
 pub struct Gateway {
     https: SocketAddr,
-    broker: Option<broker::Broker>,
+    broker: Option<SocketAddr>,
+    embedded: Embedded,
     served: Served,
+    inputs: mpsc::UnboundedSender<Input>,
     stop: watch::Sender<bool>,
     store: tokio::task::JoinHandle<()>,
     server: axum_server::Handle<SocketAddr>,
@@ -184,8 +194,19 @@ impl Gateway {
     }
 
     /// Where the embedded broker listens.
-    pub fn broker(&self) -> Option<SocketAddr> {
-        self.broker.as_ref().map(broker::Broker::address)
+    pub const fn broker(&self) -> Option<SocketAddr> {
+        self.broker
+    }
+
+    /// Reads the law pack again and puts it in force, if it holds; says which it is.
+    ///
+    /// # Errors
+    /// Why the one before stays in force.
+    pub async fn reload(&self) -> Result<String, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || "the gateway is stopping".to_owned();
+        self.inputs.send(Input::Office(Desk::Reload(reply))).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?.map_err(|refused| refused.to_string())
     }
 
     /// Whether the event loop ticks: what the watchdog is told.
@@ -206,7 +227,7 @@ impl Gateway {
         tokio::time::sleep(Duration::from_millis(200)).await;
         self.server.graceful_shutdown(Some(Duration::from_secs(1)));
         self.control.abort();
-        if let Some(broker) = self.broker {
+        if let Some(broker) = self.embedded.lock().await.take() {
             broker.shutdown().await;
         }
     }
@@ -228,9 +249,11 @@ pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> 
 
 fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, StartError> {
     let authority_der = opened.authority.certificate_der().clone();
-    let clients = || ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
-    let first = pki::server_config(&opened.identity()?, clients()).map_err(anyhow::Error::from)?;
-    let (tls, tls_now) = watch::channel(Arc::new(first));
+    let own = Arc::clone(&opened.identity);
+    let time = || Arc::<Believed>::clone(&opened.clock);
+    let clients = ClientAuth::Required { authority_der: authority_der.clone(), revoked: None };
+    let first = pki::server_config_at(own.presented(), clients, time());
+    let (tls, tls_now) = watch::channel(Arc::new(first.map_err(anyhow::Error::from)?));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
     let metrics = metrics(&options, &law.pack, &opened, broker.as_ref())?;
     let https = listen(options.https)?;
@@ -239,59 +262,36 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
 
     let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
     let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
+    let terminals = load_terminals(&options, &opened, (port, https_at.port()), tls, &inputs)?;
+    let fabric_tls = pki::client_config_at(Some(own.presented()), &authority_der, time())
+        .map_err(anyhow::Error::from)?;
     let fabric = Fabric::start(FabricOptions {
-        host,
+        host: host.clone(),
         port,
-        tls: pki::client_config(Some(&opened.identity()?), &authority_der)
-            .map_err(anyhow::Error::from)?,
-        identity: opened.identity()?,
+        tls: fabric_tls,
+        terminals: Arc::clone(&terminals),
         authority_der: authority_der.clone(),
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),
         requests,
     });
-    let identity = opened.identity()?;
+    let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, &opened, &inputs)?;
-    let done = inputs.clone();
     let pending = opened.receipts.pending();
-    let scribe = Scribe::start(
-        Arc::clone(&opened.vault),
-        opened.log,
-        opened.receipts,
-        options.history,
-        law.pack.hash(),
-        move |written| {
-            let _ = done.send(Input::Done(written));
-        },
-    )
-    .map_err(anyhow::Error::from)?;
+    let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
+    let scribe = start_scribe(options.history, vault, log, receipts, &law, inputs.clone())?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
-    let terminals = Arc::new(Terminals::load(TerminalsOptions {
-        authority: opened.authority,
-        identity: Identity::from_pem(&opened.identity_pem.0, opened.identity_pem.1.expose())
-            .map_err(anyhow::Error::from)?,
-        vault: Arc::clone(&opened.vault),
-        broker_host: options.public_host.clone(),
-        broker_port: port,
-        store: options.store.clone(),
-        tenant: options.tenant.clone(),
-        tls,
-        inputs: inputs.clone(),
-    })?);
-
-    let Kept { desk, time, visitors } = Kept::load(&opened.vault)?;
-    let mut engine = Engine::with_pack(calibrated(&options), Arc::clone(&law.pack));
-    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
-    let people = opened.people.into_iter().map(|(who, profile)| (who, Box::new(profile)));
-    let people = people.map(|(who, profile)| Event::Loaded(who, profile));
-    let lease = opened.shard.map(|shard| Event::LeaseLoaded(shard.lease_until));
-    for event in known.chain(people).chain(lease) {
-        engine.handle(event, clock::now());
-    }
+    let stranger = pki::client_config_at(None, &authority_der, time());
+    let stranger = Arc::new(stranger.map_err(anyhow::Error::from)?);
+    let kept = Kept::load(&opened.vault)?;
+    let desk = kept.desk;
+    let lease = opened.shard.map(|shard| shard.lease_until);
+    let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
+    opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
     let (stop, stopping) = watch::channel(false);
@@ -306,6 +306,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             signing_key: identity.signing_key(),
             record_key: record_key(&opened.transform_key),
             issuers,
+            clock: Arc::clone(&opened.clock),
+            terminals: Arc::clone(&terminals),
             vault: opened.vault,
             forgotten: opened.forgotten,
             references: opened.references,
@@ -318,17 +320,90 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         },
         desk,
     );
+    let renewing =
+        renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
+    tokio::spawn(renewing);
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
+    let probe = Probe { host, port, terminals: terminals.clone(), fabric: fabric.clone() };
     let served = Served {
         terminals,
         fabric,
-        metrics,
+        metrics: Arc::clone(&metrics),
         alive: alive_rx,
         pairing: Arc::new(tokio::sync::Semaphore::new(1)),
+        probe,
     };
-    let server = serve_https(https, &identity, served.clone())?;
-    let control = serve_control(&options.state_directory, served.clone(), inputs)?;
-    Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
+    let at = broker.as_ref().map(broker::Broker::address);
+    let embedded: Embedded = Arc::new(Mutex::new(broker));
+    tokio::spawn(supervision::run(embedded.clone(), stranger, metrics, stop.subscribe()));
+    let server = serve_https(https, &own, opened.clock, served.clone())?;
+    let control = serve_control(&options.state_directory, served.clone(), inputs.clone())?;
+    Ok(Gateway {
+        https: https_at,
+        broker: at,
+        embedded,
+        served,
+        inputs,
+        stop,
+        store,
+        server,
+        control,
+    })
+}
+
+fn load_terminals(
+    options: &Options,
+    opened: &Opened,
+    (broker_port, https_port): (u16, u16),
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
+    inputs: &mpsc::UnboundedSender<Input>,
+) -> Result<Arc<Terminals>, anyhow::Error> {
+    let terminals = Terminals::load(TerminalsOptions {
+        authority: Arc::clone(&opened.authority),
+        identity: Arc::clone(&opened.identity),
+        clock: Arc::clone(&opened.clock),
+        lifetime: options.certificate_lifetime,
+        vault: Arc::clone(&opened.vault),
+        broker_host: options.public_host.clone(),
+        broker_port,
+        https_port,
+        store: options.store.clone(),
+        tenant: options.tenant.clone(),
+        tls,
+        inputs: inputs.clone(),
+    });
+    terminals.map(Arc::new)
+}
+
+fn start_scribe(
+    history: Duration,
+    vault: Arc<Vault>,
+    log: DecisionLog,
+    receipts: Receipts,
+    law: &InForce,
+    done: mpsc::UnboundedSender<Input>,
+) -> Result<Scribe, anyhow::Error> {
+    let told = move |written| {
+        let _ = done.send(Input::Done(written));
+    };
+    Ok(Scribe::start(vault, log, receipts, history, law.pack.hash(), told)?)
+}
+
+/// The policy, told what was kept.
+fn engine(
+    options: &Options,
+    law: &InForce,
+    (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
+    people: Vec<(MemberId, Profile)>,
+    lease: Option<Timestamp>,
+) -> Engine {
+    let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
+    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
+    let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
+    for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
+        engine.handle(event, clock::now());
+    }
+    engine
 }
 
 /// Metrics that show what was opened, too.
@@ -419,7 +494,7 @@ fn connect_cloud(
         store: options.store.clone(),
         tenant: options.tenant.clone(),
         opening_key: opening_key.map_err(anyhow::Error::from)?,
-        verify_key: opened.identity()?.verifying_key(),
+        verify_key: opened.identity.current().verifying_key(),
         vault: Arc::clone(&opened.vault),
         forgotten: Arc::clone(&opened.forgotten),
         issuers: Arc::clone(issuers),
@@ -427,7 +502,7 @@ fn connect_cloud(
         metrics: Arc::clone(metrics),
         waiting: opened.receipts.waiting(),
         witness: Witness {
-            log: opened.identity()?.verifying_key(),
+            log: opened.identity.current().verifying_key(),
             name: witness::name(&options.tenant),
             key: bundle.witness,
             file: options.state_directory.join("ledger.cosigned"),
@@ -455,10 +530,12 @@ fn start_workers(
 
 fn serve_https(
     listener: TcpListener,
-    identity: &Identity,
+    identity: &OwnIdentity,
+    time: Arc<Believed>,
     served: Served,
 ) -> Result<axum_server::Handle<SocketAddr>, StartError> {
-    let tls = pki::server_config(identity, ClientAuth::None).map_err(anyhow::Error::from)?;
+    let tls = pki::server_config_at(identity.presented(), ClientAuth::None, time)
+        .map_err(anyhow::Error::from)?;
     let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(tls));
     let handle = axum_server::Handle::new();
     let server = axum_server::from_tcp_rustls(listener, tls).map_err(anyhow::Error::from)?;

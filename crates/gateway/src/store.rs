@@ -8,17 +8,18 @@ mod rights;
 pub(crate) use office::Desk;
 
 use crate::{
-    clock,
+    clock::{self, Believed},
     cloud::{CloudHandle, Fetched, ShardReceived},
     extraction::{Worked, Workers, facts},
     fabric::{Fabric, Inbound, Sent},
     forgotten::Forgotten,
     law::InForce,
-    metrics::{Counts, Metrics},
+    metrics::{Certificate, Counts, Metrics},
     receipts::Pending,
     records,
     references::References,
     scribe::{Deed, Done, Scribe},
+    terminals::Terminals,
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
 use palmgate_matcher::Timed;
@@ -29,7 +30,7 @@ use palmgate_policy::{
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Pseudonym, Purpose, Timestamp,
     cloud::MemberRecord,
-    terminal::{AnswerBody, Enrolment, RequestBody, Scan},
+    terminal::{AnswerBody, Enrolment, Renewal, RequestBody, Scan},
 };
 use palmgate_seal::{
     claim::{self, Claim},
@@ -84,6 +85,8 @@ pub(crate) struct Surroundings {
     pub(crate) signing_key: SigningKey,
     pub(crate) record_key: palmgate_seal::aead::Key,
     pub(crate) issuers: Arc<RwLock<Vec<VerifyingKey>>>,
+    pub(crate) clock: Arc<Believed>,
+    pub(crate) terminals: Arc<Terminals>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) forgotten: Arc<Forgotten>,
     pub(crate) references: Arc<References>,
@@ -192,6 +195,7 @@ impl Store {
 
     fn tick(&mut self) {
         self.decide(Event::Tick);
+        self.around.clock.observe(self.engine.time_seen());
         self.keep_time_now_and_then();
         self.look_at_duties();
         self.around.scribe.submit(Deed::Flush);
@@ -240,7 +244,32 @@ impl Store {
             }
             RequestBody::Scan(scan) => self.scan(asker, request.at, scan),
             RequestBody::Enrol(enrolment) => self.enrol(asker, request.at, enrolment),
+            RequestBody::Renew(renewal) => self.renew(asker, renewal),
         }
+    }
+
+    /// Certificates are no business of the policy's: a terminal that is paired stays so.
+    fn renew(&mut self, asker: Asker, renewal: Renewal) {
+        let name = asker.terminal.clone();
+        let ticket = self.work.open(asker, Sensitive::default());
+        self.work.wipe(ticket);
+        let (terminals, inputs) = (Arc::clone(&self.around.terminals), self.around.inputs.clone());
+        let metrics = Arc::clone(&self.around.metrics);
+        tokio::task::spawn_blocking(move || {
+            let body = match terminals.renew(&name, &renewal) {
+                Ok(None) => AnswerBody::Done,
+                Ok(Some(chain_der)) => {
+                    metrics.renewed(Certificate::Terminal, true);
+                    AnswerBody::Renewed { chain_der }
+                }
+                Err(error) => {
+                    metrics.renewed(Certificate::Terminal, false);
+                    tracing::warn!(terminal = %name, %error, "no new certificate");
+                    AnswerBody::Refused { reason: error.refusal() }
+                }
+            };
+            let _ = inputs.send(Input::Done(Done::Answer(ticket, body)));
+        });
     }
 
     fn scan(&mut self, asker: Asker, at: Timestamp, scan: Scan) {

@@ -1,35 +1,35 @@
-//! Paired terminals: one-time codes, certificates, removal.
+//! Paired terminals: certificates, renewal, removal. Their one-time codes are in [`codes`].
 
-use crate::{clock, fabric::Fabric, store::Input};
-use minicbor::{Decode, Encode};
+mod codes;
+
+use crate::{clock::Believed, fabric::Fabric, identity::OwnIdentity, store::Input};
+use codes::{Codes, Rights};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 use palmgate_policy::{Event, TerminalFacts};
 use palmgate_protocol::{
     Name, PurposeSet, Secret, Timestamp, decode, encode,
     pairing::{PairAnswer, PairRequest},
+    terminal::{Refusal, Renewal},
     topic,
 };
 use palmgate_seal::{
     pairing::PairingCode,
-    pki::{self, Authority, ClientAuth, Identity, Role},
+    pki::{self, Authority, Certificate, ClientAuth, Identity, Role},
 };
 use palmgate_vault::Vault;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-/// How long a pairing code is good for.
-const CODE_LIFETIME: Duration = Duration::from_mins(10);
-/// Wrong tries before a code is void.
-const CODE_TRIES: u8 = 5;
-/// Codes that wait at once.
-const MAX_CODES: usize = 64;
 /// Terminals of one store.
 const MAX_TERMINALS: usize = 1_000;
-/// How long a terminal's certificate lasts.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(397 * 24);
+/// The least time between two certificates for one terminal, where they last long enough.
+const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
+/// How long a certificate lasts with which the gateway tries the broker.
+const PROBE_LIFETIME: Duration = Duration::from_mins(10);
 /// The name in the certificate of an external broker; no terminal can have it.
 const BROKER: &str = "broker";
 /// Where the vault keeps the list.
@@ -49,6 +49,50 @@ pub(crate) struct Terminal {
     pub(crate) serial: Vec<u8>,
     #[n(4)]
     pub(crate) not_after: Timestamp,
+    /// Certificates that hold beside the last one, until the terminal has told that it uses it.
+    #[n(5)]
+    #[cbor(default)]
+    earlier: Vec<Earlier>,
+}
+
+/// A certificate before the last one.
+#[derive(Clone, Encode, Decode)]
+struct Earlier {
+    #[n(0)]
+    serial: ByteVec,
+    #[n(1)]
+    not_after: Timestamp,
+}
+
+impl Terminal {
+    /// Leaves the terminal the certificate that it uses and gives the serials of all others.
+    fn settle(&mut self, using: &[u8]) -> Option<Vec<ByteVec>> {
+        let mut others = std::mem::take(&mut self.earlier);
+        if self.serial != using {
+            let used = others.iter().position(|one| one.serial.as_slice() == using);
+            let Some(used) = used else {
+                self.earlier = others;
+                return None;
+            };
+            let used = others.swap_remove(used);
+            let last = std::mem::replace(&mut self.serial, used.serial.into());
+            others.push(Earlier { serial: last.into(), not_after: self.not_after });
+            self.not_after = used.not_after;
+        }
+        Some(others.into_iter().map(|one| one.serial).collect())
+    }
+
+    /// Takes a new certificate beside the one in use.
+    fn renewed(&mut self, issued: &Certificate) {
+        let serial = std::mem::replace(&mut self.serial, issued.serial.clone()).into();
+        self.earlier.push(Earlier { serial, not_after: self.not_after });
+        self.not_after = issued.not_after;
+    }
+
+    fn serials(self) -> impl Iterator<Item = ByteVec> {
+        let earlier = self.earlier.into_iter().map(|one| one.serial);
+        earlier.chain([ByteVec::from(self.serial)])
+    }
 }
 
 #[derive(Default, Encode, Decode)]
@@ -56,17 +100,23 @@ struct List {
     #[n(0)]
     terminals: Vec<Terminal>,
     #[n(1)]
-    revoked: Vec<minicbor::bytes::ByteVec>,
+    revoked: Vec<ByteVec>,
     #[n(2)]
     lists_issued: u64,
+    /// When the certificate ends that an external broker was given last.
+    #[n(3)]
+    broker_ends: Option<Timestamp>,
 }
 
-struct Waiting {
-    secret: [u8; 5],
-    purposes: PurposeSet,
-    enrols: bool,
-    until: Timestamp,
-    tries: u8,
+impl List {
+    fn find(&mut self, name: &Name) -> Option<&mut Terminal> {
+        self.terminals.iter_mut().find(|terminal| terminal.name == *name)
+    }
+
+    fn revoke(&mut self, serials: impl IntoIterator<Item = ByteVec>) {
+        self.revoked.extend(serials);
+        self.lists_issued += 1;
+    }
 }
 
 /// Why a terminal cannot be added, paired or removed.
@@ -86,17 +136,33 @@ pub(crate) enum TerminalError {
     Code,
     #[error("the certificate request is unusable: {0}")]
     Request(pki::PkiError),
+    #[error("the certificate that {0} says it uses is none of its own, or was revoked")]
+    Certificate(Name),
     #[error(transparent)]
     Vault(#[from] palmgate_vault::VaultError),
 }
 
+impl TerminalError {
+    /// What a terminal is told.
+    pub(crate) const fn refusal(&self) -> Refusal {
+        match self {
+            Self::Vault(_) => Refusal::Internal,
+            _ => Refusal::Malformed,
+        }
+    }
+}
+
 /// What the terminals need of the rest of the gateway.
 pub(crate) struct TerminalsOptions {
-    pub(crate) authority: Authority,
-    pub(crate) identity: Identity,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) identity: Arc<OwnIdentity>,
+    pub(crate) clock: Arc<Believed>,
+    /// How long a terminal's certificate lasts.
+    pub(crate) lifetime: Duration,
     pub(crate) vault: Arc<Vault>,
     pub(crate) broker_host: String,
     pub(crate) broker_port: u16,
+    pub(crate) https_port: u16,
     pub(crate) store: Name,
     pub(crate) tenant: Name,
     pub(crate) tls: watch::Sender<Arc<rustls::ServerConfig>>,
@@ -107,7 +173,9 @@ pub(crate) struct TerminalsOptions {
 pub(crate) struct Terminals {
     options: TerminalsOptions,
     list: Mutex<List>,
-    waiting: Mutex<BTreeMap<Name, Waiting>>,
+    codes: Codes,
+    /// When each terminal was last given a certificate.
+    renewed: Mutex<BTreeMap<Name, Instant>>,
 }
 
 impl Terminals {
@@ -116,12 +184,33 @@ impl Terminals {
         Arc::clone(&self.options.vault)
     }
 
+    /// What the gateway shows when it tries the broker as a terminal would.
+    pub(crate) fn probe_tls(&self) -> Result<rustls::ClientConfig, pki::PkiError> {
+        let Self { options: TerminalsOptions { authority, clock, .. }, .. } = self;
+        let (pending, name) = (Identity::generate(), topic::PROBE.parse()?);
+        let csr = pending.csr_der();
+        let issued = authority.issue(&csr, &name, Role::Client, clock.now(), PROBE_LIFETIME)?;
+        let identity = pending.certified(vec![issued.der, authority.certificate_der().clone()])?;
+        let presented = Arc::new(pki::Presented::new(&identity)?);
+        let time = Arc::<Believed>::clone(clock);
+        pki::client_config_at(Some(&presented), authority.certificate_der(), time)
+    }
+
+    /// The gateway's own identity now.
+    pub(crate) fn own(&self) -> Arc<Identity> {
+        self.options.identity.current()
+    }
+
     /// Reads the list.
     pub(crate) fn load(options: TerminalsOptions) -> Result<Self, anyhow::Error> {
         let state = options.vault.state(STATE)?;
         let list = state.map(|list| decode::<List>(list.expose())).transpose()?.unwrap_or_default();
-        let terminals =
-            Self { options, list: Mutex::new(list), waiting: Mutex::new(BTreeMap::new()) };
+        let terminals = Self {
+            options,
+            list: Mutex::new(list),
+            codes: Codes::default(),
+            renewed: Mutex::default(),
+        };
         terminals.publish_tls()?;
         Ok(terminals)
     }
@@ -150,84 +239,164 @@ impl Terminals {
         purposes: PurposeSet,
         enrols: bool,
     ) -> Result<Secret<String>, TerminalError> {
-        if [topic::GATEWAY, BROKER].contains(&name.as_str()) {
-            return Err(TerminalError::Reserved(name));
-        }
-        let list = self.lock();
-        if list.terminals.iter().any(|terminal| terminal.name == name) {
-            return Err(TerminalError::Paired(name));
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::now();
-        waiting.retain(|_, code| now < code.until);
-        if waiting.len() >= MAX_CODES || list.terminals.len() >= MAX_TERMINALS {
+        self.may_have(&name)?;
+        if self.lock().terminals.len() >= MAX_TERMINALS {
             return Err(TerminalError::Full);
         }
         let code = PairingCode::generate(self.options.authority.certificate_der());
-        let secret = *code.secret();
-        let until = now.after(CODE_LIFETIME);
-        waiting.insert(name, Waiting { secret, purposes, enrols, until, tries: CODE_TRIES });
+        let rights = Rights { purposes, enrols, replaces: None };
+        self.codes.add(name, *code.secret(), rights, Instant::now())?;
         Ok(code.text())
     }
 
+    /// Makes a one-time code for a terminal that takes another's place: a name is part of the
+    /// certificate, so that a new name needs a new one. The old name is revoked when the new one
+    /// is paired.
+    pub(crate) fn rename(&self, old: &Name, new: Name) -> Result<Secret<String>, TerminalError> {
+        let terminal = self.list().into_iter().find(|terminal| terminal.name == *old);
+        let terminal = terminal.ok_or_else(|| TerminalError::Unknown(old.clone()))?;
+        self.may_have(&new)?;
+        let code = PairingCode::generate(self.options.authority.certificate_der());
+        let Terminal { purposes, enrols, .. } = terminal;
+        let rights = Rights { purposes, enrols, replaces: Some(old.clone()) };
+        self.codes.add(new, *code.secret(), rights, Instant::now())?;
+        Ok(code.text())
+    }
+
+    /// Where terminals reach this gateway to be paired.
+    pub(crate) fn pairing_address(&self) -> (String, u16) {
+        (self.options.broker_host.clone(), self.options.https_port)
+    }
+
+    fn may_have(&self, name: &Name) -> Result<(), TerminalError> {
+        if [topic::GATEWAY, topic::PROBE, BROKER].contains(&name.as_str()) {
+            return Err(TerminalError::Reserved(name.clone()));
+        }
+        if self.lock().find(name).is_some() {
+            return Err(TerminalError::Paired(name.clone()));
+        }
+        Ok(())
+    }
+
     /// Turns a code and a certificate request into a terminal.
-    pub(crate) fn pair(
+    pub(crate) async fn pair(
         &self,
         request: &PairRequest,
         fabric: &Fabric,
     ) -> Result<PairAnswer, TerminalError> {
-        let now = clock::now();
-        let (purposes, enrols) = self.redeem(request, now)?;
-        let options = &self.options;
-        let issued = options
-            .authority
-            .issue(&request.csr_der, &request.name, Role::Client, now, CERTIFICATE_LIFETIME)
-            .map_err(TerminalError::Request)?;
+        let rights = self.codes.redeem(&request.name, request.secret, Instant::now());
+        let Rights { purposes, enrols, replaces } = rights.ok_or(TerminalError::Code)?;
+        let issued = self.issue(&request.csr_der, &request.name)?;
         let terminal = Terminal {
             name: request.name.clone(),
             purposes,
             enrols,
-            serial: issued.serial,
+            serial: issued.serial.clone(),
             not_after: issued.not_after,
+            earlier: Vec::new(),
         };
-        let mut list = self.lock();
-        list.terminals.push(terminal.clone());
-        options.vault.put_state(STATE, &encode(&*list))?;
-        drop(list);
+        self.change(|list| list.terminals.push(terminal.clone()))?;
         fabric.admit(&terminal.name);
         self.fact(&terminal);
         tracing::info!(terminal = %terminal.name, "paired");
-        let authority = options.authority.certificate_der();
+        if let Some(old) = replaces {
+            self.revoke(&old, fabric).await?;
+        }
+        let options = &self.options;
         Ok(PairAnswer {
-            chain_der: vec![issued.der.to_vec().into(), authority.to_vec().into()],
-            authority_der: authority.to_vec(),
+            chain_der: self.chain(&issued),
+            authority_der: options.authority.certificate_der().to_vec(),
             broker_host: options.broker_host.clone(),
             broker_port: options.broker_port,
-            gateway_time: now,
+            gateway_time: crate::clock::now(),
             store: options.store.clone(),
             tenant: options.tenant.clone(),
         })
     }
 
-    fn redeem(
+    /// Takes note of the certificate that a terminal uses, revokes its others, and gives it the
+    /// next one if it asks for one and its own is due. Blocks on the disk.
+    pub(crate) fn renew(
         &self,
-        request: &PairRequest,
-        now: Timestamp,
-    ) -> Result<(PurposeSet, bool), TerminalError> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let code = waiting.get_mut(&request.name).ok_or(TerminalError::Code)?;
-        if now >= code.until || code.tries == 0 {
-            return Err(TerminalError::Code);
+        name: &Name,
+        renewal: &Renewal,
+    ) -> Result<Option<Vec<ByteVec>>, TerminalError> {
+        let mut list = self.lock();
+        let terminal = list.find(name).ok_or_else(|| TerminalError::Unknown(name.clone()))?;
+        let others = terminal.settle(&renewal.using);
+        let others = others.ok_or_else(|| TerminalError::Certificate(name.clone()))?;
+        let not_after = terminal.not_after;
+        let changed = !others.is_empty();
+        if changed {
+            list.revoke(others);
         }
-        let differing =
-            code.secret.iter().zip(&request.secret).fold(0, |all, (a, b)| all | (a ^ b));
-        if differing != 0 {
-            code.tries -= 1;
-            return Err(TerminalError::Code);
+        drop(list);
+        let issued = match &renewal.csr_der {
+            Some(csr_der) if self.may_renew(name, not_after) => Some(self.issue(csr_der, name)?),
+            _ => None,
+        };
+        if changed || issued.is_some() {
+            self.change(|list| {
+                if let (Some(issued), Some(terminal)) = (&issued, list.find(name)) {
+                    terminal.renewed(issued);
+                }
+            })?;
         }
-        let rights = (code.purposes, code.enrols);
-        waiting.remove(&request.name);
-        Ok(rights)
+        if changed {
+            self.publish_tls().map_err(TerminalError::Request)?;
+        }
+        if issued.is_some() {
+            tracing::info!(terminal = %name, "has a new certificate");
+        }
+        Ok(issued.map(|issued| self.chain(&issued)))
+    }
+
+    /// A certificate in the second half of its life may be replaced, now and then: what a terminal
+    /// with a wrong clock or worse intentions asks for must not fill the revocation list.
+    fn may_renew(&self, name: &Name, not_after: Timestamp) -> bool {
+        let lifetime = self.options.lifetime;
+        let pause = RENEWAL_PAUSE.min(lifetime / 20);
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = renewed.get(name).is_some_and(|at| at.elapsed() < pause);
+        let may = not_after.since(self.options.clock.now()) < lifetime / 2 && !lately;
+        if may {
+            renewed.insert(name.clone(), Instant::now());
+        }
+        may
+    }
+
+    fn issue(&self, csr_der: &[u8], name: &Name) -> Result<Certificate, TerminalError> {
+        let (now, lifetime) = (self.options.clock.now(), self.options.lifetime);
+        let issued = self.options.authority.issue(csr_der, name, Role::Client, now, lifetime);
+        issued.map_err(TerminalError::Request)
+    }
+
+    fn chain(&self, issued: &Certificate) -> Vec<ByteVec> {
+        let authority = self.options.authority.certificate_der();
+        vec![issued.der.to_vec().into(), authority.to_vec().into()]
+    }
+
+    /// Changes the list, durably.
+    fn change(&self, change: impl FnOnce(&mut List)) -> Result<(), TerminalError> {
+        let mut list = self.lock();
+        change(&mut list);
+        Ok(self.options.vault.put_state(STATE, &encode(&*list))?)
+    }
+
+    /// Whether a terminal's certificate is one that it was given and that holds.
+    pub(crate) fn holds(&self, name: &Name, serial: &[u8]) -> bool {
+        self.lock().find(name).is_some_and(|terminal| {
+            let mut earlier = terminal.earlier.iter();
+            terminal.serial == serial || earlier.any(|one| one.serial.as_slice() == serial)
+        })
+    }
+
+    /// When certificates end: the gateway's own, the terminals' first one, the external broker's.
+    pub(crate) fn certificates_end(&self) -> [Option<Timestamp>; 3] {
+        let own = self.options.identity.current().validity().until;
+        let list = self.lock();
+        let terminals = list.terminals.iter().map(|terminal| terminal.not_after).min();
+        [Some(own), terminals, list.broker_ends]
     }
 
     /// A certificate and key for an external broker that terminals reach at `host`.
@@ -236,12 +405,15 @@ impl Terminals {
         let name = BROKER.parse().map_err(|_| TerminalError::Full)?;
         let role = Role::Server { hosts: vec![host.to_owned()] };
         let authority = &self.options.authority;
-        authority
-            .issue(&pending.csr_der(), &name, role, clock::now(), CERTIFICATE_LIFETIME)
+        let (now, lifetime) = (self.options.clock.now(), self.options.lifetime);
+        let identity = authority
+            .issue(&pending.csr_der(), &name, role, now, lifetime)
             .and_then(|issued| {
                 pending.certified(vec![issued.der, authority.certificate_der().clone()])
             })
-            .map_err(TerminalError::Request)
+            .map_err(TerminalError::Request)?;
+        self.change(|list| list.broker_ends = Some(identity.validity().until))?;
+        Ok(identity)
     }
 
     /// Removes a terminal: its certificate, its session and its connection.
@@ -251,8 +423,7 @@ impl Terminals {
             let position = list.terminals.iter().position(|terminal| terminal.name == *name);
             let position = position.ok_or_else(|| TerminalError::Unknown(name.clone()))?;
             let terminal = list.terminals.remove(position);
-            list.revoked.push(terminal.serial.into());
-            list.lists_issued += 1;
+            list.revoke(terminal.serials());
             self.options.vault.put_state(STATE, &encode(&*list))?;
         }
         if let Err(error) = self.publish_tls() {
@@ -276,12 +447,14 @@ impl Terminals {
         let serials: Vec<Vec<u8>> = list.revoked.iter().map(|serial| serial.to_vec()).collect();
         let number = list.lists_issued.max(1);
         drop(list);
-        let revoked = options.authority.revocation_list(&serials, number, clock::now());
+        let now = options.clock.now();
+        let revoked = options.authority.revocation_list(&serials, number, now);
         let clients = ClientAuth::Required {
             authority_der: options.authority.certificate_der().clone(),
             revoked: Some(revoked),
         };
-        let config = pki::server_config(&options.identity, clients)?;
+        let time = Arc::<Believed>::clone(&options.clock);
+        let config = pki::server_config_at(options.identity.presented(), clients, time)?;
         let _ = options.tls.send(Arc::new(config));
         Ok(())
     }

@@ -10,6 +10,7 @@ fn word(request: &RequestBody) -> &'static str {
         RequestBody::Scan(_) => "scan",
         RequestBody::Enrol(_) => "enrol",
         RequestBody::Ping => "ping",
+        RequestBody::Renew(_) => "renew",
     }
 }
 
@@ -54,7 +55,8 @@ fn answered(body: &AnswerBody) -> usize {
         | AnswerBody::History { uses: _, consents: _ }
         | AnswerBody::Done
         | AnswerBody::Erased { receipt: _ }
-        | AnswerBody::Exported { document: _ } => 0,
+        | AnswerBody::Exported { document: _ }
+        | AnswerBody::Renewed { chain_der: _ } => 0,
     }
 }
 

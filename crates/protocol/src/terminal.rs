@@ -31,6 +31,32 @@ pub enum RequestBody {
     /// Is somebody there? Answered with [`AnswerBody::Done`].
     #[n(2)]
     Ping,
+    /// The terminal's certificate: which one is in use, and whether a new one is wanted.
+    #[n(3)]
+    Renew(#[n(0)] Renewal),
+}
+
+/// A terminal tells the certificate that it uses, so that all others under its name can be revoked,
+/// and asks for the next one. Answered with [`AnswerBody::Renewed`], or with [`AnswerBody::Done`]
+/// when none was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Renewal {
+    /// Serial number of the certificate in use, as its DER encoding has it.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub using: Vec<u8>,
+    /// PKCS #10 certificate request (RFC 2986) with a new key.
+    #[n(1)]
+    pub csr_der: Option<minicbor::bytes::ByteVec>,
+}
+
+/// The part of a [`Request`] that no version changes: with it, even a request of a later version is
+/// answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RequestHead {
+    /// The act that the request is about.
+    #[n(0)]
+    pub capture: CaptureId,
 }
 
 /// One deliberate presentation of a hand.
@@ -391,6 +417,13 @@ pub enum AnswerBody {
         #[n(0)]
         document: Document,
     },
+    /// The terminal's next certificate, then the authority's, each as DER.
+    #[n(10)]
+    Renewed {
+        /// Two certificates.
+        #[n(0)]
+        chain_der: Vec<minicbor::bytes::ByteVec>,
+    },
 }
 
 /// The person was recognised and the decision is yes.
@@ -595,6 +628,9 @@ pub enum Refusal {
     /// An amount above what a palm alone may pay: use a second factor.
     #[n(13)]
     StepUp,
+    /// The request is of a version that the gateway does not know: update the gateway.
+    #[n(14)]
+    NotUnderstood,
 }
 
 impl Refusal {
@@ -615,6 +651,7 @@ impl Refusal {
             Self::Internal => "internal",
             Self::AlreadyEnrolled => "already-enrolled",
             Self::StepUp => "step-up",
+            Self::NotUnderstood => "not-understood",
         }
     }
 }

@@ -40,6 +40,8 @@ impl Channel {
 const PREFIX: &str = "palmgate/1/";
 /// The name that the gateway's own certificate carries; no terminal can have it.
 pub const GATEWAY: &str = "gateway";
+/// The name under which the gateway tries the broker as a terminal would; no terminal can have it.
+pub const PROBE: &str = "probe";
 /// Where the gateway writes and reads its own broker health probes.
 pub const HEALTH: &str = "palmgate/1/gateway/health";
 

@@ -1,11 +1,13 @@
 //! First contact of a terminal with its gateway: a code that a person carries from one screen to
 //! the other.
 //!
-//! The code's first ten bytes pin the gateway's authority (80 bits of SHA-256, so an impostor
-//! would need a second preimage), the last five are a secret that is only ever sent over the
-//! connection pinned in this way: nobody learns it by listening, answering or searching offline.
+//! The code's last five bytes are a secret, the first ten pin the gateway's authority: 80 bits of
+//! SHA-256 over secret and certificate. The secret is only ever sent over the connection pinned in
+//! this way, so that nobody learns it by listening, answering or searching offline; and who has not
+//! seen the code knows neither pin nor secret, so that there is no certificate to search for, either.
 
 use crate::{
+    labelled,
     pki::{accepts_server, provider, roots},
     random, sha256,
 };
@@ -22,8 +24,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     version::TLS13,
 };
-use std::sync::{Arc, LazyLock};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
+const LABEL: &str = "pairing";
 const PIN_BYTES: usize = 10;
 const SECRET_BYTES: usize = 5;
 /// Characters of a code without its hyphens.
@@ -59,7 +65,8 @@ pub struct InvalidCode;
 impl PairingCode {
     /// A new code for terminals of this authority.
     pub fn generate(authority_der: &CertificateDer<'_>) -> Self {
-        Self { pin: pin(authority_der), secret: Secret::new(random::bytes()) }
+        let secret = Secret::new(random::bytes());
+        Self { pin: pin(&secret, authority_der), secret }
     }
 
     /// The code as people read it.
@@ -97,7 +104,7 @@ impl PairingCode {
 
     /// Whether the code pins this authority: a terminal checks it before it keeps the authority.
     pub fn pins(&self, authority_der: &CertificateDer<'_>) -> bool {
-        self.pin == pin(authority_der)
+        self.pin == pin(&self.secret, authority_der)
     }
 }
 
@@ -108,21 +115,30 @@ pub fn pinned_client_config(code: &PairingCode) -> ClientConfig {
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has cipher suites for TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedAuthority { pin: code.pin }))
+        .with_custom_certificate_verifier(Arc::new(PinnedAuthority {
+            code: PairingCode { pin: code.pin, secret: Secret::new(*code.secret()) },
+        }))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     config
 }
 
-fn pin(authority_der: &CertificateDer<'_>) -> [u8; PIN_BYTES] {
+fn pin(secret: &Secret<[u8; SECRET_BYTES]>, authority_der: &CertificateDer<'_>) -> [u8; PIN_BYTES] {
+    let bytes = Secret::new(labelled(LABEL, &[secret.expose(), authority_der]));
     let mut pin = [0; PIN_BYTES];
-    pin.copy_from_slice(&sha256(authority_der)[..PIN_BYTES]);
+    pin.copy_from_slice(&sha256(bytes.expose())[..PIN_BYTES]);
     pin
 }
 
-#[derive(Debug)]
 struct PinnedAuthority {
-    pin: [u8; PIN_BYTES],
+    code: PairingCode,
+}
+
+/// rustls wants it; nothing of the code is in it.
+impl fmt::Debug for PinnedAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PinnedAuthority(…)")
+    }
 }
 
 impl ServerCertVerifier for PinnedAuthority {
@@ -136,7 +152,7 @@ impl ServerCertVerifier for PinnedAuthority {
     ) -> Result<ServerCertVerified, Error> {
         let authority = intermediates
             .iter()
-            .find(|certificate| pin(certificate) == self.pin)
+            .find(|certificate| self.code.pins(certificate))
             .ok_or(CertificateError::UnknownIssuer)?;
         let roots = roots(authority).map_err(|_| CertificateError::BadEncoding)?;
         accepts_server(&roots, end_entity, now)?;

@@ -323,6 +323,18 @@ impl Conversation {
         self.proven = false;
     }
 
+    /// Goes on under another certificate: its key is another, so the group is joined anew. What
+    /// waits for an answer keeps waiting.
+    pub(crate) fn change_identity(&mut self, identity: Identity) {
+        self.identity = identity;
+        self.leave();
+        self.membership.out();
+    }
+
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What the last steps asked for.
     pub(crate) fn take_batch(&mut self) -> Batch {
         let store = match (mem::take(&mut self.dirty), &self.session) {

@@ -5,17 +5,24 @@ use crate::{
     Connection, Paired, TerminalError, clock,
     conversation::{Action, Batch, Conversation, Standing, Store},
     error::Trouble,
+    exchange::deadline_of,
     link::{Link, LinkEvent, Route},
+    paired,
+    renewal::Renewing,
     session_file::SessionFile,
 };
 use palmgate_protocol::{
     CaptureId, Name,
-    terminal::{Answer, Request},
+    terminal::{Answer, Request, RequestBody},
     topic,
 };
-use palmgate_seal::{mls::Session, pki};
+use palmgate_seal::{
+    mls::Session,
+    pki::{self, Identity},
+    random,
+};
 use rumqttc::{AsyncClient, QoS};
-use std::{collections::HashMap, fs::File, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
@@ -39,6 +46,10 @@ pub(crate) struct Driver {
     client: Option<AsyncClient>,
     waiting: HashMap<CaptureId, oneshot::Sender<Result<Answer, TerminalError>>>,
     session_file: Arc<SessionFile>,
+    directory: PathBuf,
+    route: Route,
+    renewing: Renewing,
+    renewed: Option<oneshot::Receiver<Result<Answer, TerminalError>>>,
     trouble: Option<Trouble>,
     /// Released before `connection` tells that the task has ended.
     _lock: File,
@@ -51,22 +62,25 @@ impl Driver {
         paired: Paired,
         connection: watch::Sender<Connection>,
     ) -> Result<Self, TerminalError> {
-        let Paired { settings, identity, session: session_file, lock, .. } = paired;
+        let Paired { settings, identity, session: session_file, lock, directory, .. } = paired;
         let session = session_file.load()?.and_then(|state| {
             Session::restore(state.expose(), &identity)
                 .inspect_err(|error| tracing::warn!(%error, "joining anew"))
                 .ok()
         });
-        let tls = pki::client_config(Some(&identity), identity.authority_der())
-            .map_err(|error| TerminalError::Keys(error.to_string()))?;
-        let link = Link::start(Route {
+        let route = Route {
             terminal: settings.terminal.clone(),
             host: settings.broker_host,
             port: settings.broker_port,
-            tls: Arc::new(tls),
-        });
+            tls: tls(&identity)?,
+        };
+        let link = Link::start(route.clone());
         Ok(Self {
             name: settings.terminal,
+            directory,
+            route,
+            renewing: Renewing::new(&identity),
+            renewed: None,
             conversation: Conversation::new(identity, session),
             link,
             client: None,
@@ -84,19 +98,62 @@ impl Driver {
             let now = Instant::now();
             let wake = self.conversation.wake_at(now.into_std());
             let wake = wake.map_or(now + IDLE, Instant::from_std);
+            let wake = wake.min(Instant::from_std(self.renewing.wake_at(clock::now())));
             tokio::select! {
                 ask = asks.recv() => match ask {
                     Some(ask) => self.ask(ask),
                     None => return,
                 },
                 event = self.link.next() => self.link_event(event),
+                answer = answer(&mut self.renewed) => self.take_certificate(answer),
                 () = sleep_until(wake) => {}
             }
             self.forget_callers_who_left();
+            self.look_at_certificate();
             self.conversation.tick(clock::now());
             let batch = self.conversation.take_batch();
             self.carry_out(batch).await;
             self.report();
+        }
+    }
+
+    /// Asks for the next certificate when the present one is due, and tells which one is in use.
+    fn look_at_certificate(&mut self) {
+        if self.conversation.standing() != Standing::Ready || self.renewed.is_some() {
+            return;
+        }
+        let now = clock::now();
+        let Some(renewal) = self.renewing.ask(now) else { return };
+        let body = RequestBody::Renew(renewal);
+        let deadline = deadline_of(&body);
+        let capture = CaptureId::from_random(random::bytes());
+        let (reply, answer) = oneshot::channel();
+        self.renewed = Some(answer);
+        self.ask(Ask { request: Request { capture, at: now.wall, body }, deadline, reply });
+    }
+
+    /// Keeps a new certificate and goes on under it. What fails is tried again in an hour.
+    fn take_certificate(&mut self, answer: Result<Answer, TerminalError>) {
+        let authority = self.conversation.identity().authority_der().clone();
+        let taken = answer.and_then(|answer| {
+            let now = clock::now();
+            let Some(identity) = self.renewing.answered(answer, &self.name, &authority, now)?
+            else {
+                return Ok(());
+            };
+            let tls = tls(&identity)?;
+            paired::keep_identity(&self.directory, &identity)?;
+            tracing::info!(terminal = %self.name, "has a new certificate");
+            self.renewing = Renewing::new(&identity);
+            self.conversation.change_identity(identity);
+            self.route.tls = tls;
+            self.link = Link::start(self.route.clone());
+            self.client = None;
+            self.conversation.disconnected();
+            Ok(())
+        });
+        if let Err(error) = taken {
+            tracing::warn!(terminal = %self.name, %error, "the certificate was not renewed");
         }
     }
 
@@ -225,6 +282,25 @@ impl Driver {
             changed
         });
     }
+}
+
+/// The answer to a question of the terminal's own; never, when none was asked.
+async fn answer(
+    asked: &mut Option<oneshot::Receiver<Result<Answer, TerminalError>>>,
+) -> Result<Answer, TerminalError> {
+    let Some(waiting) = asked else { return std::future::pending().await };
+    let answer = waiting.await;
+    *asked = None;
+    answer.unwrap_or(Err(TerminalError::Closed))
+}
+
+fn tls(identity: &Identity) -> Result<Arc<rustls::ClientConfig>, TerminalError> {
+    let presented = pki::Presented::new(identity).map(Arc::new);
+    let time = Arc::new(clock::NotBefore(identity.validity().from));
+    presented
+        .and_then(|own| pki::client_config_at(Some(&own), identity.authority_der(), time))
+        .map(Arc::new)
+        .map_err(|error| TerminalError::Keys(error.to_string()))
 }
 
 #[cfg(test)]

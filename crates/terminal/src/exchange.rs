@@ -16,7 +16,7 @@ pub(crate) fn deadline_of(body: &RequestBody) -> Duration {
     match body {
         RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none() => LONG_DEADLINE,
         RequestBody::Scan(_) | RequestBody::Ping => SCAN_DEADLINE,
-        RequestBody::Enrol(_) => LONG_DEADLINE,
+        RequestBody::Enrol(_) | RequestBody::Renew(_) => LONG_DEADLINE,
     }
 }
 

@@ -39,12 +39,15 @@ mod files;
 mod link;
 mod membership;
 mod pair;
+mod pair_invitation;
 mod paired;
+mod renewal;
 mod session_file;
 pub mod simulated;
 mod terminal;
 
 pub use error::{TerminalError, Trouble};
+pub use pair_invitation::Invitation;
 pub use paired::Paired;
 pub use palmgate_protocol as protocol;
 pub use palmgate_seal::{

@@ -1,7 +1,7 @@
 //! Pairing: a device with a code becomes a terminal with a certificate.
 
 use crate::{
-    Paired, TerminalError, clock,
+    Invitation, Paired, TerminalError, clock,
     link::{reason, tls_error},
     paired::Settings,
 };
@@ -25,6 +25,26 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TEXT: usize = 300;
 
 impl Paired {
+    /// As [`Paired::pair`], with what the gateway's QR code says.
+    ///
+    /// # Errors
+    /// As [`Paired::pair`].
+    ///
+    /// ```no_run
+    /// use palmgate_terminal::{Invitation, Paired};
+    /// use std::path::Path;
+    ///
+    /// # async fn example(scanned: &str) -> Result<(), palmgate_terminal::TerminalError> {
+    /// let invitation: Invitation = scanned.parse()?;
+    /// let paired = Paired::accept(&invitation, Path::new("/var/lib/till/palmgate")).await?;
+    /// println!("{} now belongs to {}", paired.name(), paired.store());
+    /// # Ok(()) }
+    /// ```
+    pub async fn accept(invitation: &Invitation, directory: &Path) -> Result<Self, TerminalError> {
+        let (url, code) = (invitation.gateway_url(), invitation.code());
+        Self::pair(&url, code, invitation.name(), directory).await
+    }
+
     /// Makes this device a terminal called `name`: draws a key, asks the gateway for its
     /// certificate and keeps both in `directory`, which it creates with mode 0700. The gateway
     /// shows `code` to the person who installs the terminal; its secret is sent only to the

@@ -9,8 +9,8 @@ use std::{
 };
 
 const SETTINGS: &str = "settings.toml";
-const KEY: &str = "identity-key.pem";
-const CHAIN: &str = "identity-chain.pem";
+/// Key and certificates in one file, so that a renewal replaces them together or not at all.
+const IDENTITY: &str = "identity.pem";
 
 /// A terminal's identity and where its gateway is, from its state directory.
 ///
@@ -26,7 +26,7 @@ pub struct Paired {
     pub(crate) identity: Identity,
     pub(crate) session: SessionFile,
     pub(crate) lock: File,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     clock_error: Duration,
 }
 
@@ -95,9 +95,7 @@ impl Paired {
         identity: &Identity,
         clock_error: Duration,
     ) -> Result<Self, TerminalError> {
-        let key: Secret<String> = identity.key_pem();
-        files::write(&directory.join(KEY), key.expose().as_bytes())?;
-        files::write(&directory.join(CHAIN), identity.chain_pem().as_bytes())?;
+        keep_identity(directory, identity)?;
         let text = toml::to_string(settings).expect("names, a host and a port are TOML");
         files::write(&directory.join(SETTINGS), text.as_bytes())?;
         Ok(Self { clock_error, ..Self::open(directory)? })
@@ -140,6 +138,15 @@ impl Paired {
     }
 }
 
+/// Writes the terminal's key and certificates; a power cut leaves those before or these.
+pub(crate) fn keep_identity(directory: &Path, identity: &Identity) -> Result<(), TerminalError> {
+    let mut text = Secret::new(String::with_capacity(4096));
+    let key: Secret<String> = identity.key_pem();
+    text.expose_mut().push_str(key.expose());
+    text.expose_mut().push_str(&identity.chain_pem());
+    files::write(&directory.join(IDENTITY), text.expose().as_bytes())
+}
+
 fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, TerminalError> {
     let damaged = |why: String| TerminalError::Damaged { path: path.into(), why };
     let text = str::from_utf8(text).map_err(|error| damaged(error.to_string()))?;
@@ -147,14 +154,14 @@ fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, TerminalError> {
 }
 
 fn read_identity(directory: &Path, name: &Name) -> Result<Identity, TerminalError> {
-    let (key_path, chain_path) = (directory.join(KEY), directory.join(CHAIN));
-    let damaged = |why: String| TerminalError::Damaged { path: key_path.clone(), why };
-    files::refuse_exposed(&key_path, 0o600)?;
-    let text = |bytes| String::from_utf8(bytes).map_err(|_| damaged("it is no text".into()));
-    let key = Secret::new(text(required(&key_path)?)?);
-    let chain = text(required(&chain_path)?)?;
-    let identity =
-        Identity::from_pem(&chain, key.expose()).map_err(|error| damaged(error.to_string()))?;
+    let path = directory.join(IDENTITY);
+    let damaged = |why: String| TerminalError::Damaged { path: path.clone(), why };
+    let bytes = required(&path)?;
+    files::refuse_exposed(&path, 0o600)?;
+    let text = String::from_utf8(bytes).map_err(|_| damaged("it is no text".into()))?;
+    let text = Secret::new(text);
+    let identity = Identity::from_pem(text.expose(), text.expose())
+        .map_err(|error| damaged(error.to_string()))?;
     if identity.name() != *name {
         return Err(damaged(format!("it belongs to {}, the settings to {name}", identity.name())));
     }

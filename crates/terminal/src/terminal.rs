@@ -457,7 +457,7 @@ fn check_limits(body: &RequestBody) -> Result<(), TerminalError> {
             within("the name under the release in bytes", name, limits::MAX_TEXT_BYTES)?;
             enrolment.captures.iter().try_for_each(|capture| check_frames(&capture.frames))
         }
-        RequestBody::Ping => Ok(()),
+        RequestBody::Ping | RequestBody::Renew(_) => Ok(()),
     }
 }
 

@@ -5,8 +5,8 @@ use palmgate_protocol::{DAY, Timestamp};
 const SOON: std::time::Duration = std::time::Duration::from_hours(21 * 24);
 const METRIC: &str = "palmgate_certificate_expiry_timestamp_seconds";
 
-/// Certificates have time left: the gateway's, its authority's, the cloud's for this store, and the
-/// terminal's that ends first.
+/// Certificates have time left: the gateway's, its authority's, the cloud's for this store, an
+/// external broker's, and the terminal's that ends first.
 pub(super) fn check(facts: &Facts) -> Outcome {
     // Terminals are told with their names.
     let kinds = facts.labels(METRIC, "certificate").into_iter().filter(|kind| *kind != "terminal");
@@ -25,8 +25,10 @@ pub(super) fn check(facts: &Facts) -> Outcome {
 }
 
 fn judge(which: &str, ends: Timestamp, now: Timestamp) -> Outcome {
-    let remedy = "restart palmgated for its own certificate, pair a terminal anew for its own, take a \
-                  new bundle from `palmgate-cloud store renew` for the cloud's";
+    let remedy = "the gateway and a connected terminal renew their own long before: journalctl -u \
+                  palmgated tells why they did not. A terminal whose certificate has ended is paired \
+                  anew; `palmgate-cloud store renew` gives the cloud's, `palmgate broker` an external \
+                  broker's";
     if ends <= now {
         return Outcome::fail(format!("the certificate {which} has ended"), remedy);
     }

@@ -7,7 +7,8 @@ use std::{
 /// How far files may be from the future: file systems count in seconds.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// The clock is kept right, and was not set back behind what the state directory has seen.
+/// The clock is kept right, was not set back behind what the state directory has seen, and has not
+/// jumped ahead since.
 pub(super) fn check(facts: &Facts) -> Outcome {
     let set = "set the clock and keep it: apt install systemd-timesyncd, or chrony";
     let now = Duration::from_millis(facts.now.as_millis().unsigned_abs());
@@ -16,6 +17,13 @@ pub(super) fn check(facts: &Facts) -> Outcome {
         let found =
             format!("the clock is {} s behind the newest file of the state", ahead.as_secs());
         return Outcome::fail(found, set);
+    }
+    if facts.metric("palmgate_clock_doubted") == Some(1.0) {
+        let found = "the clock jumped, and nobody has confirmed it";
+        return Outcome::fail(
+            found,
+            format!("{set}; then `palmgate clock` tells how to confirm it"),
+        );
     }
     match facts.synchronised {
         Some(true) => Outcome::ok("synchronised"),

@@ -44,6 +44,9 @@ pub(super) struct Facts {
     pub(super) terminals: Option<Result<Vec<ListedTerminal>, String>>,
     /// `None` unless the control socket answered.
     pub(super) told: Option<Result<Told, String>>,
+    /// How long a new connection to the broker and a message through it took; `None` unless the
+    /// control socket answered.
+    pub(super) probed: Option<Result<Duration, String>>,
     /// Whether the system says that its clock is synchronised; `None` when it does not say.
     pub(super) synchronised: Option<bool>,
 }
@@ -60,6 +63,7 @@ impl Facts {
             pack,
             terminals: None,
             told: None,
+            probed: None,
             synchronised: synchronised(),
         };
         let Ok(config) = &facts.config else { return facts };
@@ -67,6 +71,7 @@ impl Facts {
         let terminals = terminals(&state).await.map_err(|error| in_short(&error));
         if terminals.is_ok() {
             facts.told = Some(told(&state, https).await.map_err(|error| in_short(&error)));
+            facts.probed = Some(probed(&state).await.map_err(|error| in_short(&error)));
         }
         facts.terminals = Some(terminals);
         facts
@@ -131,6 +136,11 @@ fn open(config: &Config, now: Timestamp) -> Result<Pack, String> {
 async fn terminals(state: &Path) -> Result<Vec<ListedTerminal>> {
     let control = Control::new(&control::Arguments { state: state.to_owned() })?;
     tokio::time::timeout(PATIENCE, control.list()).await.context("no answer in time")?
+}
+
+async fn probed(state: &Path) -> Result<Duration> {
+    let control = Control::new(&control::Arguments { state: state.to_owned() })?;
+    tokio::time::timeout(2 * PATIENCE, control.probe()).await.context("no answer in time")?
 }
 
 /// The gateway's certificate names `localhost` wherever it listens. One that has just started gets

@@ -1,7 +1,7 @@
 use super::{facts::Told, *};
 use palmgate_gateway::config::Config;
 use palmgate_protocol::Timestamp;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -17,6 +17,7 @@ fn facts(state: &Path, extra: &str) -> Facts {
         pack: None,
         terminals: None,
         told: None,
+        probed: None,
         synchronised: None,
     }
 }
@@ -65,6 +66,10 @@ fn a_clock_behind_the_state_fails() {
     assert_eq!(of(&examine(&facts), "clock").status, Status::Fail);
     facts.now = Timestamp::from_millis(i64::MAX);
     assert_eq!(of(&examine(&facts), "clock").status, Status::Ok);
+    facts.told = Some(Ok(told(true, "palmgate_clock_doubted 1\n")));
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Fail);
+    facts.told = Some(Ok(told(true, "palmgate_clock_doubted 0\n")));
+    assert_eq!(of(&examine(&facts), "clock").status, Status::Ok);
 }
 
 #[test]
@@ -89,6 +94,13 @@ fn the_hop_that_fails_is_the_one_that_is_named() {
     let findings = examine(&facts);
     assert_eq!(of(&findings, "broker").status, Status::Ok);
     assert_eq!(of(&findings, "cloud").status, Status::Fail);
+    facts.probed = Some(Err("CONNECT was refused".into()));
+    let findings = examine(&facts);
+    let broker = of(&findings, "broker");
+    assert_eq!(broker.status, Status::Fail);
+    assert!(broker.found.contains("no newcomer: CONNECT was refused"), "{}", broker.found);
+    facts.probed = Some(Ok(Duration::from_millis(12)));
+    assert_eq!(of(&examine(&facts), "broker").status, Status::Ok);
 
     facts.told = Some(Ok(told(true, &metrics.replace("writable 1", "writable 0"))));
     assert_eq!(of(&examine(&facts), "ledger").status, Status::Fail);

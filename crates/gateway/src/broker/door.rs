@@ -14,12 +14,7 @@ use bytes::BytesMut;
 use palmgate_protocol::Name;
 use rumqttd::protocol::{ConnAck, ConnectReturnCode, Packet};
 use rustls::{CertificateError, ProtocolVersion, ServerConfig};
-use std::{
-    io,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -177,8 +172,9 @@ async fn handshake(
     }
     let chain = connection.peer_certificates().ok_or(Reason::CertificateMissing)?;
     let leaf = chain.first().ok_or(Reason::CertificateMissing)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (name, valid) = identify(leaf, now)?;
+    // The clock that the verifier went by: the system's may have jumped.
+    let now = tls.time_provider.current_time().ok_or(Reason::HandshakeFailed)?;
+    let (name, valid) = identify(leaf, Duration::from_secs(now.as_secs()))?;
     Ok((stream, Identity { name, valid, judged_by: tls }))
 }
 

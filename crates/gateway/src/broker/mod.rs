@@ -140,6 +140,27 @@ impl Broker {
         self.address
     }
 
+    /// Opens the listener anew, at the same address; clients that are connected stay so.
+    ///
+    /// # Errors
+    /// When the socket is not to be had.
+    pub async fn reopen(&mut self) -> Result<(), BrokerError> {
+        self.door.abort();
+        let _ = (&mut self.door).await;
+        let listener = TcpListener::bind(self.address).map_err(BrokerError::Listener)?;
+        listener.set_nonblocking(true).map_err(BrokerError::Listener)?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).map_err(BrokerError::Listener)?;
+        self.door = tokio::spawn(door::run(listener, self.shared.clone(), self.stop.subscribe()));
+        Ok(())
+    }
+
+    /// As if the listener's task had died.
+    #[cfg(test)]
+    pub(crate) fn kill_listener(&self) {
+        self.door.abort();
+    }
+
     /// Cuts off a client that is connected now. Whether it may come back is the business of the
     /// TLS configuration: replace that first.
     pub fn disconnect(&self, name: &Name) {

@@ -21,6 +21,8 @@ use toml::de::DeValue;
 const STATE_DIRECTORY: &str = "/var/lib/palmgate";
 const LANGUAGE: &str = "en";
 const PUBLIC_HOST: &str = "localhost";
+/// The longest that a TLS client accepts is 398 days.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(397 * 24);
 const BROKER_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 8443;
 const FALLBACK: &str = "Pay by card or in cash, show a QR code, or ask a member of staff: the \
@@ -110,6 +112,7 @@ fn read_options(
         queue_length,
         matcher,
         language,
+        certificate_lifetime: read_lifetime(reader),
     }
 }
 
@@ -201,6 +204,13 @@ fn read_measured(reader: &mut Reader<'_>) -> Option<Measured> {
         bpcer_permille: figures.3?,
         linkability_permille: figures.4?,
     })
+}
+
+/// Certificates that last for seconds show in minutes how a store renews them.
+fn read_lifetime(reader: &mut Reader<'_>) -> Duration {
+    let default = CERTIFICATE_LIFETIME.as_secs();
+    let seconds = |value: &DeValue<'_>| checks::whole(value, 10..=default);
+    Duration::from_secs(reader.read("development", "certificate_seconds", default, seconds))
 }
 
 fn read_root(reader: &mut Reader<'_>) -> RootKeeping {

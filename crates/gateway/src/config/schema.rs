@@ -53,7 +53,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
         ],
     ),
     ("root", &["keeper", "tpm"]),
-    ("development", &["root_in_file"]),
+    ("development", &["certificate_seconds", "root_in_file"]),
 ];
 
 /// The keys of a table, its sub-tables included; `None` for a table that does not exist. The

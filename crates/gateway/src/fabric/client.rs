@@ -2,13 +2,12 @@ use super::{
     Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, terminals::Terminals};
 use palmgate_protocol::{
     Name,
     limits::MAX_PAYLOAD_BYTES,
     topic::{self, Channel},
 };
-use palmgate_seal::pki::Identity;
 use palmgate_vault::Vault;
 use rumqttc::{
     AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, Publish, QoS,
@@ -34,7 +33,7 @@ pub(crate) struct FabricOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: rustls::ClientConfig,
-    pub(crate) identity: Identity,
+    pub(crate) terminals: Arc<Terminals>,
     pub(crate) authority_der: CertificateDer<'static>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) metrics: Arc<Metrics>,
@@ -64,7 +63,7 @@ impl Fabric {
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
         let shared = Arc::new(Shared {
-            identity: options.identity,
+            terminals: options.terminals,
             authority_der: options.authority_der,
             vault: options.vault,
             client,
@@ -100,6 +99,12 @@ impl Fabric {
         if heard.is_none_or(|heard| heard.try_send(Heard::Answer(outbound)).is_err()) {
             self.shared.metrics.shed("answers");
         }
+    }
+
+    /// Sends a message where the gateway itself listens as a terminal would.
+    pub(crate) async fn send_probe(&self, listener: &Name, payload: Vec<u8>) {
+        let place = topic::topic(listener, Channel::Down);
+        let _ = self.shared.client.publish(place, QoS::AtLeastOnce, false, payload).await;
     }
 
     /// Terminals with a conversation.

@@ -2,17 +2,14 @@
 //! depends on it leaves the box.
 
 use super::{Inbound, Outbound, Sent};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, terminals::Terminals};
 use palmgate_protocol::{
     CaptureId, Name, Secret, decode, encode_for_sealing,
     limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES},
-    terminal::{Answer, AnswerBody, Refusal, Request},
+    terminal::{Answer, AnswerBody, Refusal, Request, RequestHead},
     topic::{Channel, topic},
 };
-use palmgate_seal::{
-    mls::{self, Opened, Session},
-    pki::Identity,
-};
+use palmgate_seal::mls::{self, Opened, Session};
 use palmgate_vault::Vault;
 use rumqttc::{AsyncClient, QoS};
 use rustls::pki_types::CertificateDer;
@@ -46,7 +43,7 @@ pub(super) enum Heard {
 
 /// Everything that conversations share.
 pub(super) struct Shared {
-    pub(super) identity: Identity,
+    pub(super) terminals: Arc<Terminals>,
     pub(super) authority_der: CertificateDer<'static>,
     pub(super) vault: Arc<Vault>,
     pub(super) client: AsyncClient,
@@ -77,7 +74,7 @@ impl Conversation {
             None
         });
         let session = state.and_then(|state| {
-            Session::restore(state.expose(), &shared.identity)
+            Session::restore(state.expose(), &shared.terminals.own())
                 .inspect_err(|error| {
                     tracing::warn!(%terminal, %error, "the terminal's session state is unusable; it will join again");
                 })
@@ -113,8 +110,12 @@ impl Conversation {
 
     async fn join(&mut self, package: &[u8]) {
         let shared = Arc::clone(&self.shared);
-        let admitted =
-            mls::admit(&shared.identity, package, &shared.authority_der, crate::clock::now());
+        let admitted = mls::admit(
+            &shared.terminals.own(),
+            package,
+            &shared.authority_der,
+            crate::clock::now(),
+        );
         let admitted = match admitted {
             Ok(admitted) if admitted.terminal == self.terminal => admitted,
             Ok(_) => return self.fault("join-for-another"),
@@ -123,6 +124,9 @@ impl Conversation {
                 return self.fault("join-refused");
             }
         };
+        if !shared.terminals.holds(&admitted.terminal, &admitted.serial) {
+            return self.fault("join-revoked");
+        }
         if self.joins.contains(&admitted.reference) {
             return self.fault("join-replayed");
         }
@@ -161,7 +165,12 @@ impl Conversation {
             Ok(request) => request,
             Err(error) => {
                 tracing::warn!(terminal = %self.terminal, %error, "a request is malformed");
-                return self.fault("malformed");
+                self.fault("malformed");
+                if let Ok(RequestHead { capture }) = decode(message.expose()) {
+                    let body = AnswerBody::Refused { reason: Refusal::NotUnderstood };
+                    self.send(encode_for_sealing(&Answer { capture, body })).await;
+                }
+                return;
             }
         };
         drop(message);

@@ -46,6 +46,16 @@ fn a_small_claim_fits_a_small_code() {
     assert!(token.expose().len() < 270, "{}", token.expose().len());
 }
 
+/// A QR code of version 25 holds 997 bytes with error correction level M (ISO/IEC 18004, table 7).
+#[test]
+fn the_largest_split_claim_fits_a_code_of_version_25() {
+    let long = name(&"a".repeat(32));
+    let possession = Some(SigningKey::generate().public());
+    let largest = Claim { tenant: long.clone(), store: long, possession, ..claim(Custody::Split) };
+    let token = issue(&largest, &SigningKey::generate());
+    assert!(token.expose().len() <= 997, "{}", token.expose().len());
+}
+
 #[test]
 fn a_claim_of_another_tenant_or_issuer_is_refused() {
     let key = SigningKey::generate();

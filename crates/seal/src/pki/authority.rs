@@ -202,7 +202,8 @@ fn params(common_name: &str, now: Timestamp, lifetime: Duration) -> CertificateP
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(serial());
-    let backdated = now.as_millis().saturating_sub(BACKDATED.as_millis() as i64);
+    let backdated = BACKDATED.min(lifetime).as_millis() as i64;
+    let backdated = now.as_millis().saturating_sub(backdated);
     params.not_before = seconds(Timestamp::from_millis(backdated));
     params.not_after = seconds(now.after(lifetime));
     params

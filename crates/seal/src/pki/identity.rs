@@ -1,4 +1,4 @@
-use super::{Parsed, PkiError, authority::RcgenKey};
+use super::{Parsed, PkiError, Validity, authority::RcgenKey};
 use crate::sign::{SigningKey, VerifyingKey};
 use data_encoding::BASE64;
 use palmgate_protocol::{Name, Secret};
@@ -19,6 +19,8 @@ pub struct Identity {
     key: SigningKey,
     chain: [CertificateDer<'static>; 2],
     name: Name,
+    serial: Vec<u8>,
+    validity: Validity,
 }
 
 /// A private key that waits for its certificate.
@@ -71,6 +73,16 @@ impl Identity {
     /// The certificate's common name.
     pub fn name(&self) -> Name {
         self.name.clone()
+    }
+
+    /// The certificate's serial number, as its DER encoding has it.
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// From when until when the certificate holds.
+    pub const fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// The certificate.
@@ -131,7 +143,8 @@ impl PendingIdentity {
         if leaf.key != self.key.public() {
             return Err(PkiError::KeyMismatch);
         }
-        Ok(Identity { key: self.key, chain, name: leaf.name })
+        let Parsed { name, serial, validity, .. } = leaf;
+        Ok(Identity { key: self.key, chain, name, serial, validity })
     }
 }
 

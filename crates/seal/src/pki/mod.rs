@@ -6,12 +6,19 @@
 
 mod authority;
 mod identity;
+mod presented;
 mod tls;
+mod validity;
 
 pub use authority::{Authority, Certificate, Role};
 pub(crate) use identity::MAX_CERTIFICATE_BYTES;
 pub use identity::{Identity, PendingIdentity};
-pub use tls::{ClientAuth, client_config, server_config, verify};
+pub use presented::Presented;
+pub use rustls::time_provider::TimeProvider;
+pub use tls::{
+    ClientAuth, client_config, client_config_at, server_config, server_config_at, verify,
+};
+pub use validity::Validity;
 
 pub(crate) use tls::{accepts_server, provider, roots, verify_client, verify_server};
 
@@ -58,6 +65,7 @@ pub(crate) struct Parsed {
     pub(crate) name: Name,
     pub(crate) key: VerifyingKey,
     pub(crate) serial: Vec<u8>,
+    pub(crate) validity: Validity,
 }
 
 impl Parsed {
@@ -73,7 +81,12 @@ impl Parsed {
         };
         let name = name.as_str().map_err(|_| PkiError::Certificate("has an unreadable name"))?;
         let (name, key) = (name.parse()?, public_key(&parsed)?);
-        Ok(Self { name, key, serial: parsed.raw_serial().to_vec() })
+        let time = |at: x509_parser::time::ASN1Time| {
+            Timestamp::from_millis(at.timestamp().saturating_mul(1000))
+        };
+        let dates = parsed.validity();
+        let validity = Validity { from: time(dates.not_before), until: time(dates.not_after) };
+        Ok(Self { name, key, serial: parsed.raw_serial().to_vec(), validity })
     }
 }
 

@@ -158,14 +158,28 @@ fn what_is_no_pairing_code_is_refused() {
 }
 
 #[test]
-fn two_codes_of_one_authority_differ_in_their_secret_only() {
+fn two_codes_of_one_authority_have_nothing_in_common() {
     let ours = authority();
     let (one, other) = (
         PairingCode::generate(ours.certificate_der()),
         PairingCode::generate(ours.certificate_der()),
     );
     assert_ne!(one.secret(), other.secret());
-    assert_eq!(one.text().expose()[..19], other.text().expose()[..19]);
+    assert_ne!(one.text().expose()[..19], other.text().expose()[..19], "not even the pin");
+    assert!(one.pins(ours.certificate_der()) && other.pins(ours.certificate_der()));
+}
+
+#[test]
+fn a_mistyped_code_pins_nobody() {
+    let ours = authority();
+    let text = PairingCode::generate(ours.certificate_der()).text();
+    for (at, symbol) in text.expose().char_indices().filter(|(_, symbol)| *symbol != '-') {
+        let other = if symbol == '0' { "1" } else { "0" };
+        let mut typed = text.expose().clone();
+        typed.replace_range(at..=at, other);
+        let read = PairingCode::parse(&typed).unwrap();
+        assert!(!read.pins(ours.certificate_der()), "symbol {at}");
+    }
 }
 
 #[test]

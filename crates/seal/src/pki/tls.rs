@@ -1,4 +1,4 @@
-use super::{CertificateRevocationListDer, Identity, Parsed, PkiError};
+use super::{CertificateRevocationListDer, Identity, Parsed, PkiError, Presented};
 use palmgate_protocol::{Name, Timestamp};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -6,6 +6,7 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
+    time_provider::{DefaultTimeProvider, TimeProvider},
     version::TLS13,
 };
 use std::{sync::Arc, time::Duration};
@@ -29,7 +30,20 @@ pub enum ClientAuth {
 /// # Errors
 /// [`PkiError::Tls`] when a certificate, key or list is unusable.
 pub fn server_config(identity: &Identity, clients: ClientAuth) -> Result<ServerConfig, PkiError> {
-    let builder = ServerConfig::builder_with_provider(provider())
+    server_config_at(&Arc::new(Presented::new(identity)?), clients, Arc::new(DefaultTimeProvider))
+}
+
+/// As [`server_config`], with an identity that may be replaced, and with certificates judged by
+/// another clock than the system's.
+///
+/// # Errors
+/// [`PkiError::Tls`] when a certificate, key or list is unusable.
+pub fn server_config_at(
+    identity: &Arc<Presented>,
+    clients: ClientAuth,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ServerConfig, PkiError> {
+    let builder = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?;
     let builder = match clients {
@@ -43,7 +57,7 @@ pub fn server_config(identity: &Identity, clients: ClientAuth) -> Result<ServerC
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder.with_single_cert(identity.chain(), identity.tls_key()).map_err(tls)?;
+    let mut config = builder.with_cert_resolver(Arc::<Presented>::clone(identity));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -57,15 +71,27 @@ pub fn client_config(
     identity: Option<&Identity>,
     authority_der: &CertificateDer<'_>,
 ) -> Result<ClientConfig, PkiError> {
-    let builder = ClientConfig::builder_with_provider(provider())
+    let identity = identity.map(|identity| Presented::new(identity).map(Arc::new)).transpose()?;
+    client_config_at(identity.as_ref(), authority_der, Arc::new(DefaultTimeProvider))
+}
+
+/// As [`client_config`], with an identity that may be replaced, and with the server judged by
+/// another clock than the system's.
+///
+/// # Errors
+/// [`PkiError::Tls`] when a certificate is unusable.
+pub fn client_config_at(
+    identity: Option<&Arc<Presented>>,
+    authority_der: &CertificateDer<'_>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ClientConfig, PkiError> {
+    let builder = ClientConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
         .with_root_certificates(roots(authority_der)?);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => {
-            builder.with_client_auth_cert(identity.chain(), identity.tls_key()).map_err(tls)?
-        }
+        Some(identity) => builder.with_client_cert_resolver(Arc::<Presented>::clone(identity)),
     };
     config.resumption = Resumption::disabled();
     Ok(config)

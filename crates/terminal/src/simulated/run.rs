@@ -94,6 +94,7 @@ pub fn outcome(body: &AnswerBody) -> String {
         AnswerBody::Done => "done".into(),
         AnswerBody::Erased { .. } => "erased".into(),
         AnswerBody::Exported { .. } => "exported".into(),
+        AnswerBody::Renewed { .. } => "renewed".into(),
     }
 }
 

@@ -1,0 +1,61 @@
+//! What a shopper shows beside the hand: a code on paper or a phone, a card.
+#![allow(clippy::unwrap_used)]
+
+use anyhow::{Result, bail};
+use palmgate_protocol::{Biometric, Custody, Purpose, terminal::AnswerBody};
+use palmgate_stories::{Scene, accepted, pay};
+use palmgate_terminal::Presentation;
+use qrcode::{EcLevel, QrCode, Version};
+
+const PURPOSES: [Purpose; 4] = [Purpose::Pay, Purpose::Loyalty, Purpose::Entry, Purpose::Roaming];
+
+/// The smallest QR code that holds the token, with the error correction `level`.
+fn version(token: &[u8], level: EcLevel) -> Result<i16> {
+    match QrCode::with_error_correction_level(token, level)?.version() {
+        Version::Normal(version) => Ok(version),
+        Version::Micro(_) => bail!("a token is larger than a micro code"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_token_fits_a_code_of_version_25_and_opens_nothing_without_the_palm() -> Result<()>
+{
+    let scene = Scene::alone(Custody::Split).await?;
+    let (one, other) =
+        (scene.enrol(0, &PURPOSES[..3]).await?, scene.enrol(10, &PURPOSES[..3]).await?);
+    let token = &one.claims[0];
+    let fits = version(token, EcLevel::M)?;
+    assert!(fits <= 25, "{} bytes, version {fits}", token.len());
+    // The person's own hand and token, then the token without a hand, and with another's.
+    assert!(accepted(&scene.present(&scene.kiosk, &one, pay(100), Some(0)).await?));
+    let shown = |frames| Presentation {
+        frames,
+        claim: Some(Biometric::new(token.clone())),
+        ..Presentation::default()
+    };
+    let alone = scene.kiosk.scan(pay(100), shown(Vec::new())).await?.body;
+    assert!(matches!(alone, AnswerBody::Refused { .. }), "{alone:?}");
+    let hand = scene.pictures[other.index].other_frames(77);
+    let copied = scene.kiosk.scan(pay(100), shown(hand)).await?.body;
+    assert!(matches!(copied, AnswerBody::NotRecognised | AnswerBody::Retry { .. }), "{copied:?}");
+    // A token that can be copied is no second factor: beyond the exemption it pays nothing.
+    let body = scene.present(&scene.kiosk, &one, pay(5_001), Some(0)).await?;
+    assert!(
+        matches!(body, AnswerBody::Refused { reason } if reason.as_str() == "step-up"),
+        "{body:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_token_fits_one_code_for_each_purpose() -> Result<()> {
+    let scene = Scene::alone(Custody::Subject).await?;
+    let shopper = scene.enrol(0, &PURPOSES[..3]).await?;
+    assert_eq!(shopper.claims.len(), 3);
+    for token in &shopper.claims {
+        let fits = version(token, EcLevel::L)?;
+        assert!(fits <= 40, "{} bytes, version {fits}", token.len());
+        println!("a subject token: {} bytes, QR version {fits}-L", token.len());
+    }
+    Ok(())
+}
