@@ -91,6 +91,19 @@ pub(crate) struct Disk {
     /// Every row ever handed to the record store, if a test wants to know.
     #[cfg(test)]
     pub(crate) rows: Option<Rows>,
+    /// How long sled is waited for.
+    pub(crate) patience: Patience,
+}
+
+/// How long sled is waited for. A disk that takes longer is as good as none.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience(pub(crate) Duration);
+
+impl Default for Patience {
+    /// Less than a watchdog's usual patience. Tests run beside others, on disks that are busy.
+    fn default() -> Self {
+        Self(Duration::from_secs(if cfg!(test) { 120 } else { 20 }))
+    }
 }
 
 /// Keys of rows with their sealed values, in the order in which they were written.

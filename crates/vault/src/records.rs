@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
 };
 
 use sled::{Batch, Db, IVec, Tree};
@@ -28,9 +27,6 @@ const PIECE_BYTES: usize = 16 * 1024;
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const REMOVED_AT_ONCE: usize = 1_024;
-const CLOSING_TAKES: Duration = Duration::from_secs(10);
-/// A disk that takes longer is as good as none.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 10 });
 const SYNC_EVERY_MILLIS: u64 = 1_000;
 
 /// Which tree a value is in.
@@ -72,7 +68,7 @@ impl Drop for Records {
             // Whoever waits for it waits for ever; the process gives it up with its end.
             mem::forget(sled);
         } else if attempt("close", move || drop(sled))
-            .and_then(|closed| closed.recv_timeout(PATIENCE).ok())
+            .and_then(|closed| closed.recv_timeout(self.disk.patience.0).ok())
             .is_none()
         {
             tracing::warn!(path = %self.path.display(), "the record store could not be closed");
@@ -100,7 +96,7 @@ impl Records {
         let log = path.join("db");
         if let Ok(earlier) = File::open(&log) {
             // sled lets go of its file some time after its drop.
-            lock(&earlier, &log, CLOSING_TAKES)?;
+            lock(&earlier, &log, disk.patience.0)?;
             earlier.unlock().map_err(at("unlock", &log))?;
         }
         remove_unfinished_snapshots(&path, &disk)?;
@@ -310,7 +306,7 @@ impl Records {
     /// Waits until what [`begin_sync`](Self::begin_sync) began is done.
     pub(crate) fn finish_sync(&self, syncing: Syncing) -> Result<(), VaultError> {
         let Some(waits) = syncing.0 else { return Ok(()) };
-        let done = waits.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let done = waits.recv_timeout(self.disk.patience.0).unwrap_or_else(|_| {
             self.stuck.set(true);
             Err(self.timed_out())
         });

@@ -24,7 +24,7 @@ use super::{
     medium::{Change, Fault, Medium, Outage, Tree, after_cut},
     *,
 };
-use crate::disk::lock;
+use crate::disk::{Patience, lock};
 
 /// Something done to a furnished box, and what the next start may find.
 struct Deed {
@@ -138,7 +138,7 @@ fn removed(vault: &Vault, acknowledged: bool, place: &str) {
 /// sled lets go of its files some time after its drop.
 pub(crate) fn closed(machine: &Machine) {
     let path = machine.data().join("records/db");
-    lock(&File::open(&path).unwrap(), &path, Duration::from_secs(10)).unwrap();
+    lock(&File::open(&path).unwrap(), &path, Patience::default().0).unwrap();
 }
 
 /// The disk of a furnished box.
@@ -371,7 +371,7 @@ impl Worker {
     }
 
     fn says(&self) -> Option<String> {
-        self.lines.recv_timeout(Duration::from_secs(60)).ok()
+        self.lines.recv_timeout(Duration::from_mins(2)).ok()
     }
 
     fn go_on(&mut self) {
@@ -394,8 +394,9 @@ fn do_one_deed() {
     let directory = PathBuf::from(env::var_os(DIRECTORY).expect("started by the tests below"));
     let name = env::var(DEED).unwrap();
     let deed = DEEDS.iter().find(|deed| deed.name == name).unwrap();
-    let keeper = FileRoot::new(directory.join("root"));
-    let vault = Vault::open(&directory.join("data"), &tenant(), Box::new(keeper)).unwrap();
+    let disk = Disk { patience: Patience(Duration::from_secs(5)), ..Disk::default() };
+    let keeper = Box::new(FileRoot::on(directory.join("root"), disk.clone()));
+    let vault = Vault::open_on(&directory.join("data"), &tenant(), keeper, disk).unwrap();
     let mut go_on = io::stdin().lines();
     println!("\ndeed: open");
     go_on.next();
