@@ -270,11 +270,11 @@ fn show(name: &Name, code: &Code) -> Result<ExitCode> {
     let invitation = Invitation::new(name.clone(), host, *port, PairingCode::parse(code)?)?;
     let text = invitation.text();
     let qr = QrCode::with_error_correction_level(text.expose().as_bytes(), EcLevel::L)?;
-    say(&qr.render::<Dense1x2>().quiet_zone(true).build());
     say(&format!(
         "{code}\nfor {name} at {}; good once, for ten minutes, five tries",
         invitation.gateway_url()
     ));
+    say(&qr.render::<Dense1x2>().quiet_zone(true).build());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -463,3 +463,70 @@ impl Terminals {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palmgate_protocol::DAY;
+    use palmgate_seal::pki::PkiError;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn issue(authority: &Authority, days: u32) -> Result<Certificate, PkiError> {
+        let csr = Identity::generate().csr_der();
+        authority.issue(&csr, &"till-1".parse()?, Role::Client, NOW, DAY * days)
+    }
+
+    fn terminal(first: &Certificate) -> Terminal {
+        Terminal {
+            name: "till-1".parse().unwrap(),
+            purposes: PurposeSet::default(),
+            enrols: false,
+            serial: first.serial.clone(),
+            not_after: first.not_after,
+            earlier: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_certificate_in_use_is_never_the_one_that_is_revoked() {
+        let authority = Authority::generate("store", NOW).unwrap();
+        let [first, second, third] = [30, 60, 90].map(|days| issue(&authority, days).unwrap());
+        let mut till = terminal(&first);
+        till.renewed(&second);
+        // The answer was lost: the terminal still uses the first one and asks again.
+        let others = till.settle(&first.serial).unwrap();
+        assert_eq!(others, [ByteVec::from(second.serial.clone())]);
+        assert_eq!((&till.serial, till.not_after), (&first.serial, first.not_after));
+        till.renewed(&third);
+        assert_eq!((&till.serial, till.not_after), (&third.serial, third.not_after));
+        // It has the third one now.
+        let others = till.settle(&third.serial).unwrap();
+        assert_eq!(others, [ByteVec::from(first.serial.clone())]);
+        assert!(till.settle(&third.serial).unwrap().is_empty(), "and says so again");
+        assert!(till.settle(&first.serial).is_none(), "a copy of the first changes nothing");
+        assert!(till.settle(b"").is_none());
+        assert_eq!(till.serials().collect::<Vec<_>>(), [ByteVec::from(third.serial)]);
+    }
+
+    #[test]
+    fn a_removal_takes_every_certificate_that_holds() {
+        let authority = Authority::generate("store", NOW).unwrap();
+        let [first, second] = [30, 60].map(|days| issue(&authority, days).unwrap());
+        let mut till = terminal(&first);
+        till.renewed(&second);
+        let mut list = List::default();
+        list.revoke(till.serials());
+        assert_eq!(list.revoked, [ByteVec::from(first.serial), ByteVec::from(second.serial)]);
+        assert_eq!(list.lists_issued, 1);
+    }
+
+    #[test]
+    fn a_list_from_before_renewals_is_read() {
+        // [[[name, purposes, enrols, serial, not_after]], [], 0]
+        let old = b"\x83\x81\x85\x66till-1\x01\xf4\x42\x41\x02\x05\x80\x00";
+        let list: List = decode(old).unwrap();
+        assert!(list.terminals[0].earlier.is_empty() && list.broker_ends.is_none());
+        assert_eq!(list.terminals[0].serial, [0x41, 2]);
+    }
+}

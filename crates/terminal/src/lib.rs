@@ -25,6 +25,7 @@
 //! | content | one request or answer per MLS application message (RFC 9420), in a group of two |
 //! | loss | requests are sealed anew and sent again; the gateway decides once per capture id |
 //! | a session that no longer fits | the terminal joins anew by itself, every two seconds at most |
+//! | certificates | renewed by itself when a third of the life is left, with another key |
 //!
 //! The broker learns names, sizes and times. The state directory is described at [`Paired`]; the
 //! library keeps no picture and no template on any disk. [`simulated`] is a terminal without

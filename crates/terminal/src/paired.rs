@@ -1,5 +1,5 @@
 use crate::{TerminalError, files, session_file::SessionFile};
-use palmgate_protocol::{Name, Secret};
+use palmgate_protocol::{Name, Secret, Timestamp};
 use palmgate_seal::pki::Identity;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -14,13 +14,13 @@ const IDENTITY: &str = "identity.pem";
 
 /// A terminal's identity and where its gateway is, from its state directory.
 ///
-/// The directory (mode 0700, files 0600, one process at a time) holds the terminal's key, its
-/// certificate with the authority's, `settings.toml`, and the current MLS session sealed under
-/// `session.key`. A terminal has no TPM that this library could count on: whoever copies the whole
-/// directory can act as this terminal until it is removed at the gateway. They cannot read any
-/// earlier message with it, since used message keys are gone, and no template is ever in it.
-/// Do not put the directory into backups: a session that comes back from one is refused by the
-/// gateway, and the terminal joins anew.
+/// The directory (mode 0700, files 0600, one process at a time) holds the terminal's key and its
+/// certificate with the authority's in `identity.pem`, `settings.toml`, and the current MLS session
+/// sealed under `session.key`. A terminal has no TPM that this library could count on: whoever
+/// copies the whole directory can act as this terminal until it is removed at the gateway or has
+/// renewed its certificate, with another key. They cannot read any earlier message with it, since
+/// used message keys are gone, and no template is ever in it. Do not put the directory into backups:
+/// a session that comes back from one is refused by the gateway, and the terminal joins anew.
 pub struct Paired {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
@@ -128,6 +128,21 @@ impl Paired {
     /// The state directory.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// When the terminal's certificate ends. A connected terminal renews it by itself when a third of
+    /// its life is left; one that was away for longer is paired anew.
+    ///
+    /// ```no_run
+    /// use palmgate_terminal::Paired;
+    /// use std::path::Path;
+    ///
+    /// let paired = Paired::open(Path::new("/var/lib/till/palmgate"))?;
+    /// println!("ends at {} ms after 1970", paired.certificate_ends().as_millis());
+    /// # Ok::<(), palmgate_terminal::TerminalError>(())
+    /// ```
+    pub const fn certificate_ends(&self) -> Timestamp {
+        self.identity.validity().until
     }
 
     /// How far this terminal's clock was from the gateway's when it was paired just now; zero

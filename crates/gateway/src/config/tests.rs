@@ -244,6 +244,13 @@ root_in_file = true
     assert!(config.development.root_in_file && config.options.settings.escalation);
     let cloud = config.options.cloud.unwrap();
     assert_eq!((config.region.unwrap().as_str(), cloud.timeout.as_millis()), ("fr", 500));
+    let year = accepted("").options.certificate_lifetime.as_secs();
+    assert_eq!(year, 397 * 24 * 3600);
+    let short = accepted("development.certificate_seconds = 10").options.certificate_lifetime;
+    assert_eq!(short.as_secs(), 10);
+    for wrong in ["9", "34300801", "'10'"] {
+        assert_eq!(errors(&format!("development.certificate_seconds = {wrong}")).len(), 1);
+    }
     accepted("listen = { broker = '127.0.0.1:0', https = '127.0.0.1:0' }");
     for (log, target) in [
         ("target = 'journald', format = 'json'", LogTarget::Journald),
