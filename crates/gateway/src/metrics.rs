@@ -157,8 +157,18 @@ impl Certificate {
 
 /// Label values that are there from the start: what counts from 0 has a rate from the first event.
 const QUEUES: [&str; 4] = ["requests", "answers", "conversation", "extraction"];
-const FAULTS: [&str; 6] =
-    ["unknown", "malformed", "unopened", "join-for-another", "join-refused", "join-replayed"];
+const FAULTS: [&str; 10] = [
+    "unknown",
+    "malformed",
+    "unopened",
+    "expired",
+    "flooding",
+    "join-for-another",
+    "join-refused",
+    "join-replayed",
+    "join-too-often",
+    "join-revoked",
+];
 const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];
 const CLOUD: [[&str; 2]; 9] = [
     ["probe", "found"],

@@ -128,7 +128,9 @@ impl Terminals {
 
     /// Tells the policy and the fabric who is paired.
     pub(crate) fn announce(&self, fabric: &Fabric) {
-        for terminal in &self.lock().terminals {
+        let list = self.lock();
+        fabric.bar(list.revoked.iter().map(|serial| serial.as_slice()));
+        for terminal in &list.terminals {
             fabric.admit(&terminal.name);
             self.fact(terminal);
         }
@@ -251,6 +253,7 @@ impl Terminals {
             let position = list.terminals.iter().position(|terminal| terminal.name == *name);
             let position = position.ok_or_else(|| TerminalError::Unknown(name.clone()))?;
             let terminal = list.terminals.remove(position);
+            fabric.bar(std::iter::once(terminal.serial.as_slice()));
             list.revoked.push(terminal.serial.into());
             list.lists_issued += 1;
             self.options.vault.put_state(STATE, &encode(&*list))?;

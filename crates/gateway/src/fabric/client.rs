@@ -1,6 +1,6 @@
 use super::{
     Inbound, Outbound,
-    conversation::{Conversation, Heard, Shared},
+    conversation::{Conversation, Heard, Revoked, Shared},
 };
 use crate::metrics::Metrics;
 use palmgate_protocol::{
@@ -70,6 +70,7 @@ impl Fabric {
             client,
             requests: options.requests,
             metrics: options.metrics,
+            revoked: Revoked::default(),
         });
         let (echoed, health) = watch::channel(None);
         let fabric = Arc::new(Self { shared, conversations: Mutex::new(HashMap::new()), health });
@@ -81,9 +82,14 @@ impl Fabric {
     /// Opens the conversation with a paired terminal.
     pub(crate) fn admit(&self, terminal: &Name) {
         let (heard, inbox) = mpsc::channel(CONVERSATION_QUEUE);
-        let conversation = Conversation::restore(Arc::clone(&self.shared), terminal.clone());
+        let conversation = Conversation::begin(Arc::clone(&self.shared), terminal.clone());
         tokio::spawn(conversation.run(inbox));
         self.lock().insert(terminal.clone(), heard);
+    }
+
+    /// Refuses to let holders of these certificates join, whatever the broker lets through.
+    pub(crate) fn bar<'a>(&self, serials: impl Iterator<Item = &'a [u8]>) {
+        self.shared.revoked.add(serials);
     }
 
     /// Ends it: the next message of the terminal is refused.

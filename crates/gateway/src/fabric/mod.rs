@@ -4,6 +4,9 @@
 
 mod client;
 mod conversation;
+mod joins;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::{Fabric, FabricOptions};
 use palmgate_protocol::{
@@ -30,6 +33,5 @@ pub(crate) struct Outbound {
 /// How long the last steps of an answer took.
 pub(crate) struct Sent {
     pub(crate) seal: Duration,
-    pub(crate) persist: Duration,
     pub(crate) publish: Duration,
 }
