@@ -4,6 +4,10 @@
     reason = "errors are sentences for a person, with their causes"
 )]
 
+mod mosquitto;
+
+pub use mosquitto::Mosquitto;
+
 use anyhow::{Context, Result, bail};
 use palmgate_cli::{
     hands::{self, Picture},

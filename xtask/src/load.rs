@@ -1,5 +1,5 @@
 //! `cargo xtask load`: two hundred terminals against the real daemon, then the same messages through
-//! Mosquitto alone. Ends with one line of JSON; see `docs/store.md`.
+//! Mosquitto alone. Ends with one line of JSON; see `docs/store-network.md`.
 
 use crate::{NEEDED, build_programs, install};
 use std::process::Command;

@@ -16,7 +16,7 @@ use palmgate_protocol::{
     topic::{Channel, topic},
 };
 use palmgate_seal::{
-    mls::{self, Opened, Session},
+    mls::{self, MlsError, Opened, Session},
     pki::Identity,
 };
 use palmgate_vault::Vault;
@@ -24,12 +24,14 @@ use rumqttc::{AsyncClient, QoS};
 use rustls::pki_types::CertificateDer;
 use std::{
     collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
-/// Answers that are kept to be repeated when a terminal asks again.
+/// Answers that are kept to be repeated when a terminal asks again, and messages that are known
+/// when they come twice.
 const REMEMBERED_ANSWERS: usize = 32;
 /// For how long: a terminal asks again within seconds, and an answer has a person's data.
 const ANSWERS_KEPT: Duration = Duration::from_mins(2);
@@ -97,6 +99,9 @@ pub(super) struct Conversation {
     joins: Joins,
     hinted: Option<Instant>,
     pace: Pace,
+    /// Digests of the last messages, under a key that nobody knows.
+    heard: VecDeque<u64>,
+    hasher: RandomState,
 }
 
 /// A session and its times.
@@ -127,8 +132,17 @@ impl Conversation {
         });
         let joins = kept.and_then(|kept| decode(kept.expose()).ok()).unwrap_or_default();
         let pace = Pace::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE, Instant::now());
-        let remembered = VecDeque::new();
-        Self { shared, terminal, session: None, remembered, joins, hinted: None, pace }
+        Self {
+            shared,
+            terminal,
+            session: None,
+            remembered: VecDeque::new(),
+            joins,
+            hinted: None,
+            pace,
+            heard: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Serves the terminal until it is removed or the gateway stops.
@@ -194,12 +208,17 @@ impl Conversation {
         let begun = Instant::now();
         self.end_if_over(begun);
         let Some(live) = &mut self.session else { return self.hint().await };
+        let digest = self.hasher.hash_one(payload);
         let message = match live.session.open(payload) {
             Ok(Opened::Message(message)) => message,
             Ok(Opened::Changed) => return,
             Ok(Opened::Removed) => {
                 self.session = None;
                 return;
+            }
+            // A network doubles messages; that says nothing about the session.
+            Err(MlsError::Replayed) if self.heard.contains(&digest) => {
+                return self.fault("replayed");
             }
             Err(error) => {
                 tracing::warn!(terminal = %self.terminal, %error, "a message could not be opened");
@@ -208,6 +227,10 @@ impl Conversation {
             }
         };
         let open = begun.elapsed();
+        if self.heard.len() == REMEMBERED_ANSWERS {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(digest);
         let request = match decode::<Request>(message.expose()) {
             Ok(request) => request,
             Err(error) => {

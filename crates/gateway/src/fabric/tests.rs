@@ -311,3 +311,19 @@ async fn a_quiet_terminal_is_asked_for_new_keys_and_no_session_lasts_for_ever() 
     let (mut till, _) = world.joined(&mut gateway).await;
     assert_eq!(gateway.hears(&sealed(&mut till, 2)).await, 1, "one of the captures was decided");
 }
+
+#[tokio::test]
+async fn a_doubled_message_does_not_make_the_terminal_join_again_and_an_old_state_does() {
+    let world = World::new();
+    let mut gateway = world.start(world.path(), &[]);
+    let (mut till, _) = world.joined(&mut gateway).await;
+    let old = till.state();
+    let messages = sealed(&mut till, 20);
+    assert_eq!(gateway.hears(&messages).await, 20);
+    let _ = gateway.published();
+    assert_eq!(gateway.hears(&messages).await, 0);
+    assert_eq!(gateway.published(), Vec::new());
+    let mut till = Session::restore(old.expose(), &world.till).unwrap();
+    assert_eq!(gateway.hears(&sealed(&mut till, 1)).await, 0);
+    assert_eq!(gateway.published(), [(Channel::Welcome, Vec::new())], "the hint to join");
+}
