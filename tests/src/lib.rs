@@ -4,6 +4,10 @@
     reason = "errors are sentences for a person, with their causes"
 )]
 
+mod mosquitto;
+
+pub use mosquitto::Mosquitto;
+
 use anyhow::{Context, Result, bail};
 use palmgate_cli::{
     hands::{self, Picture},
@@ -71,9 +75,21 @@ impl Scene {
     ) -> Result<Self> {
         let (tenant, store): (Name, Name) = ("tenant".parse()?, name.parse()?);
         let shape = Shape { custody, cloud, more, staff, ..Shape::new(&tenant, &store) };
-        let gateway = Gateway::start(directory.path(), &shape).await?;
-        let kiosk = gateway.terminal("kiosk-1", &["pay", "loyalty", "entry"], true).await?;
-        Ok(Self { directory, tenant, store: gateway, kiosk, pictures: hands::load(None)? })
+        Self::shaped(&shape, directory).await
+    }
+
+    /// A store by itself with so many people more, who never come.
+    pub async fn crowded(custody: Custody, people: usize) -> Result<Self> {
+        let (tenant, store): (Name, Name) = ("tenant".parse()?, "lyon".parse()?);
+        let shape = Shape { custody, strangers: people, ..Shape::new(&tenant, &store) };
+        Self::shaped(&shape, tempfile::tempdir()?).await
+    }
+
+    async fn shaped(shape: &Shape<'_>, directory: TempDir) -> Result<Self> {
+        let (tenant, store) =
+            (shape.tenant.clone(), Gateway::start(directory.path(), shape).await?);
+        let kiosk = store.terminal("kiosk-1", &["pay", "loyalty", "entry"], true).await?;
+        Ok(Self { directory, tenant, store, kiosk, pictures: hands::load(None)? })
     }
 
     /// Enrols the first person from picture `index` on whose hand the reader can use.

@@ -9,29 +9,13 @@ use palmgate_cli::{
 };
 use palmgate_protocol::{Custody, Name, Purpose, topic};
 use palmgate_seal::pki::{self, Authority, Identity, Role};
-use palmgate_stories::{Scene, accepted, pay};
+use palmgate_stories::{Mosquitto, Scene, accepted, pay};
 use palmgate_terminal::Presentation;
 use rumqttc::{
     AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{
-    fs,
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
-
-struct Mosquitto(Child);
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::{fs, net::TcpListener, path::Path, sync::Arc, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_mosquitto_with_the_shipped_rules_takes_the_embedded_brokers_place() -> Result<()> {
@@ -43,7 +27,7 @@ async fn a_real_mosquitto_with_the_shipped_rules_takes_the_embedded_brokers_plac
     let identity = gateway.control.broker_identity("127.0.0.1").await?;
     let broker = directory.path().join("mosquitto");
     write_broker(&broker, &gateway.state, &identity)?;
-    let _mosquitto = mosquitto(&broker, port)?;
+    let _mosquitto = Mosquitto::shipped(&broker, port)?;
     if let Err(error) = gateway.ready().await {
         let log = fs::read_to_string(broker.join("mosquitto.log"))?;
         bail!("{error}\nmosquitto said:\n{log}");
@@ -61,38 +45,6 @@ async fn a_real_mosquitto_with_the_shipped_rules_takes_the_embedded_brokers_plac
     scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
     assert!(!spy.hears_anything().await, "another terminal's traffic stays unheard");
     Ok(())
-}
-
-/// Starts Mosquitto with the shipped configuration, its paths and port put in.
-fn mosquitto(directory: &Path, port: u16) -> Result<Mosquitto> {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/mosquitto");
-    let text = fs::read_to_string(shipped.join("mosquitto.conf"))?;
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let key = line.split_whitespace().next().unwrap_or_default();
-        let file = |name: &str| format!("{key} {}", directory.join(name).display());
-        lines.push(match key {
-            "listener" => format!("listener {port} 127.0.0.1"),
-            "cafile" => file("authority.pem"),
-            "certfile" => file("broker.pem"),
-            "keyfile" => file("broker.key"),
-            "acl_file" => file("acl"),
-            "log_dest" => "log_dest stderr".to_owned(),
-            _ => line.to_owned(),
-        });
-    }
-    fs::copy(shipped.join("acl"), directory.join("acl"))?;
-    // The files in a test's directory are this user's.
-    lines.push(format!("user {}", std::env::var("USER").unwrap_or_else(|_| "root".into())));
-    let file = directory.join("mosquitto.conf");
-    fs::write(&file, lines.join("\n"))?;
-    let log = fs::File::create(directory.join("mosquitto.log"))?;
-    let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "mosquitto"]
-        .into_iter()
-        .find(|program| !program.starts_with('/') || Path::new(program).exists())
-        .context("mosquitto is installed by `cargo xtask test`")?;
-    let child = Command::new(program).arg("-c").arg(file).stdout(Stdio::null()).stderr(log).spawn();
-    Ok(Mosquitto(child.context("mosquitto is installed by `cargo xtask test`")?))
 }
 
 /// A client of the broker that is no terminal of ours.

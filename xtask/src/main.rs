@@ -4,6 +4,7 @@
 
 mod cloud_bench;
 mod forensic;
+mod load;
 mod monitoring;
 mod package;
 mod units;
@@ -30,7 +31,7 @@ const NEEDED: [(&str, &str); 6] = [
 /// Everything is built once, with the root in a TPM, too.
 const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
 
-const USAGE: &str = "usage: cargo xtask test | lint | forensic | cloud-bench | monitoring | package | units | yocto";
+const USAGE: &str = "usage: cargo xtask test | lint | forensic | load | cloud-bench | monitoring | package | units | yocto";
 
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "forensic" => forensic::run(),
         "cloud-bench" => install(&NEEDED).and_then(|()| cloud_bench::run(&arguments)),
+        "load" => load::run(&arguments),
         "monitoring" => monitoring::monitoring(&arguments),
         "package" => package::package(&arguments),
         "units" => units::units(),

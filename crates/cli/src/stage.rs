@@ -51,6 +51,11 @@ impl Process {
         bail!("a process ended with {status}; the end of {}:\n  {end}", self.log.display());
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in MiB.
     pub fn memory_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;

@@ -1,12 +1,15 @@
 //! Pictures to protected templates on worker threads behind a bounded queue.
 
+mod queue;
+
 use crate::references::References;
 use palmgate_matcher::{CaptureFacts, Enrolled, MatcherError, Scanned};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
-    PurposeSet,
+    Name, PurposeSet,
     terminal::{CaptureProblem, Frame, HandCapture},
 };
+use queue::{Entry, Next, Queue};
 use std::{
     sync::Arc,
     thread,
@@ -19,11 +22,29 @@ pub(crate) enum Job {
     Enrolment { ticket: Ticket, captures: Vec<HandCapture>, purposes: PurposeSet },
 }
 
+impl Job {
+    /// The request.
+    pub(crate) const fn ticket(&self) -> Ticket {
+        match self {
+            Self::Scan { ticket, .. } | Self::Enrolment { ticket, .. } => *ticket,
+        }
+    }
+
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Scan { .. } => 1,
+            Self::Enrolment { captures, .. } => u8::try_from(captures.len()).unwrap_or(u8::MAX),
+        }
+    }
+}
+
 /// What became of them.
 pub(crate) enum Worked {
     /// And how long the pictures waited for a thread.
     Scan(Ticket, Result<(Scanned, Duration), CaptureProblem>),
     Enrolment(Ticket, Result<Enrolled, (CaptureProblem, u8)>),
+    /// Its turn did not come while its frames might live.
+    Shed(Ticket),
     /// The matcher's process is gone: nothing is known of the pictures.
     Lost(Ticket),
 }
@@ -36,40 +57,57 @@ pub(crate) const fn facts(facts: CaptureFacts) -> palmgate_policy::CaptureFacts 
 /// The queue to the workers.
 #[derive(Clone)]
 pub(crate) struct Workers {
-    queue: flume::Sender<Job>,
+    queue: Arc<Open>,
+}
+
+/// Closes the queue when the last who could fill it is gone.
+struct Open(Arc<Queue<Job>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Workers {
-    /// Starts `count` threads; they end when the last sender is gone.
+    /// Starts `count` threads; they end when the last copy of the answer is gone.
     pub(crate) fn start(
         references: &Arc<References>,
         count: usize,
         queue_length: usize,
         done: impl Fn(Worked) -> bool + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = flume::bounded::<Job>(queue_length);
+        let queue = Arc::new(Queue::new(queue_length));
+        let open = Arc::new(Open(Arc::clone(&queue)));
         for number in 0..count {
             let references = Arc::clone(references);
-            let (jobs, done) = (jobs.clone(), done.clone());
+            let (queue, done) = (Arc::clone(&queue), done.clone());
             thread::Builder::new().name(format!("extract-{number}")).spawn(move || {
-                while let Ok(job) = jobs.recv() {
-                    if !done(work(&references, job)) {
-                        break;
+                loop {
+                    let worked = match queue.next() {
+                        Next::Work(job) => work(&references, job),
+                        Next::TooLate(job) => Worked::Shed(job.ticket()),
+                        Next::Closed => return,
+                    };
+                    if !done(worked) {
+                        return;
                     }
                 }
             })?;
         }
-        Ok(Self { queue })
+        Ok(Self { queue: open })
     }
 
-    /// Queues a job; gives it back when the queue is full.
-    pub(crate) fn submit(&self, job: Job) -> Result<(), Job> {
-        self.queue.try_send(job).map_err(flume::TrySendError::into_inner)
+    /// Queues a job of `terminal`; a `right` comes before every scan. When the queue is full one
+    /// job comes back, this one or another: its request is to be answered `busy`.
+    pub(crate) fn submit(&self, job: Job, terminal: Name, right: bool) -> Result<(), Job> {
+        let weight = job.weight();
+        self.queue.0.put(Entry { job, terminal, right, weight }, Instant::now())
     }
 
     /// Jobs that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queue.0.len()
     }
 }
 

@@ -175,13 +175,17 @@ impl Certificate {
 
 /// Label values that are there from the start: what counts from 0 has a rate from the first event.
 const QUEUES: [&str; 4] = ["requests", "answers", "conversation", "extraction"];
-const FAULTS: [&str; 7] = [
+const FAULTS: [&str; 11] = [
     "unknown",
     "malformed",
     "unopened",
+    "replayed",
+    "expired",
+    "flooding",
     "join-for-another",
     "join-refused",
     "join-replayed",
+    "join-too-often",
     "join-revoked",
 ];
 const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];

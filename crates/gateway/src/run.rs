@@ -269,7 +269,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         host: host.clone(),
         port,
         tls: fabric_tls,
-        terminals: Arc::clone(&terminals),
+        terminals: terminals.clone(),
         authority_der: authority_der.clone(),
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),

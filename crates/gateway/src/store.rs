@@ -181,7 +181,6 @@ impl Store {
             Input::Fact(event) => self.decide(event),
             Input::Sent(mut steps, arrived, sent) => {
                 steps.add("seal", sent.seal);
-                steps.add("persist", sent.persist);
                 steps.add("publish", sent.publish);
                 steps.add("total", arrived.elapsed());
                 self.around.metrics.scanned(steps);
@@ -296,7 +295,8 @@ impl Store {
             card_number,
             possession,
         };
-        let sensitive = Sensitive { frames: scan.frames, claim, ..Sensitive::default() };
+        let right = facts.intent.purpose().is_none();
+        let sensitive = Sensitive { frames: scan.frames, claim, right, ..Sensitive::default() };
         let ticket = self.work.open(asker, sensitive);
         self.decide(Event::Scan(ticket, facts));
     }
@@ -388,6 +388,10 @@ impl Store {
             }
             Worked::Scan(ticket, Err(problem)) => {
                 self.decide(Event::Extracted(ticket, Err(problem)));
+            }
+            Worked::Shed(ticket) => {
+                self.around.metrics.shed("extraction");
+                self.decide(Event::Overloaded(ticket));
             }
             Worked::Enrolment(ticket, Ok(worked)) => {
                 if let Some(sensitive) = self.work.sensitive(ticket) {

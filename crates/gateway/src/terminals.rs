@@ -217,7 +217,8 @@ impl Terminals {
 
     /// Tells the policy and the fabric who is paired.
     pub(crate) fn announce(&self, fabric: &Fabric) {
-        for terminal in &self.lock().terminals {
+        let list = self.lock();
+        for terminal in &list.terminals {
             fabric.admit(&terminal.name);
             self.fact(terminal);
         }

@@ -38,6 +38,8 @@ impl StepTimes {
 #[derive(Default)]
 pub(crate) struct Sensitive {
     pub(crate) frames: Vec<Frame>,
+    /// The person exercises a right.
+    pub(crate) right: bool,
     pub(crate) captures: Vec<HandCapture>,
     pub(crate) claim: Option<Claim>,
     pub(crate) probes: Vec<(Purpose, Probe)>,

@@ -227,6 +227,12 @@ fn decode(frame: &Frame) -> Result<Picture, CaptureProblem> {
     Picture::decode(file)
 }
 
+/// Whether a frame is a picture that can be read, for fuzzing.
+#[doc(hidden)]
+pub fn is_readable(frame: &Frame) -> bool {
+    decode(frame).is_ok()
+}
+
 /// The inference library failed on a picture: for the person, one that cannot be used.
 fn broken(_: ModelError) -> CaptureProblem {
     CaptureProblem::Unreadable

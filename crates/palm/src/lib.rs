@@ -36,6 +36,8 @@ mod transform;
 #[doc(hidden)]
 pub use calibration::parts;
 pub use calibration::{Calibration, Measurement, calibration};
+#[doc(hidden)]
+pub use capture::is_readable;
 pub use capture::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 pub use liveness::Liveness;
 pub use model::{ModelError, models, models_hash};

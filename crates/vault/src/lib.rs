@@ -12,7 +12,7 @@
 //! DIR/keys/tombstones  32 bytes for each erasure: keyed hashes of member and claim
 //! DIR/records/         sled: columns of people, store-level state, outbox; all values sealed, all
 //!                      keys hashes
-//! DIR/terminals/NAME   two slots of 64 KiB, written in turn: the terminal's session, sealed
+//! DIR/terminals/NAME   two slots of 64 KiB, written in turn: the terminal's state, sealed
 //! ```
 //!
 //! The key table is written in place. At 0 and at 1 MiB is room for a top, at 2 MiB for intents, from
@@ -65,7 +65,7 @@
 //! What the keeper cannot destroy is not erased: a TPM destroys (`TpmRoot`, feature `tpm`), a
 //! [`FileRoot`] overwrites; [`Vault::keeper`] says which [`Promise`] holds. Memory is wiped where this crate
 //! holds keys, not where an allocator, a register or swap has held them. A value that
-//! [`Vault::write`] replaced, a session that [`Vault::put_terminal_state`] replaced and flash kept,
+//! [`Vault::write`] replaced, a terminal's state that [`Vault::put_terminal_state`] replaced and flash kept,
 //! and a state or outbox entry that was removed can be opened by whoever has disk and root until
 //! [`Vault::forget_columns`], [`Vault::renew`] or, for the last two, any erasure. The size and number
 //! of rows, terminals and tombstones are plain to see. A copy of the whole directory made under the

@@ -49,7 +49,7 @@ impl Vault {
     }
 
     /// Saves the sealed rows of people and of the store into a directory that is empty or new. No
-    /// key and no session of a terminal is among them: only this vault's own key table opens them,
+    /// key and no state of a terminal is among them: only this vault's own key table opens them,
     /// without those who were erased meanwhile. Everybody else waits as long as it takes.
     ///
     /// # Errors
@@ -253,7 +253,7 @@ impl Vault {
         inner.records.sync()
     }
 
-    /// Keeps the state of a terminal's session, in place of the one before. Durable, at the price
+    /// Keeps what the gateway remembers of a terminal, in place of the one before. Durable, at the price
     /// of one sync; a terminal's first state also writes the key table.
     ///
     /// # Errors
@@ -262,7 +262,7 @@ impl Vault {
         self.lock()?.put_terminal_state(terminal, value)
     }
 
-    /// The state of a terminal's session.
+    /// What the gateway remembers of a terminal.
     ///
     /// # Errors
     /// It is damaged.

@@ -18,6 +18,7 @@ mod session;
 mod tests;
 
 pub(crate) use collector::BrokerCollector;
+pub(crate) use pace::Pace;
 pub use reason::{Counters, Fault, Reason};
 
 use clients::Clients;
@@ -59,6 +60,10 @@ pub struct Limits {
     pub bytes_per_second: u32,
     /// Bytes that a terminal may send at once before the pace counts.
     pub burst_bytes: u32,
+    /// Sustained number of one terminal's messages; above it, the terminal is read more slowly.
+    pub messages_per_second: u32,
+    /// Messages that a terminal may send at once before that counts.
+    pub burst_messages: u32,
     /// Memory for messages of all terminals that wait for the gateway; when it is used up the
     /// oldest are dropped. At least two messages of the largest size.
     pub backlog_bytes: usize,
@@ -78,6 +83,8 @@ impl Default for Limits {
             write_deadline: Duration::from_secs(10),
             bytes_per_second: 16 * 1024 * 1024,
             burst_bytes: 16 * MAX_PAYLOAD_BYTES as u32,
+            messages_per_second: 200,
+            burst_messages: 400,
             backlog_bytes: 32 * 1024 * 1024,
         }
     }
@@ -92,6 +99,13 @@ pub enum BrokerError {
     /// No thread for the router.
     #[error("the broker cannot start its router: {0}")]
     Thread(#[source] io::Error),
+}
+
+/// How many packets a client may send are at the beginning of `bytes`, and why the next one is
+/// none: what the network faces, for fuzzing.
+#[doc(hidden)]
+pub fn packets_in(bytes: &[u8]) -> (usize, Option<Reason>) {
+    packets::count(bytes, MAX_PAYLOAD_BYTES + 256)
 }
 
 /// A running broker. Dropping it disconnects everybody without waiting for them.

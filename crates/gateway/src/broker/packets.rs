@@ -64,6 +64,18 @@ fn decode(buffer: &mut BytesMut, max: usize) -> Result<Option<Frame>, Reason> {
     Ok(Some(Frame { packet, qos }))
 }
 
+/// Packets at the beginning of `bytes`, and why the next one is none.
+pub(super) fn count(bytes: &[u8], max: usize) -> (usize, Option<Reason>) {
+    let (mut buffer, mut packets) = (BytesMut::from(bytes), 0);
+    loop {
+        match decode(&mut buffer, max) {
+            Ok(Some(_)) => packets += 1,
+            Ok(None) => return (packets, None),
+            Err(reason) => return (packets, Some(reason)),
+        }
+    }
+}
+
 /// Type and flags, by MQTT 3.1.1 section 2.2; the codec ignores the flags. The answer is the
 /// quality of service of a PUBLISH.
 fn check_first(first: u8) -> Result<u8, Reason> {

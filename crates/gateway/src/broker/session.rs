@@ -95,13 +95,17 @@ impl Exchange<'_> {
         silence: Duration,
     ) -> Result<(), Reason> {
         let answer = async |packet| answers.send(packet).await.map_err(|_| Reason::Lost);
-        let (pace, burst) = (self.limits.bytes_per_second, self.limits.burst_bytes);
-        let mut pace = Pace::new(pace, burst, Instant::now());
+        let Limits { bytes_per_second, burst_bytes, .. } = *self.limits;
+        let Limits { messages_per_second, burst_messages, .. } = *self.limits;
+        let now = Instant::now();
+        let mut bytes_pace = Pace::new(bytes_per_second, burst_bytes, now);
+        let mut messages_pace = Pace::new(messages_per_second, burst_messages, now);
         loop {
             let next = timeout(silence, packets.next(&mut reader, MAX_PACKET));
             match rules::judge(self.name, next.await.map_err(|_| Reason::Silent)??)? {
                 Verdict::Forward { packet, answered, bytes } => {
-                    let wait = pace.charge(bytes, Instant::now());
+                    let now = Instant::now();
+                    let wait = bytes_pace.charge(bytes, now).max(messages_pace.charge(1, now));
                     // The gateway speaks for the whole store, at the pace of what it was asked.
                     // A sleep of no length would still take a millisecond.
                     if !wait.is_zero() && self.name.as_str() != GATEWAY {

@@ -1,8 +1,8 @@
 use super::{
-    Inbound, Outbound,
+    Admission, Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
-use crate::{metrics::Metrics, terminals::Terminals};
+use crate::metrics::Metrics;
 use palmgate_protocol::{
     Name,
     limits::MAX_PAYLOAD_BYTES,
@@ -33,7 +33,7 @@ pub(crate) struct FabricOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: rustls::ClientConfig,
-    pub(crate) terminals: Arc<Terminals>,
+    pub(crate) terminals: Arc<dyn Admission>,
     pub(crate) authority_der: CertificateDer<'static>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) metrics: Arc<Metrics>,
@@ -80,7 +80,7 @@ impl Fabric {
     /// Opens the conversation with a paired terminal.
     pub(crate) fn admit(&self, terminal: &Name) {
         let (heard, inbox) = mpsc::channel(CONVERSATION_QUEUE);
-        let conversation = Conversation::restore(Arc::clone(&self.shared), terminal.clone());
+        let conversation = Conversation::begin(Arc::clone(&self.shared), terminal.clone());
         tokio::spawn(conversation.run(inbox));
         self.lock().insert(terminal.clone(), heard);
     }

@@ -1,33 +1,53 @@
-//! One terminal's side of the fabric: join, open, answer. State is durable before anything that
-//! depends on it leaves the box.
+//! One terminal's side of the fabric: join, open, answer.
+//!
+//! The session lives in memory only. A restart ends it, and the terminal joins anew by itself: so no
+//! message key can be used twice, nothing recorded opens after a restart or a restored backup, and
+//! no disk ever holds what would open recorded traffic.
 
-use super::{Inbound, Outbound, Sent};
-use crate::{metrics::Metrics, terminals::Terminals};
+use super::{
+    Admission, Inbound, Outbound, Sent,
+    joins::{Joins, NotAgain},
+};
+use crate::{broker::Pace, metrics::Metrics};
 use palmgate_protocol::{
-    CaptureId, Name, Secret, decode, encode_for_sealing,
+    CaptureId, Name, Secret, decode, encode, encode_for_sealing,
     limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES},
-    terminal::{Answer, AnswerBody, Refusal, Request, RequestHead},
+    terminal::{Answer, AnswerBody, Refusal, Request, RequestBody, RequestHead, Scan},
     topic::{Channel, topic},
 };
-use palmgate_seal::mls::{self, Opened, Session};
+use palmgate_seal::mls::{self, MlsError, Opened, Session};
 use palmgate_vault::Vault;
 use rumqttc::{AsyncClient, QoS};
 use rustls::pki_types::CertificateDer;
 use std::{
     collections::VecDeque,
+    hash::{BuildHasher, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
-/// Answers that are kept to be repeated when a terminal asks again.
+/// Answers that are kept to be repeated when a terminal asks again, and messages that are known
+/// when they come twice.
 const REMEMBERED_ANSWERS: usize = 32;
 /// For how long: a terminal asks again within seconds, and an answer has a person's data.
 const ANSWERS_KEPT: Duration = Duration::from_mins(2);
-/// Key packages that were used already and are refused.
-const REMEMBERED_JOINS: usize = 64;
 /// The least time between two hints to join again.
 const HINT_INTERVAL: Duration = Duration::from_secs(1);
+/// After this long a quiet terminal is asked to join again, which gives both sides new keys: a copy
+/// of the old ones is worth nothing from then on.
+const RENEWED_AFTER: Duration = Duration::from_hours(1);
+/// Without new keys for this long the session ends.
+const SESSION_LIFETIME: Duration = Duration::from_hours(24);
+/// A terminal is quiet when nothing came from it for so long.
+const QUIET: Duration = Duration::from_mins(1);
+/// How often the terminal's certificate is looked at again.
+const CHECKED_EVERY: Duration = Duration::from_mins(1);
+/// Scans and enrolments of one terminal that are looked at in a second, sustained and at once: far
+/// above what hands can do.
+const REQUESTS_PER_SECOND: u32 = 50;
+/// See [`REQUESTS_PER_SECOND`].
+const REQUESTS_AT_ONCE: u32 = 100;
 
 /// What a conversation is told.
 pub(super) enum Heard {
@@ -43,7 +63,7 @@ pub(super) enum Heard {
 
 /// Everything that conversations share.
 pub(super) struct Shared {
-    pub(super) terminals: Arc<Terminals>,
+    pub(super) terminals: Arc<dyn Admission>,
     pub(super) authority_der: CertificateDer<'static>,
     pub(super) vault: Arc<Vault>,
     pub(super) client: AsyncClient,
@@ -54,10 +74,27 @@ pub(super) struct Shared {
 pub(super) struct Conversation {
     shared: Arc<Shared>,
     terminal: Name,
-    session: Option<Session>,
+    pub(super) session: Option<Live>,
     remembered: VecDeque<(CaptureId, Option<Remembered>)>,
-    joins: VecDeque<[u8; 32]>,
+    joins: Joins,
     hinted: Option<Instant>,
+    pace: Pace,
+    /// Digests of the last messages, under a key that nobody knows.
+    heard: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+/// A session and its times.
+pub(super) struct Live {
+    pub(super) session: Session,
+    joined: Instant,
+    checked: Instant,
+}
+
+impl Live {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.joined)
+    }
 }
 
 /// An answer, and when it was given.
@@ -67,36 +104,48 @@ struct Remembered {
 }
 
 impl Conversation {
-    /// Picks up where the terminal's durable state left off.
-    pub(super) fn restore(shared: Arc<Shared>, terminal: Name) -> Self {
-        let state = shared.vault.terminal_state(&terminal).unwrap_or_else(|error| {
-            tracing::error!(%terminal, %error, "the terminal's session state cannot be read; it will join again");
+    /// Begins without a session: the terminal joins when it hears that.
+    pub(super) fn begin(shared: Arc<Shared>, terminal: Name) -> Self {
+        let kept = shared.vault.terminal_state(&terminal).unwrap_or_else(|error| {
+            tracing::error!(%terminal, %error, "the terminal's used key packages cannot be read");
             None
         });
-        let session = state.and_then(|state| {
-            Session::restore(state.expose(), &shared.terminals.own())
-                .inspect_err(|error| {
-                    tracing::warn!(%terminal, %error, "the terminal's session state is unusable; it will join again");
-                })
-                .ok()
-        });
-        let (remembered, joins) = (VecDeque::new(), VecDeque::new());
-        Self { shared, terminal, session, remembered, joins, hinted: None }
+        let joins = kept.and_then(|kept| decode(kept.expose()).ok()).unwrap_or_default();
+        let pace = Pace::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE, Instant::now());
+        Self {
+            shared,
+            terminal,
+            session: None,
+            remembered: VecDeque::new(),
+            joins,
+            hinted: None,
+            pace,
+            heard: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Serves the terminal until it is removed or the gateway stops.
     pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
         loop {
-            let next = tokio::time::timeout(ANSWERS_KEPT, heard.recv()).await;
-            self.forget_answers(Instant::now());
-            let Ok(next) = next else { continue };
-            let Some(next) = next else { return };
+            let next = tokio::time::timeout(QUIET, heard.recv()).await;
+            let now = Instant::now();
+            self.forget_answers(now);
             match next {
-                Heard::Join(package) => self.join(&package).await,
-                Heard::Up(payload, arrived) => self.up(&payload, arrived).await,
-                Heard::Answer(outbound) => self.answer(outbound).await,
-                Heard::Removed => return self.remove().await,
+                Err(_) => self.renew(now).await,
+                Ok(None) => return,
+                Ok(Some(Heard::Join(package))) => self.join(&package).await,
+                Ok(Some(Heard::Up(payload, arrived))) => self.up(&payload, arrived).await,
+                Ok(Some(Heard::Answer(outbound))) => self.answer(outbound).await,
+                Ok(Some(Heard::Removed)) => return self.remove().await,
             }
+        }
+    }
+
+    /// Asks a quiet terminal to join again now and then.
+    pub(super) async fn renew(&mut self, now: Instant) {
+        if self.session.as_ref().is_some_and(|live| live.age(now) >= RENEWED_AFTER) {
+            self.hint().await;
         }
     }
 
@@ -108,7 +157,7 @@ impl Conversation {
         }
     }
 
-    async fn join(&mut self, package: &[u8]) {
+    pub(super) async fn join(&mut self, package: &[u8]) {
         let shared = Arc::clone(&self.shared);
         let admitted = mls::admit(
             &shared.terminals.own(),
@@ -127,32 +176,33 @@ impl Conversation {
         if !shared.terminals.holds(&admitted.terminal, &admitted.serial) {
             return self.fault("join-revoked");
         }
-        if self.joins.contains(&admitted.reference) {
-            return self.fault("join-replayed");
+        if let Err(NotAgain(fault)) = self.joins.note(&admitted.reference, crate::clock::now()) {
+            return self.fault(fault);
         }
-        if self.joins.len() == REMEMBERED_JOINS {
-            self.joins.pop_front();
+        if !self.keep_joins().await {
+            return;
         }
-        self.joins.push_back(admitted.reference);
-        self.session = Some(admitted.session);
-        if self.persist().await {
-            self.publish(Channel::Welcome, admitted.welcome).await;
-            tracing::info!(terminal = %self.terminal, "joined");
-        }
+        let now = Instant::now();
+        self.session = Some(Live { session: admitted.session, joined: now, checked: now });
+        self.publish(Channel::Welcome, admitted.welcome).await;
+        tracing::info!(terminal = %self.terminal, "joined");
     }
 
-    async fn up(&mut self, payload: &[u8], arrived: Instant) {
-        let Some(session) = &mut self.session else { return self.hint().await };
+    pub(super) async fn up(&mut self, payload: &[u8], arrived: Instant) {
         let begun = Instant::now();
-        let message = match session.open(payload) {
+        self.end_if_over(begun);
+        let Some(live) = &mut self.session else { return self.hint().await };
+        let digest = self.hasher.hash_one(payload);
+        let message = match live.session.open(payload) {
             Ok(Opened::Message(message)) => message,
-            Ok(Opened::Changed) => {
-                self.persist().await;
-                return;
-            }
+            Ok(Opened::Changed) => return,
             Ok(Opened::Removed) => {
                 self.session = None;
                 return;
+            }
+            // A network doubles messages; that says nothing about the session.
+            Err(MlsError::Replayed) if self.heard.contains(&digest) => {
+                return self.fault("replayed");
             }
             Err(error) => {
                 tracing::warn!(terminal = %self.terminal, %error, "a message could not be opened");
@@ -161,6 +211,10 @@ impl Conversation {
             }
         };
         let open = begun.elapsed();
+        if self.heard.len() == REMEMBERED_ANSWERS {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(digest);
         let request = match decode::<Request>(message.expose()) {
             Ok(request) => request,
             Err(error) => {
@@ -175,7 +229,23 @@ impl Conversation {
         };
         drop(message);
         self.take(request, arrived, open).await;
-        self.persist().await;
+    }
+
+    /// A session outlives the join, a certificate may not; and none lasts for ever.
+    pub(super) fn end_if_over(&mut self, now: Instant) {
+        let Some(live) = &mut self.session else { return };
+        if live.age(now) >= SESSION_LIFETIME {
+            self.session = None;
+        } else if now.saturating_duration_since(live.checked) >= CHECKED_EVERY {
+            live.checked = now;
+            let certified =
+                live.session.check_peer(&self.shared.authority_der, crate::clock::now());
+            if let Err(error) = certified {
+                tracing::warn!(terminal = %self.terminal, %error, "its session ends");
+                self.session = None;
+                self.fault("expired");
+            }
+        }
     }
 
     /// At most one decision for each capture: a repeated request gets the first one's answer.
@@ -188,6 +258,12 @@ impl Conversation {
             }
             return;
         }
+        let right = matches!(&request.body,
+            RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none());
+        if !right && !self.pace.allows(Instant::now()) {
+            self.fault("flooding");
+            return self.send(busy(capture)).await.map_or((), drop);
+        }
         if self.remembered.len() == REMEMBERED_ANSWERS {
             self.remembered.pop_front();
         }
@@ -195,8 +271,7 @@ impl Conversation {
         let inbound = Inbound { terminal: self.terminal.clone(), request, arrived, open };
         if self.shared.requests.try_send(inbound).is_err() {
             self.shared.metrics.shed("requests");
-            let busy = Answer { capture, body: AnswerBody::Busy };
-            self.send(encode_for_sealing(&busy)).await;
+            self.send(busy(capture)).await;
             self.remembered.retain(|(known, _)| *known != capture);
         }
     }
@@ -218,12 +293,10 @@ impl Conversation {
         }
     }
 
-    /// Seals, makes the session's state durable, publishes: in this order, so that a crash can never
-    /// use a key twice.
     async fn send(&mut self, bytes: Secret<Vec<u8>>) -> Option<Sent> {
-        let session = self.session.as_mut()?;
+        let live = self.session.as_mut()?;
         let begun = Instant::now();
-        let sealed = session.seal(bytes.expose());
+        let sealed = live.session.seal(bytes.expose());
         let seal = begun.elapsed();
         let sealed = match sealed {
             Ok(sealed) => sealed,
@@ -234,28 +307,20 @@ impl Conversation {
             }
         };
         let begun = Instant::now();
-        let durable = self.persist().await;
-        let persist = begun.elapsed();
-        if !durable {
-            return None;
-        }
-        let begun = Instant::now();
         self.publish(Channel::Down, sealed).await;
-        Some(Sent { seal, persist, publish: begun.elapsed() })
+        Some(Sent { seal, publish: begun.elapsed() })
     }
 
-    async fn persist(&mut self) -> bool {
-        let Some(session) = &self.session else { return false };
-        let (state, vault) = (session.state(), Arc::clone(&self.shared.vault));
+    /// Used key packages are on disk before one is answered.
+    async fn keep_joins(&self) -> bool {
+        let (kept, vault) = (encode(&self.joins), Arc::clone(&self.shared.vault));
         let terminal = self.terminal.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            vault.put_terminal_state(&terminal, state.expose())
-        });
-        match written.await {
+        let written =
+            tokio::task::spawn_blocking(move || vault.put_terminal_state(&terminal, &kept)).await;
+        match written {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::error!(terminal = %self.terminal, %error, "session state is not durable; nothing is sent");
-                self.session = None;
+                tracing::error!(terminal = %self.terminal, %error, "a join cannot be noted; it is refused");
                 false
             }
             Err(_) => false,
@@ -279,7 +344,7 @@ impl Conversation {
     }
 
     async fn remove(mut self) {
-        let farewell = self.session.as_mut().and_then(|session| session.remove_peer().ok());
+        let farewell = self.session.as_mut().and_then(|live| live.session.remove_peer().ok());
         if let Some(commit) = farewell {
             self.publish(Channel::Down, commit).await;
         }
@@ -293,4 +358,8 @@ impl Conversation {
     fn fault(&self, fault: &'static str) {
         self.shared.metrics.terminal_fault(fault);
     }
+}
+
+fn busy(capture: CaptureId) -> Secret<Vec<u8>> {
+    encode_for_sealing(&Answer { capture, body: AnswerBody::Busy })
 }

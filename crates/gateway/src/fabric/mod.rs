@@ -4,12 +4,17 @@
 
 mod client;
 mod conversation;
+mod joins;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::{Fabric, FabricOptions};
 use palmgate_protocol::{
     Name,
     terminal::{Answer, Request},
 };
+use palmgate_seal::pki::Identity;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A request that a terminal's session opened.
@@ -30,6 +35,24 @@ pub(crate) struct Outbound {
 /// How long the last steps of an answer took.
 pub(crate) struct Sent {
     pub(crate) seal: Duration,
-    pub(crate) persist: Duration,
     pub(crate) publish: Duration,
+}
+
+/// Who may have a session, and as whom the gateway takes part in it.
+pub(crate) trait Admission: Send + Sync {
+    /// The gateway's own identity as it is now.
+    fn own(&self) -> Arc<Identity>;
+    /// Whether the terminal may use the certificate with this serial number: a broker of somebody
+    /// else may know of a revocation late, or never.
+    fn holds(&self, terminal: &Name, serial: &[u8]) -> bool;
+}
+
+impl Admission for crate::terminals::Terminals {
+    fn own(&self) -> Arc<Identity> {
+        Self::own(self)
+    }
+
+    fn holds(&self, terminal: &Name, serial: &[u8]) -> bool {
+        Self::holds(self, terminal, serial)
+    }
 }

@@ -93,9 +93,12 @@ impl Store {
     }
 
     fn submit(&mut self, ticket: Ticket, job: Job) {
-        if self.around.workers.submit(job).is_err() {
+        let right = self.work.sensitive(ticket).is_some_and(|sensitive| sensitive.right);
+        let Some(asker) = self.work.asker(ticket) else { return };
+        let terminal = asker.terminal.clone();
+        if let Err(shed) = self.around.workers.submit(job, terminal, right) {
             self.around.metrics.shed("extraction");
-            self.decide(Event::Overloaded(ticket));
+            self.decide(Event::Overloaded(shed.ticket()));
         }
     }
 

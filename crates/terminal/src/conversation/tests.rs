@@ -31,7 +31,10 @@ struct Gateway {
     seen: HashSet<[u8; 32]>,
     joins: usize,
     decisions: HashMap<CaptureId, usize>,
+    /// The last captures that were decided: a gateway does not remember more.
+    remembered: VecDeque<CaptureId>,
     opened: usize,
+    heard: HashSet<Vec<u8>>,
 }
 
 impl Gateway {
@@ -40,7 +43,11 @@ impl Gateway {
         match channel {
             Channel::Join => self.admit(payload, now),
             Channel::Up => match self.session.as_mut().map(|session| session.open(payload)) {
-                Some(Ok(Opened::Message(message))) => self.answer(message.expose()),
+                Some(Ok(Opened::Message(message))) => {
+                    self.heard.insert(payload.to_vec());
+                    self.answer(message.expose())
+                }
+                Some(Err(MlsError::Replayed)) if self.heard.contains(payload) => Vec::new(),
                 _ => vec![(Channel::Welcome, Vec::new())],
             },
             _ => panic!("a terminal wrote to {channel:?}"),
@@ -66,7 +73,11 @@ impl Gateway {
         let request: Request = decode(message).unwrap();
         self.opened += 1;
         // One decision for each act, however often it is asked.
-        self.decisions.entry(request.capture).or_insert(1);
+        if !self.remembered.contains(&request.capture) {
+            self.remembered.truncate(31);
+            self.remembered.push_front(request.capture);
+            *self.decisions.entry(request.capture).or_default() += 1;
+        }
         let answer = Answer { capture: request.capture, body: AnswerBody::Done };
         let session = self.session.as_mut().unwrap();
         vec![(Channel::Down, session.seal(encode_for_sealing(&answer).expose()).unwrap())]
@@ -90,7 +101,29 @@ struct World {
     /// The same for messages to the terminal.
     lose_down: VecDeque<bool>,
     sealed: HashSet<Vec<u8>>,
-    next_capture: u8,
+    next_capture: u32,
+    storm: Option<Storm>,
+}
+
+/// A network that loses, doubles and delays by chance.
+struct Storm {
+    random: u64,
+    /// Messages that are still on their way, to the gateway or from it.
+    late: Vec<(bool, Wire)>,
+}
+
+impl Storm {
+    fn chance(&mut self, percent: u64) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 100 < percent
+    }
+
+    /// How many copies of a message arrive.
+    fn copies(&mut self) -> usize {
+        if self.chance(30) { 0 } else { 1 + usize::from(self.chance(50)) }
+    }
 }
 
 impl World {
@@ -108,7 +141,9 @@ impl World {
                 seen: HashSet::new(),
                 joins: 0,
                 decisions: HashMap::new(),
+                remembered: VecDeque::new(),
                 opened: 0,
+                heard: HashSet::new(),
             },
             now: Now { instant: Instant::now(), wall },
             saved: Vec::new(),
@@ -119,6 +154,7 @@ impl World {
             lose_down: VecDeque::new(),
             sealed: HashSet::new(),
             next_capture: 0,
+            storm: None,
         }
     }
 
@@ -136,7 +172,8 @@ impl World {
 
     fn ask(&mut self) -> CaptureId {
         self.next_capture += 1;
-        let capture = CaptureId::from_random([self.next_capture; 16]);
+        let number = self.next_capture.to_be_bytes();
+        let capture = CaptureId::from_random(std::array::from_fn(|at| number[at % 4]));
         let request = Request { capture, at: self.now.wall, body: RequestBody::Ping };
         self.terminal.ask(&request, DEADLINE, self.now).unwrap();
         self.settle();
@@ -191,20 +228,46 @@ impl World {
             assert!(self.sealed.insert(payload.clone()), "the same ciphertext was sent twice");
         }
         if !self.lose_up.pop_front().unwrap_or(false) {
-            for message in self.gateway.take(channel, &payload, self.now.wall) {
-                self.at_terminal(message);
+            self.carry(true, (channel, payload));
+        }
+    }
+
+    /// Delivers a message, or what the storm leaves of it.
+    fn carry(&mut self, up: bool, message: Wire) {
+        let Some(storm) = &mut self.storm else { return self.deliver(up, message) };
+        for _ in 0..storm.copies() {
+            match &mut self.storm {
+                Some(storm) if storm.chance(20) => storm.late.push((up, message.clone())),
+                _ => self.deliver(up, message.clone()),
             }
         }
     }
 
-    fn at_terminal(&mut self, (channel, payload): Wire) {
-        if self.lose_down.pop_front().unwrap_or(false) {
-            return;
-        }
+    fn deliver(&mut self, up: bool, (channel, payload): Wire) {
         match channel {
+            _ if up => {
+                for answer in self.gateway.take(channel, &payload, self.now.wall) {
+                    self.at_terminal(answer);
+                }
+            }
             Channel::Welcome => self.terminal.welcome(&payload, self.now),
             Channel::Down => self.terminal.down(&payload, self.now),
             other => panic!("the gateway wrote to {other:?}"),
+        }
+    }
+
+    /// What was overtaken arrives, the newest first.
+    fn late_arrivals(&mut self) {
+        let late = self.storm.as_mut().map(|storm| mem::take(&mut storm.late));
+        for (up, message) in late.into_iter().flatten().rev() {
+            self.deliver(up, message);
+            self.settle();
+        }
+    }
+
+    fn at_terminal(&mut self, (channel, payload): Wire) {
+        if !self.lose_down.pop_front().unwrap_or(false) {
+            self.carry(false, (channel, payload));
         }
     }
 
@@ -531,4 +594,41 @@ fn whatever_happens_the_two_find_each_other_again() {
         assert_eq!(world.answered.last(), Some(&capture), "seed {seed}");
         assert!(world.gateway.decisions.values().all(|decisions| *decisions == 1));
     }
+}
+
+/// Twenty-four hours of a network that loses 30 %, doubles 50 % and lets messages overtake each
+/// other, with a gateway that restarts and connections that break.
+#[test]
+fn a_day_in_a_storm_gives_one_decision_a_capture() {
+    let mut world = World::new();
+    world.storm = Some(Storm { random: 0x9E37_79B9_7F4A_7C15, late: Vec::new() });
+    world.connect();
+    for minute in 1..=24 * 60_u32 {
+        world.ask();
+        for _ in 0..12 {
+            world.pass(SECOND / 2);
+            world.late_arrivals();
+        }
+        if minute % 30 == 0 {
+            world.terminal.disconnected();
+            world.pass(10 * SECOND);
+            world.connect();
+        }
+        if minute % 50 == 0 {
+            world.gateway.session = None;
+        }
+        world.pass(44 * SECOND);
+        world.late_arrivals();
+    }
+    let decided = &world.gateway.decisions;
+    assert!(decided.values().all(|decisions| *decisions == 1));
+    let told: HashSet<_> = world.answered.iter().collect();
+    assert_eq!(told.len(), world.answered.len(), "each is told once");
+    println!("1440 captures, {} decided, {} answered in time", decided.len(), told.len());
+    assert!(told.len() > 720, "{} of 1440", told.len());
+
+    world.storm = None;
+    world.pass(5 * SECOND);
+    let capture = world.ask();
+    assert_eq!(world.answered.last(), Some(&capture), "at once, five seconds after the storm");
 }

@@ -1,0 +1,56 @@
+use anyhow::{Context, Result, bail};
+use std::{str::FromStr, time::Duration};
+
+const USAGE: &str = "--terminals N, --per-second N (each), --minutes N, --people N, \
+                     --step-seconds N (of the search for the ceiling), --erasures N";
+
+/// What is to be measured.
+pub(crate) struct Arguments {
+    pub(crate) terminals: usize,
+    /// Scans of each terminal.
+    pub(crate) per_second: f64,
+    pub(crate) minutes: f64,
+    /// Random protected templates that are searched.
+    pub(crate) people: usize,
+    pub(crate) erasures: usize,
+    step_seconds: f64,
+}
+
+impl Arguments {
+    pub(crate) fn parse() -> Result<Self> {
+        let mut parsed = Self {
+            terminals: 200,
+            per_second: 2.0,
+            minutes: 10.0,
+            people: 10_000,
+            erasures: 30,
+            step_seconds: 10.0,
+        };
+        let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+        while let Some(word) = words.next() {
+            let value = words.next().with_context(|| format!("{word} wants a number; {USAGE}"))?;
+            match word.as_str() {
+                "--terminals" => parsed.terminals = number(&value)?,
+                "--per-second" => parsed.per_second = number(&value)?,
+                "--minutes" => parsed.minutes = number(&value)?,
+                "--people" => parsed.people = number(&value)?,
+                "--erasures" => parsed.erasures = number(&value)?,
+                "--step-seconds" => parsed.step_seconds = number(&value)?,
+                _ => bail!("{word} is unknown; {USAGE}"),
+            }
+        }
+        if parsed.terminals < 2 || parsed.per_second <= 0.0 || parsed.step_seconds <= 0.0 {
+            bail!("two terminals at least, and positive times; {USAGE}");
+        }
+        Ok(parsed)
+    }
+
+    /// How long one rate is tried.
+    pub(crate) fn step(&self) -> Duration {
+        Duration::from_secs_f64(self.step_seconds)
+    }
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T> {
+    text.parse().ok().with_context(|| format!("{text} is no number; {USAGE}"))
+}
