@@ -29,11 +29,16 @@ pub struct Process {
 
 impl Process {
     fn start(arguments: &[&str], log: &Path) -> Result<Self> {
+        Self::start_with(arguments, log, &[])
+    }
+
+    fn start_with(arguments: &[&str], log: &Path, environment: &[(&str, &str)]) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| log.display().to_string())?;
         let child = Command::new(program()?)
             .args(arguments)
             // Where systemd would put the unit's credentials.
+            .envs(environment.iter().copied())
             .env("CREDENTIALS_DIRECTORY", log.parent().unwrap_or(Path::new(".")))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -264,6 +269,15 @@ impl Gateway {
     pub async fn restart(&mut self) -> Result<()> {
         let _ = self.process.child.wait();
         self.process = Self::launch(&self.file)?;
+        self.ready().await
+    }
+
+    /// Starts the gateway again after it ended, with more in its environment.
+    pub async fn restart_with(&mut self, environment: &[(&str, &str)]) -> Result<()> {
+        let _ = self.process.child.wait();
+        let config = self.file.display().to_string();
+        let (arguments, log) = (["daemon", "--config", &config], self.file.with_extension("log"));
+        self.process = Process::start_with(&arguments, &log, environment)?;
         self.ready().await
     }
 

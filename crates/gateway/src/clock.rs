@@ -5,6 +5,8 @@ use palmgate_protocol::Timestamp;
 use palmgate_seal::pki::TimeProvider;
 use rustls::pki_types::UnixTime;
 use std::{
+    fs,
+    path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +19,14 @@ const JUMP: Duration = Duration::from_hours(72);
 pub(crate) fn now() -> Timestamp {
     let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The system's clock, or the last change of `file` where that is later: a store whose clock is at
+/// 1970 must not be refused for a day in its configuration that seems to lie ahead.
+pub(crate) fn now_or_changed(file: &Path) -> Timestamp {
+    let changed = fs::metadata(file).and_then(|file| file.modified()).ok();
+    let changed = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    now().max(Timestamp::from_millis(i64::try_from(changed.as_millis()).unwrap_or(0)))
 }
 
 /// The time that certificates are issued, renewed and judged by.
@@ -120,6 +130,17 @@ mod tests {
         let confirmed = TimeSeen { latest: SEEN.after(2 * DAY).as_millis(), doubt: None };
         believed.observe_at(confirmed, later);
         assert_eq!(believed.at(SEEN.after(2 * DAY), later), SEEN.after(2 * DAY));
+    }
+
+    #[test]
+    fn a_clock_behind_the_configuration_counts_from_its_last_change() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ahead = SystemTime::now() + DAY * 1000;
+        file.as_file().set_modified(ahead).unwrap();
+        let wanted = ahead.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        assert_eq!(now_or_changed(file.path()).as_millis(), i64::try_from(wanted).unwrap());
+        file.as_file().set_modified(UNIX_EPOCH).unwrap();
+        assert!(now_or_changed(file.path()) > Timestamp::from_millis(1_700_000_000_000));
     }
 
     #[test]

@@ -67,9 +67,10 @@ fn read(file: &Path) -> Result<(Config, InForce), ExitCode> {
         eprintln!("{text}");
         ExitCode::from(EXIT_CONFIGURATION)
     };
-    let config = Config::parse(&text, &origin, clock::now()).map_err(|errors| refuse(&errors))?;
+    let now = clock::now_or_changed(file);
+    let config = Config::parse(&text, &origin, now).map_err(|errors| refuse(&errors))?;
     let (settings, dossier) = (&config.options.settings, config.dossier.as_ref());
-    let mut law = law::open(&config.law, settings, &config.fallback, dossier, clock::now())
+    let mut law = law::open(&config.law, settings, &config.fallback, dossier, now)
         .map_err(|error| refuse(&format_args!("error: {origin}: {error}")))?;
     law.house.place = config.options.store.to_string();
     Ok((config, law))
@@ -110,7 +111,8 @@ async fn reload(gateway: &Gateway, file: &Path, started_with: &str, filter_now: 
     let origin = file.display().to_string();
     let config =
         fs::read_to_string(file).map_err(|error| format!("{origin}: {error}")).and_then(|text| {
-            Config::parse(&text, &origin, clock::now()).map_err(|errors| errors.to_string())
+            let now = clock::now_or_changed(file);
+            Config::parse(&text, &origin, now).map_err(|errors| errors.to_string())
         });
     match config {
         Err(errors) => tracing::error!("nothing is reloaded: {errors}"),
