@@ -13,8 +13,7 @@ use crate::{
 use minicbor::{Decode, Encode};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
-    CODE_BYTES, ClaimHandle, EMBEDDING_DIMENSIONS, MAX_PROBE_CODES, Name, Probe, Purpose,
-    Timestamp,
+    ClaimHandle, Name, Probe, Purpose, Timestamp,
     cloud::{
         ClaimQuery, Directory, Erasure, ErasureState, Hello, MemberRecord, ProbeQuery,
         Registration, Resolution, Shard, ShardApplied, Tombstones,
@@ -212,7 +211,7 @@ impl CloudHandle {
         claim: ClaimHandle,
     ) -> Option<ProbeQuery> {
         let inner = &self.inner;
-        let padded = envelope::pad(probe.to_bytes().expose(), PROBE_BYTES);
+        let padded = envelope::pad(probe.to_bytes().expose(), Probe::PADDED_BYTES);
         let mut query = ProbeQuery { purpose, claim, sealed: Vec::new() };
         let aad = query.binding();
         let sealed =
@@ -263,10 +262,6 @@ impl CloudHandle {
         });
     }
 }
-
-/// Every sealed probe has this size: that of the largest one with its padding.
-const PROBE_BYTES: usize =
-    (EMBEDDING_DIMENSIONS + MAX_PROBE_CODES * CODE_BYTES + 1).next_multiple_of(1024);
 
 impl Inner {
     fn fetched(
