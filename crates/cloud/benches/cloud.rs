@@ -157,7 +157,7 @@ async fn indexed(monitor: std::net::SocketAddr) -> u64 {
     let Ok(response) = reqwest::get(format!("http://{monitor}/metrics")).await else { return 0 };
     let text = response.text().await.unwrap_or_default();
     let value =
-        text.lines().find_map(|line| line.strip_prefix("palmgate_cloud_indexed_embeddings "));
+        text.lines().find_map(|line| line.strip_prefix("palmgate_registry_indexed_embeddings "));
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
