@@ -6,6 +6,7 @@
 //! database, its log, its replicas and its backups hold ciphertext. The keys are people's own, sealed
 //! under a root that is no row.
 
+mod claims;
 mod database;
 mod erase;
 mod keyring;
@@ -14,7 +15,6 @@ mod offboard;
 mod people;
 mod provision;
 mod register;
-mod resolve;
 mod roots;
 mod rows;
 mod search;
@@ -34,7 +34,7 @@ use crate::{
     check::{Finding, Verdict},
     layout::{Layout, StoreEntry},
     problem::Problem,
-    registry::{Counts, Health, OpenError, Registry},
+    registry::{Counts, Health, OpenError, Registry, resolve},
     search::Index,
     tenant::Tenant,
     tombstones::TombstoneSet,
@@ -292,7 +292,7 @@ impl Registry for Postgres {
         query: &ProbeQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_probe(store, query, now)
+        resolve::probe(self, store, query, now)
     }
 
     fn search(
@@ -345,7 +345,7 @@ impl Registry for Postgres {
         query: &ClaimQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_claim(store, query, now)
+        resolve::claim(self, store, query, now)
     }
 
     fn erase(&self, store: &Name, it: &Erasure, now: Timestamp) -> Result<ErasureState, Problem> {

@@ -5,13 +5,13 @@ use super::{
     Postgres,
     database::Done,
     people::{EMBEDDING_ENTRY, Person},
-    rows::{Column, Held, Member},
+    rows::{Column, Held, Member, due_at},
 };
 use crate::{layout::Layout, problem::Problem};
 use palmgate_protocol::{
     Biometric, CODE_BYTES, CODES_PER_TEMPLATE, ClaimHandle, Custody, DAY, Embedding, Hand,
-    MAX_PROBE_CODES, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret, TEMPLATE_FORMAT, Template,
-    Timestamp,
+    MAX_PROBE_CODES, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret,
+    TEMPLATE_FORMAT, Template, Timestamp,
     cloud::{Consent, MemberRecord, SealedPurpose},
     encode_for_sealing,
 };
@@ -71,7 +71,8 @@ impl Synthetic {
         for (component, noise) in template.embedding.iter_mut().zip(noise) {
             *component = if noise % 8 == 0 { -*component } else { *component };
         }
-        let mut codes: Vec<_> = std::iter::repeat_with(random::bytes).take(MAX_PROBE_CODES).collect();
+        let mut codes: Vec<_> =
+            std::iter::repeat_with(random::bytes).take(MAX_PROBE_CODES).collect();
         codes[17] = template.codes[0];
         codes[17].iter_mut().step_by(8).for_each(|byte| *byte = !*byte);
         Probe { embedding: template.embedding, codes }
@@ -188,7 +189,7 @@ impl Postgres {
         SyntheticRow {
             hash: hash.to_vec(),
             claim: self.fixed.claim(&at.row.claim).to_vec(),
-            due_at: at.row.due_at(),
+            due_at: due_at(&at.row),
             member: Column::Member.seal(self.name(), &at.key, &hash, &at.row),
             record: Column::Record.seal_bytes(self.name(), &at.key, &hash, &record),
             embedding: Column::Embedding.seal_bytes(self.name(), &at.key, &hash, &embedding),
