@@ -9,7 +9,7 @@ use common::{
 };
 use palmgate_cloud::{check, clock, offboard, provision};
 use palmgate_protocol::{
-    DAY, Name, Purpose,
+    DAY, Name, Probe, Purpose,
     cloud::{MemberRecord, Resolution, SearchAnswer, SearchOutcome, SearchQuery},
     decode, encode,
 };
@@ -100,7 +100,7 @@ impl Tenant {
 }
 
 async fn search(store: &Gateway, person: &Person) -> (SearchAnswer, SearchQuery) {
-    let padded = envelope::pad(person.probe().to_bytes().expose(), 4096);
+    let padded = envelope::pad(person.probe().to_bytes().expose(), Probe::PADDED_BYTES);
     let binding = SearchQuery::binding(Purpose::Pay);
     let sealed =
         envelope::seal(&store.matcher, Label::Probe, &store.tenant, &binding, padded.expose());

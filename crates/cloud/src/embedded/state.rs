@@ -236,7 +236,7 @@ impl State {
     /// claim, and come back with their next visit.
     fn make_room(&mut self, store: &Name, shards: &Shards, now: Timestamp, changes: &mut Changes) {
         while let Some(holder) = self.holders.get(store)
-            && holder.members.len() as i64 > shards.cap()
+            && i64::try_from(holder.members.len()).is_ok_and(|people| people > shards.cap())
         {
             let visits = |member: &&MemberId| {
                 self.people.get(member).is_some_and(|person| person.row.home != *store)

@@ -80,7 +80,6 @@ impl Postgres {
     ) -> Result<Arc<Self>, OpenError> {
         let tenant = Tenant::read(layout)?;
         let database = Database::open(settings, tenant.name(), layout.root())?;
-        database.check_schema()?;
         let this = Self {
             fixed: FixedKeys::read(&layout.fixed_keys())?,
             keyrings: Keyrings::new(tenant.name(), Roots::new(&layout.roots())),

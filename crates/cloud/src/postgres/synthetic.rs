@@ -259,7 +259,7 @@ impl Postgres {
             sealed.push(Column::Holding.seal(self.name(), self.fixed.state(), &handle, &held));
             handles.push(handle);
         }
-        let count = handles.len() as i64;
+        let count = i64::try_from(handles.len()).map_err(Problem::internal)?;
         tx.execute(
             "WITH next AS (UPDATE store SET revision = revision + $5, rows = rows + $5 \
              WHERE tenant = $1 AND store = $2 RETURNING revision - $5 AS before) \
