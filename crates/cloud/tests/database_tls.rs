@@ -3,7 +3,13 @@
 
 mod common;
 
-use common::{Gateway, apart, cluster::Cluster, pay_and_roam, people::Person};
+use common::{
+    Gateway, apart,
+    cluster::Cluster,
+    pay_and_roam,
+    people::Person,
+    process::{PROGRAM, Process},
+};
 use palmgate_cloud::{
     clock,
     provision::{self, Database, Founding, ProvisionError},
@@ -11,13 +17,11 @@ use palmgate_cloud::{
 use palmgate_protocol::Name;
 use palmgate_seal::random;
 use std::{
-    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_palmgate-cloud");
 const PASSWORD: &str = "a password that stands in no message";
 
 /// Addresses of the loopback network that no other test listens on; the port is the usual one.
@@ -144,32 +148,6 @@ fn refused(state: &Path) -> String {
     words
 }
 
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(state: &Path) -> (Process, std::net::SocketAddr) {
-    let mut child = Command::new(PROGRAM)
-        .args(["serve", "--listen", "127.0.0.1:0", "--state"])
-        .arg(state)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let address = lines
-        .by_ref()
-        .map(Result::unwrap)
-        .find_map(|line| Some(line.rsplit_once("address=")?.1.parse().unwrap()))
-        .unwrap();
-    std::thread::spawn(move || lines.for_each(drop));
-    (Process(child), address)
-}
-
 #[tokio::test]
 async fn the_cloud_speaks_tls_with_the_database_that_it_was_told_of_and_with_no_other() {
     let world = World::new();
@@ -179,8 +157,8 @@ async fn the_cloud_speaks_tls_with_the_database_that_it_was_told_of_and_with_no_
     let bundle = world.file("bundle");
     let lyon: Name = "lyon".parse().unwrap();
     apart(|| provision::add_store(&state, &lyon, &bundle, None, clock::now()).map(drop).unwrap());
-    let (process, address) = serve(&state);
-    let gateway = Gateway::read(&bundle, address);
+    let process = Process::start(&state, &[]);
+    let gateway = Gateway::read(&bundle, process.address);
     gateway.hello().await;
     let person = Person::new();
     gateway.enrol(&person, pay_and_roam()).await;

@@ -138,6 +138,15 @@ impl Cluster {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
+    /// Every row of a database, as the administrator's backup has them.
+    pub(crate) fn dump(&self, database: &str) -> String {
+        let mut command = Command::new(program("pg_dump"));
+        command.args(["--data-only", "-U", "postgres", "-d", database, "-h"]).arg(&self.data);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Everything that the server has written.
     pub(crate) fn directory(&self) -> &Path {
         &self.data
