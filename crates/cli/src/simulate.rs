@@ -7,7 +7,7 @@
 
 use crate::format::{heading, say};
 use anyhow::{Context, Result, ensure};
-use palmgate_protocol::{TEMPLATE_BYTES, cloud::Resolution};
+use palmgate_protocol::{Probe, TEMPLATE_BYTES, cloud::Resolution};
 use plotters::prelude::*;
 use rand_chacha::{
     ChaCha8Rng,
@@ -114,8 +114,8 @@ impl Arguments {
     }
 }
 
-/// Bytes of a sealed probe: what a gateway pads every one to.
-const PROBE_BYTES: f64 = 68.0 * 1024.0;
+/// Bytes of a sealed probe.
+const PROBE_BYTES: f64 = Probe::PADDED_BYTES as f64;
 /// Bytes of one question whether anything changed, and of its answer "no", headers and TLS records
 /// included.
 const POLL_BYTES: f64 = 420.0;

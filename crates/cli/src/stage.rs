@@ -121,7 +121,8 @@ pub struct Cloud {
     pub monitor: SocketAddr,
     /// Its state directory.
     pub state: PathBuf,
-    url: String,
+    /// Where the next store is told to dial.
+    pub url: String,
 }
 
 impl Cloud {

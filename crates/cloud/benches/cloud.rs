@@ -15,7 +15,7 @@ use palmgate_cloud::{
     synthetic::{self, Synthetic},
 };
 use palmgate_protocol::{
-    Name, Purpose,
+    Name, Probe, Purpose,
     cloud::{ProbeQuery, Resolution, SearchAnswer, SearchOutcome, SearchQuery},
     decode, encode,
 };
@@ -157,7 +157,7 @@ async fn indexed(monitor: std::net::SocketAddr) -> u64 {
     let Ok(response) = reqwest::get(format!("http://{monitor}/metrics")).await else { return 0 };
     let text = response.text().await.unwrap_or_default();
     let value =
-        text.lines().find_map(|line| line.strip_prefix("palmgate_cloud_indexed_embeddings "));
+        text.lines().find_map(|line| line.strip_prefix("palmgate_registry_indexed_embeddings "));
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
@@ -173,7 +173,7 @@ async fn searches(gateway: &Gateway, members: u64) -> ([Duration; 3], usize) {
     for number in 0..QUESTIONS as u64 {
         let is_member = number % 2 == 0;
         let who = if is_member { number * 7919 % members } else { members + number };
-        let padded = envelope::pad(Synthetic(who).probe().to_bytes().expose(), 68 * 1024);
+        let padded = envelope::pad(Synthetic(who).probe().to_bytes().expose(), Probe::PADDED_BYTES);
         let binding = SearchQuery::binding(Purpose::Pay);
         let sealed = envelope::seal(
             &gateway.matcher,
@@ -203,7 +203,7 @@ async fn claims(gateway: &Gateway, members: u64) -> [Duration; 3] {
         let who = Synthetic(number * 104_729 % members);
         let mut query =
             ProbeQuery { purpose: Purpose::Pay, claim: who.claim(), sealed: Vec::new() };
-        let padded = envelope::pad(who.probe().to_bytes().expose(), 68 * 1024);
+        let padded = envelope::pad(who.probe().to_bytes().expose(), Probe::PADDED_BYTES);
         let sealed = envelope::seal(
             &gateway.matcher,
             Label::Probe,

@@ -27,45 +27,45 @@ const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0
 impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let requests = Opts::new(
-            "palmgate_cloud_requests_total",
+            "palmgate_registry_requests_total",
             "Requests by endpoint and outcome: ok, or the type of the problem.",
         );
         let seconds = HistogramOpts::new(
-            "palmgate_cloud_request_seconds",
+            "palmgate_registry_request_seconds",
             "Time to answer, by endpoint; look-ups are answered in slots of fixed length.",
         )
         .buckets(BUCKETS.to_vec());
-        let members = Opts::new("palmgate_cloud_members", "People registered, by custody.");
+        let members = Opts::new("palmgate_registry_members", "People registered, by custody.");
         let gauge = |name: &str, help: &str| IntGauge::new(name, help);
         let metrics = Self {
             registry: Registry::new(),
             requests: IntCounterVec::new(requests, &["endpoint", "outcome"])?,
             seconds: HistogramVec::new(seconds, &["endpoint"])?,
             shard_bytes: IntCounter::new(
-                "palmgate_cloud_shard_bytes_total",
+                "palmgate_registry_shard_bytes_total",
                 "Bytes of shards sent.",
             )?,
             members: IntGaugeVec::new(members, &["custody"])?,
-            stores: gauge("palmgate_cloud_stores", "Stores that said hello.")?,
+            stores: gauge("palmgate_registry_stores", "Stores that said hello.")?,
             unconfirmed_removals: gauge(
-                "palmgate_cloud_unconfirmed_removals",
+                "palmgate_registry_unconfirmed_removals",
                 "Removals that a store has not confirmed.",
             )?,
             overdue_removals: gauge(
-                "palmgate_cloud_overdue_removals",
+                "palmgate_registry_overdue_removals",
                 "Removals that a store has not confirmed within 24 hours; anything but 0 is an alarm.",
             )?,
             unfinished_erasures: gauge(
-                "palmgate_cloud_unfinished_erasures",
+                "palmgate_registry_unfinished_erasures",
                 "Erasures whose key is not destroyed yet; anything but 0 for long is an alarm.",
             )?,
-            tombstones: gauge("palmgate_cloud_tombstones", "Hashes of what was forgotten.")?,
+            tombstones: gauge("palmgate_registry_tombstones", "Hashes of what was forgotten.")?,
             indexed: gauge(
-                "palmgate_cloud_indexed_embeddings",
+                "palmgate_registry_indexed_embeddings",
                 "Embeddings that this process searches.",
             )?,
             forks: IntCounter::new(
-                "palmgate_cloud_ledger_forks_total",
+                "palmgate_registry_ledger_forks_total",
                 "Checkpoints that do not continue what was cosigned; anything but 0 is an alarm.",
             )?,
         };

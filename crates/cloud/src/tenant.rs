@@ -103,8 +103,12 @@ impl Tenant {
         self.open_sealed_probe(&query.binding(), &query.sealed)
     }
 
-    /// The probe in an envelope that is bound to `aad`.
+    /// The probe in an envelope that is bound to `aad`. One of another size than gateways pad to is
+    /// refused unopened.
     pub(crate) fn open_sealed_probe(&self, aad: &[u8], sealed: &[u8]) -> Result<Probe, Problem> {
+        if sealed.len() != Probe::PADDED_BYTES + envelope::OVERHEAD_BYTES {
+            return Err(Problem::Malformed);
+        }
         let padded = envelope::open(&self.matcher, Label::Probe, self.name(), aad, sealed)
             .map_err(|_| Problem::RecordRefused)?;
         let bytes = envelope::unpad(padded.expose()).map_err(|_| Problem::RecordRefused)?;

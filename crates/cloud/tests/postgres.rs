@@ -4,103 +4,30 @@
 mod common;
 
 use common::{
-    Gateway, apart, cluster::Cluster, erasure_of, found_on_postgres, pay_and_roam, people::Person,
+    Gateway, apart,
+    cluster::Cluster,
+    erasure_of, pay_and_roam,
+    people::Person,
     problem,
+    process::{PROGRAM, Process, Tenant},
 };
 use palmgate_cloud::{check, clock, offboard, provision};
 use palmgate_protocol::{
-    DAY, Name, Purpose,
+    DAY, Name, Probe, Purpose,
     cloud::{MemberRecord, Resolution, SearchAnswer, SearchOutcome, SearchQuery},
     decode, encode,
 };
 use palmgate_seal::envelope::{self, Label};
 use reqwest::StatusCode;
 use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_palmgate-cloud");
 const SEARCH: &str = "[search]\nthreshold = 0.9\n";
 
-/// A process of the cloud, killed when it goes out of scope.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Process {
-    fn start(state: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--state"])
-            .arg(state)
-            .args(more)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().unwrap().unwrap();
-            if let Some((_, address)) = line.rsplit_once("address=") {
-                break address.parse().unwrap();
-            }
-        };
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A tenant with a directory for each of its processes' keys; here they share one.
-struct Tenant {
-    directory: tempfile::TempDir,
-}
-
-impl Tenant {
-    fn new(cluster: &Cluster, choices: &str) -> Self {
-        Self { directory: found_on_postgres(cluster, choices) }
-    }
-
-    fn state(&self) -> std::path::PathBuf {
-        self.directory.path().join("state")
-    }
-
-    fn name(&self) -> Name {
-        provision::tenant(&self.state()).unwrap()
-    }
-
-    async fn store(&self, name: &str, partition: &str, address: SocketAddr) -> Gateway {
-        let bundle = self.directory.path().join(format!("bundle-{name}"));
-        let (state, store, partition): (_, Name, Name) =
-            (self.state(), name.parse().unwrap(), partition.parse().unwrap());
-        let now = clock::now();
-        apart(|| {
-            provision::add_store_to(&state, &store, &partition, &bundle, None, now)
-                .map(drop)
-                .unwrap();
-        });
-        let gateway = Gateway::read(&bundle, address);
-        gateway.hello().await;
-        gateway
-    }
-}
-
 async fn search(store: &Gateway, person: &Person) -> (SearchAnswer, SearchQuery) {
-    let padded = envelope::pad(person.probe().to_bytes().expose(), 4096);
+    let padded = envelope::pad(person.probe().to_bytes().expose(), Probe::PADDED_BYTES);
     let binding = SearchQuery::binding(Purpose::Pay);
     let sealed =
         envelope::seal(&store.matcher, Label::Probe, &store.tenant, &binding, padded.expose());

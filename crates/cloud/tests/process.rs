@@ -208,11 +208,11 @@ async fn metrics_count_and_name_nobody() {
     let plain = monitor("/metrics").await;
     let text = plain.text().await.unwrap();
     for line in [
-        "palmgate_cloud_members{custody=\"operator\"} 0",
-        "palmgate_cloud_stores 2",
-        "palmgate_cloud_unconfirmed_removals 2",
-        "palmgate_cloud_tombstones 2",
-        "palmgate_cloud_requests_total{endpoint=\"registrations\",outcome=\"ok\"} 1",
+        "palmgate_registry_members{custody=\"operator\"} 0",
+        "palmgate_registry_stores 2",
+        "palmgate_registry_unconfirmed_removals 2",
+        "palmgate_registry_tombstones 2",
+        "palmgate_registry_requests_total{endpoint=\"registrations\",outcome=\"ok\"} 1",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

@@ -6,11 +6,13 @@ mod common;
 use common::{Cloud, Gateway, client, erasure_of, pay_and_roam, people::Person, problem};
 use palmgate_cloud::{clock, provision};
 use palmgate_protocol::{
-    DAY, Purpose,
-    cloud::{ClaimQuery, ShardApplied},
+    DAY, Probe, Purpose,
+    cloud::{ClaimQuery, ProbeQuery, Registration, ShardApplied},
     encode,
+    limits::MAX_SEALED_RECORD_BYTES,
 };
 use palmgate_seal::{
+    envelope::{self, Label},
     pki::{Authority, Identity, Role},
     random,
 };
@@ -75,6 +77,49 @@ async fn a_body_without_a_length_is_cut_off_at_the_limit() {
     .await;
     assert!(endless.starts_with("HTTP/1.1 413"), "{endless}");
     assert!(endless.contains("urn:palmgate:problem:too-large"));
+}
+
+#[tokio::test]
+async fn an_envelope_of_another_size_is_refused_before_it_is_opened() {
+    let cloud = Cloud::start();
+    let lyon = cloud.store("lyon").await;
+    let person = Person::new();
+    lyon.enrol(&person, pay_and_roam()).await;
+    let good = lyon.query(&person, Purpose::Pay, &person);
+    let sealed = |plain: &[u8]| {
+        let (label, aad) = (Label::Probe, good.binding());
+        envelope::seal(&lyon.matcher, label, &lyon.tenant, &aad, plain).unwrap()
+    };
+    let probe = person.probe().to_bytes();
+    let padded = |to: usize| envelope::pad(probe.expose(), to).expose().clone();
+    let mut changed = good.sealed.clone();
+    changed[100] ^= 1;
+    for (what, sealed, expected) in [
+        // Sealed rightly, so that only its size can be the reason.
+        ("less padding", sealed(&padded(4096)), (400, "malformed")),
+        ("no padding", sealed(probe.expose()), (400, "malformed")),
+        ("longer", sealed(&vec![0; Probe::PADDED_BYTES + 4096]), (400, "malformed")),
+        ("no envelope", Vec::new(), (400, "malformed")),
+        ("not sealed", padded(Probe::PADDED_BYTES), (400, "malformed")),
+        ("the right size, changed", changed, (422, "record-refused")),
+    ] {
+        let query = encode(&ProbeQuery { sealed, ..copy(&good) });
+        let refused = problem(lyon.post("/v1/resolve/probe", query).await).await;
+        assert_eq!(refused, (expected.0, expected.1.into()), "{what}");
+    }
+    let good_registration = || lyon.operator(&Person::new(), pay_and_roam());
+    let long = vec![0; MAX_SEALED_RECORD_BYTES];
+    let (label, aad) = (Label::Registration, good_registration().binding());
+    let sealed = envelope::seal(&lyon.matcher, label, &lyon.tenant, &aad, &long).unwrap();
+    assert!(sealed.len() > MAX_SEALED_RECORD_BYTES && sealed.len() < MAX_SEALED_RECORD_BYTES + 256);
+    let long = encode(&Registration { sealed, ..good_registration() });
+    let refused = problem(lyon.post("/v1/registrations", long).await).await;
+    assert_eq!(refused, (413, "too-large".into()));
+    assert!(lyon.finds(&person).await, "and the right one is opened");
+}
+
+fn copy(query: &ProbeQuery) -> ProbeQuery {
+    ProbeQuery { purpose: query.purpose, claim: query.claim, sealed: Vec::new() }
 }
 
 /// Sends bytes as they are over mutual TLS and reads what comes first.
@@ -203,6 +248,26 @@ async fn a_claim_cannot_be_tried_without_end_and_an_unknown_one_answers_alike() 
         let answer = paris.post("/v1/resolve/probe", attempt).await;
         assert_eq!(problem(answer).await, (429, "too-many-requests".into()));
     }
+}
+
+#[tokio::test]
+async fn a_stores_look_ups_have_a_bound_of_their_own() {
+    let cloud = Cloud::start_with("[limits]\nresolutions_per_minute = 1\n");
+    let (lyon, paris) = (cloud.store("lyon").await, cloud.store("paris").await);
+    let (person, path) = (Person::new(), "/v1/resolve/probe");
+    lyon.enrol(&person, pay_and_roam()).await;
+    let attempt = |store: &Gateway| encode(&store.query(&Person::new(), Purpose::Pay, &person));
+    let mut refused = 0;
+    for _ in 0..10 {
+        let answer = lyon.post(path, attempt(&lyon)).await;
+        refused += usize::from(answer.status() == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused >= 8, "{refused}");
+    let claim = encode(&ClaimQuery { claim: Person::new().claim });
+    let answer = lyon.post("/v1/resolve/claim", claim).await;
+    assert_eq!(problem(answer).await, (429, "too-many-requests".into()), "of both kinds together");
+    assert_eq!(lyon.get("/v1/directory").await.status(), StatusCode::OK, "the rest goes on");
+    assert_eq!(paris.post(path, attempt(&paris)).await.status(), StatusCode::OK, "and the others");
 }
 
 #[tokio::test]

@@ -13,8 +13,7 @@ use crate::{
 use minicbor::{Decode, Encode};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
-    CODE_BYTES, ClaimHandle, EMBEDDING_DIMENSIONS, MAX_PROBE_CODES, Name, Probe, Purpose,
-    Timestamp,
+    ClaimHandle, Name, Probe, Purpose, Timestamp,
     cloud::{
         ClaimQuery, Directory, Erasure, ErasureState, Hello, MemberRecord, ProbeQuery,
         Registration, Resolution, Shard, ShardApplied, Tombstones,
@@ -127,6 +126,8 @@ enum CloudError {
     Unreachable(#[from] reqwest::Error),
     #[error("the cloud answered {status}: {detail}")]
     Refused { status: u16, problem: String, detail: String },
+    #[error("the cloud's answer is longer than {0} bytes")]
+    TooLong(usize),
     #[error("the cloud's answer is malformed: {0}")]
     Malformed(#[from] palmgate_protocol::Malformed),
     #[error("the cloud's answer: {0}")]
@@ -135,6 +136,8 @@ enum CloudError {
     Shard(#[from] shard::ShardError),
     #[error("the shard was refused: {0}")]
     Content(#[from] shard::ContentError),
+    #[error("the cloud's word on an erasure is not signed by the tenant's key")]
+    Unsigned,
     #[error("the witness answers with no size")]
     Size,
     #[error("the cosigned checkpoint could not be kept: {0}")]
@@ -212,7 +215,7 @@ impl CloudHandle {
         claim: ClaimHandle,
     ) -> Option<ProbeQuery> {
         let inner = &self.inner;
-        let padded = envelope::pad(probe.to_bytes().expose(), PROBE_BYTES);
+        let padded = envelope::pad(probe.to_bytes().expose(), Probe::PADDED_BYTES);
         let mut query = ProbeQuery { purpose, claim, sealed: Vec::new() };
         let aad = query.binding();
         let sealed =
@@ -263,10 +266,6 @@ impl CloudHandle {
         });
     }
 }
-
-/// Every sealed probe has this size: that of the largest one with its padding.
-const PROBE_BYTES: usize =
-    (EMBEDDING_DIMENSIONS + MAX_PROBE_CODES * CODE_BYTES + 1).next_multiple_of(1024);
 
 impl Inner {
     fn fetched(
@@ -410,8 +409,7 @@ impl Inner {
             Outgoing::Applied(applied) => self.tell("/v1/shard/applied", encode(applied)).await,
             Outgoing::Erase(erasure) => {
                 let state: ErasureState = self.call("/v1/erasures", encode(erasure)).await?;
-                self.acknowledge(&erasure.commitment, state, scribe);
-                Ok(())
+                self.acknowledge(&erasure.commitment, state, scribe)
             }
         }
     }
@@ -422,22 +420,33 @@ impl Inner {
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         for commitment in waiting {
             let path = format!("/v1/erasures/{}", data_encoding::HEXLOWER.encode(&commitment));
-            if let Some(state) = self.get::<ErasureState>(&path).await? {
-                self.acknowledge(&commitment, state, scribe);
+            let known = match self.get::<ErasureState>(&path).await {
+                Ok(None) => continue,
+                Ok(Some(state)) => self.acknowledge(&commitment, state, scribe),
+                Err(error) => Err(error),
+            };
+            match known {
+                // A receipt that stays partial is no reason to go without a shard.
+                Err(error @ (CloudError::Refused { status: 404, .. } | CloudError::Unsigned)) => {
+                    tracing::error!(%error, "the cloud does not confirm an erasure that it was told of");
+                }
+                known => known?,
             }
         }
         Ok(())
     }
 
-    fn acknowledge(&self, commitment: &[u8; 32], state: ErasureState, scribe: &Scribe) {
+    fn acknowledge(
+        &self,
+        commitment: &[u8; 32],
+        state: ErasureState,
+        scribe: &Scribe,
+    ) -> Result<(), CloudError> {
         let signed = state.signed_bytes(commitment);
         let verified = self.publisher.verify(ErasureState::LABEL, &signed, &state.signature);
-        if verified.is_err() {
-            return tracing::error!(
-                "the cloud's word on an erasure is not signed by the tenant's key"
-            );
-        }
+        verified.map_err(|_| CloudError::Unsigned)?;
         scribe.submit(Deed::Acknowledged { commitment: *commitment, state });
+        Ok(())
     }
 
     /// Has the ledger's checkpoint cosigned. A store without a witness goes on, and its metrics say so.
@@ -483,7 +492,7 @@ impl Inner {
                     continue;
                 }
             };
-            let line = read(response).await?.unwrap_or_default();
+            let line = read(response, MAX_ANSWER_BYTES).await?.unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
             return match self.witness.cosigned(&asked, &line) {
                 Ok(note) => {
@@ -544,7 +553,8 @@ impl Inner {
         held: Option<ShardHeld>,
     ) -> Result<Option<shard::Opened>, CloudError> {
         let version = held.map_or(0, |held| held.version);
-        let Some(sealed) = self.get::<Shard>(&format!("/v1/shard?held={version}")).await? else {
+        let path = format!("/v1/shard?held={version}");
+        let Some(sealed) = self.get_at_most::<Shard>(&path, MAX_SHARD_BYTES).await? else {
             return Ok(None);
         };
         let expected = Expected {
@@ -570,12 +580,20 @@ impl Inner {
     async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, CloudError> {
         let request = self.http.post(format!("{}{path}", self.base));
         let request = request.header("content-type", "application/cbor").body(body);
-        read(request.send().await?).await.map(Option::unwrap_or_default)
+        read(request.send().await?, MAX_ANSWER_BYTES).await.map(Option::unwrap_or_default)
     }
 
     async fn get<T: for<'b> Decode<'b, ()>>(&self, path: &str) -> Result<Option<T>, CloudError> {
+        self.get_at_most(path, MAX_ANSWER_BYTES).await
+    }
+
+    async fn get_at_most<T: for<'b> Decode<'b, ()>>(
+        &self,
+        path: &str,
+        bytes: usize,
+    ) -> Result<Option<T>, CloudError> {
         let response = self.http.get(format!("{}{path}", self.base)).send().await?;
-        read(response).await?.map(|body| decode(&body)).transpose().map_err(CloudError::from)
+        read(response, bytes).await?.map(|body| decode(&body)).transpose().map_err(CloudError::from)
     }
 }
 
@@ -588,15 +606,22 @@ async fn other_size(
     if response.status() != reqwest::StatusCode::CONFLICT || kind != Some(true) {
         return Ok(Err(response));
     }
-    let text = response.text().await?;
-    let size = text.trim_end().parse().map_err(|_| CloudError::Size)?;
+    let text = body(response, 64).await?;
+    let size = std::str::from_utf8(&text).ok().and_then(|text| text.trim_end().parse().ok());
+    let size = size.ok_or(CloudError::Size)?;
     Ok(Ok(size))
 }
 
-/// The body; `None` for "no content"; a refusal with its first line otherwise.
-async fn read(response: reqwest::Response) -> Result<Option<Vec<u8>>, CloudError> {
+/// Bytes of an answer at most: 4,096 tombstones or the keys of tens of thousands of stores.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a shard at most: 200,000 people with one template.
+const MAX_SHARD_BYTES: usize = 256 * 1024 * 1024;
+
+/// The body, of `limit` bytes at most; `None` for "no content"; a refusal with its first line
+/// otherwise.
+async fn read(response: reqwest::Response, limit: usize) -> Result<Option<Vec<u8>>, CloudError> {
     let status = response.status();
-    let body = response.bytes().await?;
+    let body = body(response, limit).await?;
     if status == reqwest::StatusCode::NO_CONTENT {
         return Ok(None);
     }
@@ -606,7 +631,19 @@ async fn read(response: reqwest::Response) -> Result<Option<Vec<u8>>, CloudError
         let detail = String::from_utf8_lossy(&body).chars().take(200).collect();
         return Err(CloudError::Refused { status: status.as_u16(), problem, detail });
     }
-    Ok(Some(body.to_vec()))
+    Ok(Some(body))
+}
+
+/// Nothing that the cloud sends may fill the memory.
+async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, CloudError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Err(CloudError::TooLong(limit));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// What is read of a refusal (RFC 9457).

@@ -87,6 +87,11 @@ impl Template {
 }
 
 impl Probe {
+    /// Every probe is padded to this size before it is sealed, so that its number of codes does not
+    /// show: the largest one with its padding (ISO/IEC 7816-4).
+    pub const PADDED_BYTES: usize =
+        (EMBEDDING_DIMENSIONS + MAX_PROBE_CODES * CODE_BYTES + 1).next_multiple_of(1024);
+
     /// The probe's bytes: embedding, then codes. For sealing only.
     pub fn to_bytes(&self) -> super::Biometric<Vec<u8>> {
         super::Biometric::new(join(&self.embedding, &self.codes))

@@ -19,6 +19,8 @@ pub(crate) type Receiver = AeadCtxR<AesGcm256, HkdfSha256, Kem>;
 
 /// Bytes of an encapsulated key.
 pub(crate) const ENCAPSULATED_BYTES: usize = 32;
+/// What an envelope adds to what is in it: the encapsulated key and the tag (RFC 9180, 7.1 and 7.3).
+pub const OVERHEAD_BYTES: usize = ENCAPSULATED_BYTES + 16;
 
 /// A private X25519 key that opens envelopes.
 ///

@@ -2,10 +2,11 @@
 //! nothing that was ever written can be read; then the answer. A crash in between is finished at
 //! the next start, or by the store's repetition.
 
-use super::{Embedded, rows::ErasureRow, state::State};
+use super::{Embedded, state::State};
 use crate::{
     embedded::disk::{Changes, Table},
     problem::Problem,
+    registry::erasure::ErasureRow,
 };
 use palmgate_protocol::{
     Name, Timestamp,
@@ -22,14 +23,9 @@ impl Embedded {
         now: Timestamp,
     ) -> Result<ErasureState, Problem> {
         let mut state = self.write()?;
-        let row = ErasureRow {
-            member_hash: state.tombstone_hasher.member(&erasure.member),
-            claim_hash: state.tombstone_hasher.claim(&erasure.claim),
-            asked_by: store.clone(),
-            erased_at: None,
-        };
+        let row = ErasureRow::asked(erasure, store, &state.tombstone_hasher);
         match state.erasures.get(&erasure.commitment) {
-            Some(known) if !is_same(known, &row) => return Err(Problem::Conflict),
+            Some(known) if !row.repeats(known) => return Err(Problem::Conflict),
             Some(_) => {}
             None => begin(&mut state, erasure, row, now)?,
         }
@@ -57,11 +53,6 @@ impl Embedded {
         let outstanding = holders.map(|(store, _)| store.clone()).collect();
         Some(self.tenant.sign_erasure(commitment, row.erased_at?, outstanding))
     }
-}
-
-fn is_same(known: &ErasureRow, asked: &ErasureRow) -> bool {
-    (known.member_hash, known.claim_hash) == (asked.member_hash, asked.claim_hash)
-        && known.asked_by == asked.asked_by
 }
 
 /// Makes it certain that the erasure will happen.
@@ -111,12 +102,7 @@ impl Embedded {
     /// What is durable when the process dies between the tombstone and the key.
     pub(crate) fn begin_erasure_only(&self, erasure: &Erasure, store: &Name) {
         let mut state = self.write().unwrap();
-        let row = ErasureRow {
-            member_hash: state.tombstone_hasher.member(&erasure.member),
-            claim_hash: state.tombstone_hasher.claim(&erasure.claim),
-            asked_by: store.clone(),
-            erased_at: None,
-        };
+        let row = ErasureRow::asked(erasure, store, &state.tombstone_hasher);
         begin(&mut state, erasure, row, Timestamp::from_millis(0)).unwrap();
     }
 

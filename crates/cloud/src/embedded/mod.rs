@@ -2,11 +2,11 @@
 //! memory at the start, and a key table in files. Enough for a chain of a few hundred thousand
 //! people, and what the demonstration runs on.
 
+mod claims;
 mod disk;
 mod erase;
 mod keys;
 mod register;
-mod resolve;
 mod rows;
 mod shards;
 mod state;
@@ -15,7 +15,7 @@ mod tombstones;
 use crate::{
     layout::{Layout, StoreEntry},
     problem::Problem,
-    registry::{Counts, Health, OpenError, REMOVAL_DEADLINE, Registry},
+    registry::{Counts, Health, OpenError, REMOVAL_DEADLINE, Registry, resolve},
     tenant::Tenant,
 };
 use axum::body::Bytes;
@@ -97,15 +97,17 @@ impl Embedded {
         let mut changes = Changes::default();
         for member in state.due(now) {
             let Some(person) = state.person(&member) else { continue };
-            let (expires, home) = (person.row.expires_at, person.row.home.clone());
-            let roaming_ended = person.row.roaming_until;
-            if expires <= now {
+            if person.row.expires_at <= now {
                 state.forget(&member, now, &mut changes);
-            } else if let Some(ended) = roaming_ended {
-                state.release(&member, |store| *store != home, now, &mut changes);
-                state.settle(&member, ended);
+            } else {
+                let ends = |row: &rows::Member, held: &rows::Held| {
+                    row.leaves(row.custody, &held.store, now)
+                        || held.visit_until.is_some_and(|end| end <= now)
+                };
+                state.release(&member, ends, now, &mut changes);
             }
         }
+        state.settle(now);
         state.commit(changes)?;
         erase::finish(&mut state, now)
     }
@@ -171,7 +173,7 @@ impl Registry for Embedded {
         query: &ProbeQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_probe(store, query, now)
+        resolve::probe(self, store, query, now)
     }
 
     /// A chain that is large enough to need this has a database.
@@ -203,7 +205,7 @@ impl Registry for Embedded {
         query: &ClaimQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_claim(store, query, now)
+        resolve::claim(self, store, query, now)
     }
 
     fn erase(&self, store: &Name, it: &Erasure, now: Timestamp) -> Result<ErasureState, Problem> {

@@ -1,7 +1,16 @@
 //! Registrations: a store tells of an enrolment.
 
-use super::{Embedded, rows::Member, state::State};
-use crate::{embedded::disk::Changes, problem::Problem, tombstones::sha256};
+use super::{
+    Embedded,
+    rows::{Held, Member},
+    state::State,
+};
+use crate::{
+    embedded::disk::Changes,
+    problem::Problem,
+    registry::member::{Registering, registering},
+    tombstones::sha256,
+};
 use palmgate_protocol::{MemberId, Name, Timestamp, cloud::Registration, encode};
 
 impl Embedded {
@@ -19,33 +28,26 @@ impl Embedded {
         if owner.is_some_and(|owner| owner != registration.member) {
             return Err(Problem::Conflict);
         }
-        let holders = match state.person(&registration.member) {
-            Some(person) if person.row.home != *store => return Err(Problem::Conflict),
-            Some(person) if person.row.digest == digest => return Ok(()),
-            Some(person) => person.row.holders.clone(),
-            None if state.people().count() >= self.tenant.settings.limits.members => {
+        let before = state.person(&registration.member).map(|person| &person.row);
+        let custody = before.map(|before| before.custody);
+        match registering(before, store, &digest)? {
+            Registering::Repeats => return Ok(()),
+            Registering::New if state.people().count() >= self.tenant.settings.limits.members => {
                 return Err(Problem::Full);
             }
-            None => Vec::new(),
-        };
-        let row = Member {
-            id: registration.member,
-            claim: registration.claim,
-            custody: registration.custody,
-            purposes: registration.purposes,
-            expires_at: registration.expires_at,
-            roaming_until: admitted.roaming_until,
-            home: store.clone(),
-            digest,
-            holders,
-        };
-        let mut changes = Changes::default();
-        let roams = row.roams(now);
-        state.put(row, &admitted.record, &mut changes)?;
-        if !roams {
-            state.release(&registration.member, |other| other != store, now, &mut changes);
+            Registering::New | Registering::Replaces => {}
         }
-        give(&mut state, &registration.member, store, &mut changes);
+        let row = Member::registered(registration, &admitted, (store, digest), before);
+        let mut changes = Changes::default();
+        state.put(row, &admitted.record, &mut changes)?;
+        if let Some(custody) = custody {
+            let leaves = |row: &Member, held: &Held| row.leaves(custody, &held.store, now);
+            state.release(&registration.member, leaves, now, &mut changes);
+        }
+        let shards = &self.tenant.settings.shards;
+        for store in holders(&state, &registration.member, store) {
+            state.hold(&registration.member, &store, shards, now, &mut changes);
+        }
         state.commit(changes)
     }
 }
@@ -60,11 +62,8 @@ fn refuse_forgotten(state: &State, registration: &Registration) -> Result<(), Pr
 }
 
 /// The home store has the person at once, and stores that hold an earlier record get the new one.
-fn give(state: &mut State, member: &MemberId, home: &Name, changes: &mut Changes) {
-    state.hold(member, home, changes);
-    let holders = state.person(member).map(|person| person.row.holders.iter());
-    let visited = holders.into_iter().flatten().map(|held| held.store.clone());
-    for store in visited.filter(|store| store != home).collect::<Vec<_>>() {
-        state.hold(member, &store, changes);
-    }
+fn holders(state: &State, member: &MemberId, home: &Name) -> Vec<Name> {
+    let held = state.person(member).map(|person| person.row.holders.iter());
+    let visited = held.into_iter().flatten().map(|held| held.store.clone());
+    [home.clone()].into_iter().chain(visited.filter(|store| store != home)).collect()
 }

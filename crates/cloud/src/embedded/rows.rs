@@ -5,50 +5,14 @@ use crate::{
     embedded::disk::Table,
     embedded::keys::{KEY_ID_BYTES, KeyId},
     problem::Problem,
+    registry::member,
 };
 use minicbor::{Decode, Encode};
-use palmgate_protocol::{
-    ClaimHandle, Custody, MemberId, Name, PurposeSet, Timestamp, decode, encode_for_sealing,
-};
+use palmgate_protocol::{MemberId, Name, Timestamp, decode, encode_for_sealing};
 use palmgate_seal::aead;
 
-/// A person to the cloud: everything but the record itself.
-#[derive(Encode, Decode)]
-pub(super) struct Member {
-    #[n(0)]
-    pub(super) id: MemberId,
-    #[n(1)]
-    pub(super) claim: ClaimHandle,
-    #[n(2)]
-    pub(super) custody: Custody,
-    #[n(3)]
-    pub(super) purposes: PurposeSet,
-    #[n(4)]
-    pub(super) expires_at: Timestamp,
-    /// When the consent to roaming ends; `None` without one.
-    #[n(5)]
-    pub(super) roaming_until: Option<Timestamp>,
-    /// The store that registered the person.
-    #[n(6)]
-    pub(super) home: Name,
-    /// SHA-256 of the registration, to know a repetition.
-    #[n(7)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) digest: [u8; 32],
-    /// The stores that were given the person, home included (GDPR Art. 19).
-    #[n(8)]
-    pub(super) holders: Vec<Held>,
-}
-
-impl Member {
-    pub(super) fn roams(&self, now: Timestamp) -> bool {
-        self.roaming_until.is_some_and(|end| now < end)
-    }
-
-    pub(super) fn is_held_by(&self, store: &Name) -> bool {
-        self.holders.iter().any(|held| held.store == *store)
-    }
-}
+/// A person, with the stores as they were given the person.
+pub(super) type Member = member::Member<Held>;
 
 /// A store that has the record, as it was at a revision.
 #[derive(Clone, Encode, Decode)]
@@ -57,6 +21,15 @@ pub(super) struct Held {
     pub(super) store: Name,
     #[n(1)]
     pub(super) since: u64,
+    /// When the visit ends; `None` at home, and in rows of earlier versions.
+    #[n(2)]
+    pub(super) visit_until: Option<Timestamp>,
+}
+
+impl member::Holder for Held {
+    fn store(&self) -> &Name {
+        &self.store
+    }
 }
 
 /// A person whom a store must remove.
@@ -71,22 +44,6 @@ pub(super) struct Removal {
     /// When the person had to go; `None` in rows of earlier versions.
     #[n(2)]
     pub(super) asked_at: Option<Timestamp>,
-}
-
-/// What was done about an erasure; nothing here names the person.
-#[derive(Clone, Encode, Decode)]
-pub(super) struct ErasureRow {
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) member_hash: [u8; 32],
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) claim_hash: [u8; 32],
-    #[n(2)]
-    pub(super) asked_by: Name,
-    /// `None` until the person's key is destroyed.
-    #[n(3)]
-    pub(super) erased_at: Option<Timestamp>,
 }
 
 /// What is known of a store.

@@ -13,21 +13,13 @@ use super::{
 use crate::{
     embedded::disk::{Changes, Table},
     problem::Problem,
+    registry::chain::{self, ATTEMPTS, MAX_KEPT_BYTES, ROWS_PER_CHUNK},
     tombstones::sha256,
 };
 use axum::body::Bytes;
 use palmgate_protocol::{MemberId, Name, Timestamp, cloud::ShardChunk, decode, encode};
 use palmgate_seal::{envelope::SealingKey, shard};
 use std::collections::HashSet;
-
-/// People in one chunk.
-const ROWS_PER_CHUNK: usize = 256;
-/// Removals in one chunk: 17 bytes each.
-const REMOVALS_PER_CHUNK: usize = 4096;
-/// A difference up to this size is kept in memory until it is confirmed.
-const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;
-/// How often a shard is begun anew because somebody in it was forgotten while it was built.
-const ATTEMPTS: usize = 8;
 
 /// A difference that was sent and not yet confirmed.
 pub(super) struct Kept {
@@ -122,11 +114,11 @@ impl Embedded {
             Some(_) => holder.removals.values().map(|removal| removal.member).collect(),
             None => Vec::new(),
         };
-        let half = self.tenant.settings.lease() / 2;
+        let lease = self.tenant.settings.lease();
         if let Some(last) = current
             && add.is_empty()
             && remove.is_empty()
-            && last.lease_until.since(now) > half
+            && !chain::is_prolonged(last.lease_until, lease, now)
         {
             return Ok(Next::Nothing);
         }
@@ -136,7 +128,7 @@ impl Embedded {
             base: current.map_or(0, |last| last.version),
             previous: row.last_hash,
             up_to: state.revision(),
-            lease_until: now.after(self.tenant.settings.lease()),
+            lease_until: now.after(lease),
             rows: holder.members.len() as u64,
             tombstone_root: state.tombstones.root(),
             remove,
@@ -157,12 +149,8 @@ impl Embedded {
         }
     }
 
-    /// Removals first, so that nobody who left can shadow somebody who came.
     fn chunks(&self, plan: &Plan) -> Result<Vec<ShardChunk>, Problem> {
-        let removals = plan.remove.chunks(REMOVALS_PER_CHUNK);
-        let mut chunks: Vec<_> = removals
-            .map(|remove| ShardChunk { add: Vec::new(), remove: remove.to_vec() })
-            .collect();
+        let mut chunks = chain::removals(&plan.remove);
         for members in plan.add.chunks(ROWS_PER_CHUNK) {
             // The lock is taken for one chunk at a time; whoever is forgotten in between is
             // noticed by `issue`.

@@ -3,15 +3,17 @@
 
 use super::{
     rows::{
-        ErasureRow, GatewayKeys, Held, HolderRow, Member, Removal, Revision, Rows,
-        parse_removal_name, removal_name, split_key_id, with_key_id,
+        GatewayKeys, Held, HolderRow, Member, Removal, Revision, Rows, parse_removal_name,
+        removal_name, split_key_id, with_key_id,
     },
     shards::Kept,
 };
 use crate::{
+    config::Shards,
     embedded::disk::{Changes, Disk, Row, Table},
     embedded::keys::{KeyId, KeyTable},
     problem::Problem,
+    registry::erasure::ErasureRow,
     tombstones::TombstoneSet,
 };
 use palmgate_protocol::{ClaimHandle, Custody, MemberId, Name, Secret, Timestamp};
@@ -200,33 +202,64 @@ impl State {
     }
 
     /// The person is given to a store, or given anew; the next shard has them.
-    pub(super) fn hold(&mut self, member: &MemberId, store: &Name, changes: &mut Changes) {
+    pub(super) fn hold(
+        &mut self,
+        member: &MemberId,
+        store: &Name,
+        shards: &Shards,
+        now: Timestamp,
+        changes: &mut Changes,
+    ) {
         let since = self.next_revision();
         let Some(person) = self.people.get_mut(member) else { return };
         let holder = self.holders.entry(store.clone()).or_default();
+        let visits = person.row.custody == Custody::Operator && person.row.home != *store;
+        let visit_until = visits.then(|| now.after(shards.visit()));
+        self.due.extend(visit_until.map(|end| (end, *member)));
+        let given = Held { store: store.clone(), since, visit_until };
         if let Some(held) = person.row.holders.iter_mut().find(|held| held.store == *store) {
             holder.members.remove(&held.since);
-            held.since = since;
+            *held = given;
             holder.outdate(member);
         } else {
-            person.row.holders.push(Held { store: store.clone(), since });
+            person.row.holders.push(given);
         }
         if person.row.custody == Custody::Operator {
             holder.members.insert(since, *member);
         }
         self.write_member(member, changes);
+        self.make_room(store, shards, now, changes);
+    }
+
+    /// Takes people from a shard that has more than its false positive budget allows: visitors
+    /// before people of the house, who came first before who came last. They are found by their
+    /// claim, and come back with their next visit.
+    fn make_room(&mut self, store: &Name, shards: &Shards, now: Timestamp, changes: &mut Changes) {
+        while let Some(holder) = self.holders.get(store)
+            && i64::try_from(holder.members.len()).is_ok_and(|people| people > shards.cap())
+        {
+            let visits = |member: &&MemberId| {
+                self.people.get(member).is_some_and(|person| person.row.home != *store)
+            };
+            // Whoever came last is who room is made for.
+            let mut others = holder.members.values().rev().skip(1).rev();
+            let leaving = others.clone().find(visits).or_else(|| others.next()).copied();
+            let Some(leaving) = leaving else { return };
+            self.release(&leaving, |_, held| held.store == *store, now, changes);
+        }
     }
 
     /// The person must leave every store that `which` names; its next shard says so.
     pub(super) fn release(
         &mut self,
         member: &MemberId,
-        which: impl Fn(&Name) -> bool,
+        which: impl Fn(&Member, &Held) -> bool,
         now: Timestamp,
         changes: &mut Changes,
     ) {
         let Some(person) = self.people.get_mut(member) else { return };
-        let (gone, kept) = person.row.holders.drain(..).partition(|held| which(&held.store));
+        let holders = std::mem::take(&mut person.row.holders);
+        let (gone, kept) = holders.into_iter().partition(|held| which(&person.row, held));
         person.row.holders = kept;
         let hash = self.tombstone_hasher.member(member);
         let removal = Removal { member: *member, hash, asked_at: Some(now) };
@@ -249,7 +282,7 @@ impl State {
     /// Forgets people: tombstones, removals for every holder, rows deleted. Their keys are
     /// destroyed by [`State::rotate`] after the commit.
     pub(super) fn forget(&mut self, member: &MemberId, now: Timestamp, changes: &mut Changes) {
-        self.release(member, |_| true, now, changes);
+        self.release(member, |_, _| true, now, changes);
         let Some(row) = self.unlink(member) else { return };
         let name = self.index.member(member);
         changes.delete(Table::Member, &name);
@@ -271,9 +304,11 @@ impl State {
         until.map(|(_, member)| *member).collect::<HashSet<_>>().into_iter().collect()
     }
 
-    /// Forgets the moment at which roaming ended, once it was acted upon.
-    pub(super) fn settle(&mut self, member: &MemberId, time: Timestamp) {
-        self.due.remove(&(time, *member));
+    /// Forgets what ended until now, once it was acted upon.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        while self.due.first().is_some_and(|(time, _)| *time <= now) {
+            self.due.pop_first();
+        }
     }
 
     /// Whether keys exist that nobody's rows need.
@@ -349,8 +384,9 @@ impl State {
     }
 }
 
-fn ends(row: &Member) -> impl Iterator<Item = Timestamp> + use<> {
-    [Some(row.expires_at), row.roaming_until].into_iter().flatten()
+fn ends(row: &Member) -> impl Iterator<Item = Timestamp> + '_ {
+    let visits = row.holders.iter().filter_map(|held| held.visit_until);
+    [Some(row.expires_at), row.roaming_until].into_iter().flatten().chain(visits)
 }
 
 fn record_place(tenant: &Name, name: &[u8]) -> Vec<u8> {

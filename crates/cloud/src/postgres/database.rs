@@ -153,7 +153,8 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the pool; connections come as they are needed.
+    /// Connects once, so that what is in the way is said at once and in full, refuses a schema that
+    /// this program does not know, and opens the pool.
     pub(super) fn open(
         settings: &DatabaseSettings,
         tenant: &Name,
@@ -161,7 +162,9 @@ impl Database {
     ) -> Result<Self, DatabaseError> {
         let config = config(settings, Some(tenant), state)?;
         let place = place(&config);
-        let manager = Manager::new(config, tls(settings, state)?);
+        let tls = tls(settings, state)?;
+        check_schema(&mut connect(&config, tls.clone())?, &place)?;
+        let manager = Manager::new(config, tls);
         let pool = r2d2::Pool::builder()
             .max_size(settings.connections)
             .min_idle(Some(1))
@@ -173,16 +176,6 @@ impl Database {
 
     pub(super) fn place(&self) -> &str {
         &self.place
-    }
-
-    /// Refuses a schema that this program does not know.
-    pub(super) fn check_schema(&self) -> Result<(), DatabaseError> {
-        let mut client = self.connection().map_err(|error| self.unreachable(error))?;
-        match version(&mut client).map_err(|error| self.unreachable(error))? {
-            SCHEMA_VERSION => Ok(()),
-            old @ ..SCHEMA_VERSION => Err(DatabaseError::Old(old)),
-            new => Err(DatabaseError::New(new)),
-        }
     }
 
     pub(super) fn unreachable(
@@ -285,7 +278,7 @@ struct Quiet;
 
 impl<E: std::error::Error> r2d2::HandleError<E> for Quiet {
     fn handle_error(&self, error: E) {
-        tracing::debug!(%error, "a connection to the database was not made");
+        tracing::debug!(error = words(&error), "a connection to the database was not made");
     }
 }
 
@@ -300,17 +293,29 @@ pub(super) fn administrator(
     state: &Path,
 ) -> Result<(Client, String), DatabaseError> {
     let config = config(settings, None, state)?;
-    let place = place(&config);
-    let client = config.connect(tls(settings, state)?).map_err(|error| {
-        DatabaseError::Unreachable { place: place.clone(), source: words(&error).into() }
-    })?;
-    Ok((client, place))
+    Ok((connect(&config, tls(settings, state)?)?, place(&config)))
 }
 
-/// An error with its cause: its own text is often only "db error".
-pub(super) fn words(error: &postgres::Error) -> String {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+fn connect(config: &postgres::Config, tls: MakeRustlsConnect) -> Result<Client, DatabaseError> {
+    config.connect(tls).map_err(|error| unreachable_at(&place(config), &error))
+}
+
+fn unreachable_at(place: &str, error: &postgres::Error) -> DatabaseError {
+    DatabaseError::Unreachable { place: place.into(), source: words(error).into() }
+}
+
+fn check_schema(client: &mut Client, place: &str) -> Result<(), DatabaseError> {
+    match version(client).map_err(|error| unreachable_at(place, &error))? {
+        SCHEMA_VERSION => Ok(()),
+        old @ ..SCHEMA_VERSION => Err(DatabaseError::Old(old)),
+        new => Err(DatabaseError::New(new)),
+    }
+}
+
+/// An error with its causes: its own text is often only "db error".
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn config(

@@ -6,9 +6,12 @@ use super::{
     Postgres,
     database::Done,
     people::{hash, name, name_of},
-    rows::{Column, ErasureRow},
+    rows::Column,
 };
-use crate::{problem::Problem, registry::REMOVAL_DEADLINE};
+use crate::{
+    problem::Problem,
+    registry::{REMOVAL_DEADLINE, erasure::ErasureRow},
+};
 use palmgate_protocol::{
     Name, Timestamp,
     cloud::{Erasure, ErasureState, Tombstones},
@@ -34,12 +37,7 @@ impl Postgres {
         erasure: &Erasure,
         now: Timestamp,
     ) -> Result<ErasureState, Problem> {
-        let hasher = &self.fixed.tombstones;
-        let row = ErasureRow {
-            member_hash: hasher.member(&erasure.member),
-            claim_hash: hasher.claim(&erasure.claim),
-            asked_by: store.clone(),
-        };
+        let row = ErasureRow::asked(erasure, store, &self.fixed.tombstones);
         let partition = self.database.run(|tx| self.begin_erasure(tx, erasure, &row, now))?;
         if let Some(partition) = partition {
             self.finish_partition(&partition, now)?;
@@ -111,7 +109,7 @@ impl Postgres {
     ) -> Done<Option<Name>> {
         self.lock_tenant(tx)?;
         match self.known_erasure(tx, &erasure.commitment)? {
-            Some((known, ..)) if known != *row => return Err(Problem::Conflict.into()),
+            Some((known, ..)) if !row.repeats(&known) => return Err(Problem::Conflict.into()),
             Some((_, _, Some(_))) => return Ok(None),
             Some((_, partition, None)) => return Ok(partition),
             None => {}
@@ -240,8 +238,8 @@ impl Postgres {
             if person.row.expires_at <= now {
                 self.forget(tx, &mut person, now)?;
             } else if !person.row.roams(now) {
-                let home = person.row.home.clone();
-                self.release(tx, &mut person, |store| *store != home, now)?;
+                let custody = person.row.custody;
+                self.release(tx, &mut person, |row, store| row.leaves(custody, store, now), now)?;
                 self.stop_searching(tx, &person, now)?;
                 let expires = person.row.expires_at.as_millis();
                 self.write_member_due(tx, &person, expires)?;

@@ -6,6 +6,7 @@
 //! database, its log, its replicas and its backups hold ciphertext. The keys are people's own, sealed
 //! under a root that is no row.
 
+mod claims;
 mod database;
 mod erase;
 mod keyring;
@@ -14,7 +15,6 @@ mod offboard;
 mod people;
 mod provision;
 mod register;
-mod resolve;
 mod roots;
 mod rows;
 mod search;
@@ -34,7 +34,7 @@ use crate::{
     check::{Finding, Verdict},
     layout::{Layout, StoreEntry},
     problem::Problem,
-    registry::{Counts, Health, OpenError, Registry},
+    registry::{Counts, Health, OpenError, Registry, resolve},
     search::Index,
     tenant::Tenant,
     tombstones::TombstoneSet,
@@ -80,7 +80,6 @@ impl Postgres {
     ) -> Result<Arc<Self>, OpenError> {
         let tenant = Tenant::read(layout)?;
         let database = Database::open(settings, tenant.name(), layout.root())?;
-        database.check_schema()?;
         let this = Self {
             fixed: FixedKeys::read(&layout.fixed_keys())?,
             keyrings: Keyrings::new(tenant.name(), Roots::new(&layout.roots())),
@@ -292,7 +291,7 @@ impl Registry for Postgres {
         query: &ProbeQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_probe(store, query, now)
+        resolve::probe(self, store, query, now)
     }
 
     fn search(
@@ -345,7 +344,7 @@ impl Registry for Postgres {
         query: &ClaimQuery,
         now: Timestamp,
     ) -> Result<Resolution, Problem> {
-        self.resolve_claim(store, query, now)
+        resolve::claim(self, store, query, now)
     }
 
     fn erase(&self, store: &Name, it: &Erasure, now: Timestamp) -> Result<ErasureState, Problem> {

@@ -3,7 +3,7 @@
 use super::{
     Postgres,
     database::{Done, Failed},
-    rows::{Column, Held, Member},
+    rows::{Column, Held, Member, due_at},
 };
 use crate::problem::Problem;
 use palmgate_protocol::{
@@ -47,7 +47,7 @@ impl Postgres {
         row.map(|row| Ok((name(row.get(0))?, hash(row.get(1))?))).transpose()
     }
 
-    pub(super) fn claimed(
+    pub(super) fn person_of(
         &self,
         tx: &mut Transaction<'_>,
         claim: &ClaimHandle,
@@ -151,7 +151,7 @@ impl Postgres {
     }
 
     pub(super) fn write_member(&self, tx: &mut Transaction<'_>, person: &Person) -> Done<()> {
-        self.write_member_due(tx, person, person.row.due_at())
+        self.write_member_due(tx, person, due_at(&person.row))
     }
 
     /// With a time of its own at which the person is looked at next.
@@ -215,7 +215,7 @@ impl Postgres {
         store: &Name,
         now: Timestamp,
     ) -> Done<()> {
-        if !person.row.holders.contains(store) {
+        if !person.row.is_held_by(store) {
             person.row.holders.push(store.clone());
         }
         if person.row.custody != Custody::Operator {
@@ -278,13 +278,14 @@ impl Postgres {
         &self,
         tx: &mut Transaction<'_>,
         person: &mut Person,
-        which: impl Fn(&Name) -> bool,
+        which: impl Fn(&Member, &Name) -> bool,
         now: Timestamp,
     ) -> Done<()> {
         // In one order, so that two of these do not wait for each other.
         person.row.holders.sort();
         let holders = std::mem::take(&mut person.row.holders);
-        let (gone, kept): (Vec<_>, Vec<_>) = holders.into_iter().partition(|store| which(store));
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            holders.into_iter().partition(|store| which(&person.row, store));
         person.row.holders = kept;
         for store in gone {
             self.take_from(tx, &person.row.id, &store, now)?;
@@ -304,7 +305,7 @@ impl Postgres {
             return Ok(());
         };
         let Some(mut person) = self.person(tx, partition, hash, true)? else { return Ok(()) };
-        self.release(tx, &mut person, |held| held == store, now)?;
+        self.release(tx, &mut person, |_, held| held == store, now)?;
         self.write_member(tx, &person)
     }
 
@@ -350,7 +351,7 @@ impl Postgres {
         person: &mut Person,
         now: Timestamp,
     ) -> Done<()> {
-        self.release(tx, person, |_| true, now)?;
+        self.release(tx, person, |_, _| true, now)?;
         let (partition, hash) = (person.partition.clone(), person.hash);
         for table in ["member", "record", "embedding"] {
             tx.execute(

@@ -40,7 +40,6 @@ impl Stores {
         region: &Name,
     ) -> Result<Self, DatabaseError> {
         let database = Database::open(settings, tenant, layout.root())?;
-        database.check_schema()?;
         Ok(Self { tenant: tenant.clone(), region: region.clone(), database })
     }
 

@@ -6,7 +6,11 @@ use super::{
     people::Person,
     rows::Member,
 };
-use crate::{problem::Problem, tenant::Admitted};
+use crate::{
+    problem::Problem,
+    registry::member::{Registering, registering},
+    tenant::Admitted,
+};
 use palmgate_protocol::{Name, Timestamp, cloud::Registration, encode};
 use palmgate_seal::aead;
 use postgres::Transaction;
@@ -49,32 +53,21 @@ impl Postgres {
             Some(_) => Some(self.person(tx, partition.clone(), hash, true)?.ok_or(Failed::Again)?),
             None => None,
         };
-        let holders = match &known {
-            Some(person) if person.row.home != *store => return Err(Problem::Conflict.into()),
-            Some(person) if person.row.digest == digest => return Ok(()),
-            Some(person) => person.row.holders.clone(),
-            None => Vec::new(),
-        };
+        let before = known.as_ref().map(|person| &person.row);
+        if registering(before, store, &digest)? == Registering::Repeats {
+            return Ok(());
+        }
         self.replace_counts(tx, &partition, known.as_ref(), registration, &claim)?;
-        let row = Member {
-            id: registration.member,
-            claim: registration.claim,
-            custody: registration.custody,
-            purposes: registration.purposes,
-            expires_at: registration.expires_at,
-            roaming_until: admitted.roaming_until,
-            home: store.clone(),
-            digest,
-            holders,
-        };
+        let row = Member::registered(registration, admitted, (store, digest), before);
         let key: aead::Key = self.keyrings.add(tx, &partition, &hash)?;
         let mut person = Person { partition, hash, row, key };
-        if known.is_some_and(|known| known.row.custody != person.row.custody) {
-            // What the stores were given is of the other custody.
-            self.release(tx, &mut person, |_| true, now)?;
-        }
-        if !person.row.roams(now) {
-            self.release(tx, &mut person, |other| other != store, now)?;
+        if let Some(before) = before {
+            self.release(
+                tx,
+                &mut person,
+                |row, store| row.leaves(before.custody, store, now),
+                now,
+            )?;
         }
         self.give(tx, &mut person, store, now)?;
         self.note_change(tx, &person.partition, &hash, now)?;

@@ -4,59 +4,23 @@ use crate::{
     files::{self, FileError},
     layout::LayoutError,
     problem::Problem,
+    registry::member,
 };
 use minicbor::{Decode, Encode};
 use palmgate_protocol::{
-    ClaimHandle, Custody, MemberId, Name, PurposeSet, Secret, Timestamp, decode, encode_for_sealing,
+    ClaimHandle, MemberId, Name, Secret, Timestamp, decode, encode_for_sealing,
 };
 use palmgate_seal::{aead, hidden_id::IdHasher, random};
 use ring::hmac;
 use std::path::Path;
 
-/// A person to the cloud: everything but the record itself. Under the person's key.
-#[derive(Encode, Decode)]
-pub(super) struct Member {
-    #[n(0)]
-    pub(super) id: MemberId,
-    #[n(1)]
-    pub(super) claim: ClaimHandle,
-    #[n(2)]
-    pub(super) custody: Custody,
-    #[n(3)]
-    pub(super) purposes: PurposeSet,
-    #[n(4)]
-    pub(super) expires_at: Timestamp,
-    /// When the consent to roaming ends; `None` without one.
-    #[n(5)]
-    pub(super) roaming_until: Option<Timestamp>,
-    /// The store that registered the person.
-    #[n(6)]
-    pub(super) home: Name,
-    /// SHA-256 of the registration, to know a repetition.
-    #[n(7)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) digest: [u8; 32],
-    /// The stores that were given the person, home included (GDPR Art. 19).
-    #[n(8)]
-    pub(super) holders: Vec<Name>,
-}
+/// A person; their stores are named only, and the holdings say the rest.
+pub(super) type Member = member::Member<Name>;
 
-impl Member {
-    pub(super) fn roams(&self, now: Timestamp) -> bool {
-        self.roaming_until.is_some_and(|end| now < end)
-    }
-
-    /// The home store gets its own back after it lost its disk; any other store needs the person's
-    /// live consent to roaming.
-    pub(super) fn may_be_given(&self, store: &Name, now: Timestamp) -> bool {
-        now < self.expires_at && (self.home == *store || self.roams(now))
-    }
-
-    /// When something about the person ends next.
-    pub(super) fn due_at(&self) -> i64 {
-        let ends = [Some(self.expires_at), self.roaming_until].into_iter().flatten();
-        ends.map(Timestamp::as_millis).min().unwrap_or(0)
-    }
+/// When something about the person ends next.
+pub(super) fn due_at(row: &Member) -> i64 {
+    let ends = [Some(row.expires_at), row.roaming_until].into_iter().flatten();
+    ends.map(Timestamp::as_millis).min().unwrap_or(0)
 }
 
 /// What a holding or a removal is about. Under the state key: the person's may be gone.
@@ -64,19 +28,6 @@ impl Member {
 pub(super) struct Held {
     #[n(0)]
     pub(super) member: MemberId,
-}
-
-/// An erasure; nothing here names the person.
-#[derive(Clone, PartialEq, Eq, Encode, Decode)]
-pub(super) struct ErasureRow {
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) member_hash: [u8; 32],
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(super) claim_hash: [u8; 32],
-    #[n(2)]
-    pub(super) asked_by: Name,
 }
 
 /// Keys that live as long as the tenant and open nothing biometric; every process has the same.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
+    registry::resolve::Claims,
     search::{Entry, Index, Near, PartitionIndex},
 };
 use palmgate_protocol::{

@@ -13,7 +13,10 @@ use super::{
     rows::{Column, Held},
     tombstones::TombstoneRoot,
 };
-use crate::problem::Problem;
+use crate::{
+    problem::Problem,
+    registry::chain::{self, ATTEMPTS, MAX_KEPT_BYTES, ROWS_PER_CHUNK},
+};
 use axum::body::Bytes;
 use palmgate_protocol::{
     MemberId, Name, Timestamp,
@@ -28,18 +31,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// People in one chunk.
-const ROWS_PER_CHUNK: usize = 256;
-/// Removals in one chunk: 17 bytes each.
-const REMOVALS_PER_CHUNK: usize = 4096;
 /// People read from the database at once.
 const ROWS_PER_READ: usize = 2048;
-/// A difference up to this size is kept in memory until it is confirmed.
-const MAX_KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// Differences kept at once; beyond that, a lost answer costs a whole shard.
 const MAX_KEPT: usize = 64;
-/// How often a shard is begun anew because somebody in it was forgotten while it was built.
-const ATTEMPTS: usize = 8;
 
 /// A difference that was sent and not yet confirmed.
 #[derive(Clone)]
@@ -198,7 +193,7 @@ impl Postgres {
         let lease = self.tenant.settings.lease();
         if let Some((up_to, lease_until)) = current
             && up_to == chain.revision
-            && lease_until.since(now) > lease / 2
+            && !chain::is_prolonged(lease_until, lease, now)
         {
             return Ok(Next::Nothing);
         }
@@ -269,13 +264,9 @@ impl Postgres {
         }
     }
 
-    /// Removals first, so that nobody who left can shadow somebody who came. `None` when somebody
-    /// left while this was read, which [`Postgres::issue`] would notice, too.
+    /// `None` when somebody left while this was read, which [`Postgres::issue`] would notice, too.
     fn chunks(&self, plan: &Plan) -> Result<Option<Vec<ShardChunk>>, Problem> {
-        let removals = plan.remove.chunks(REMOVALS_PER_CHUNK);
-        let mut chunks: Vec<_> = removals
-            .map(|remove| ShardChunk { add: Vec::new(), remove: remove.to_vec() })
-            .collect();
+        let mut chunks = chain::removals(&plan.remove);
         for members in plan.add.chunks(ROWS_PER_READ) {
             let mut records = self.database.run(|tx| self.records(tx, members))?;
             if records.len() < members.len() {

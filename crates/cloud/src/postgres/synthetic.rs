@@ -5,13 +5,13 @@ use super::{
     Postgres,
     database::Done,
     people::{EMBEDDING_ENTRY, Person},
-    rows::{Column, Held, Member},
+    rows::{Column, Held, Member, due_at},
 };
 use crate::{layout::Layout, problem::Problem};
 use palmgate_protocol::{
     Biometric, CODE_BYTES, CODES_PER_TEMPLATE, ClaimHandle, Custody, DAY, Embedding, Hand,
-    MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret, TEMPLATE_FORMAT, Template,
-    Timestamp,
+    MAX_PROBE_CODES, MemberId, Name, Probe, Pseudonym, Purpose, PurposeSet, Secret,
+    TEMPLATE_FORMAT, Template, Timestamp,
     cloud::{Consent, MemberRecord, SealedPurpose},
     encode_for_sealing,
 };
@@ -71,7 +71,8 @@ impl Synthetic {
         for (component, noise) in template.embedding.iter_mut().zip(noise) {
             *component = if noise % 8 == 0 { -*component } else { *component };
         }
-        let mut codes: Vec<[u8; CODE_BYTES]> = (0..64).map(|_| random::bytes()).collect();
+        let mut codes: Vec<_> =
+            std::iter::repeat_with(random::bytes).take(MAX_PROBE_CODES).collect();
         codes[17] = template.codes[0];
         codes[17].iter_mut().step_by(8).for_each(|byte| *byte = !*byte);
         Probe { embedding: template.embedding, codes }
@@ -161,9 +162,8 @@ impl Postgres {
             rows.push(self.synthetic_row(person, person_row, group, sealed_key, now));
         }
         self.insert(tx, &partition, &rows)?;
-        for number in people.clone().take_while(|number| *number < held) {
-            self.hold_synthetic(tx, store, Synthetic(number))?;
-        }
+        let held = held.clamp(people.start, people.end);
+        self.hold_synthetic(tx, store, people.start..held)?;
         tx.execute(
             "UPDATE partition SET operator_members = operator_members + $3 \
              WHERE tenant = $1 AND partition = $2",
@@ -189,7 +189,7 @@ impl Postgres {
         SyntheticRow {
             hash: hash.to_vec(),
             claim: self.fixed.claim(&at.row.claim).to_vec(),
-            due_at: at.row.due_at(),
+            due_at: due_at(&at.row),
             member: Column::Member.seal(self.name(), &at.key, &hash, &at.row),
             record: Column::Record.seal_bytes(self.name(), &at.key, &hash, &record),
             embedding: Column::Embedding.seal_bytes(self.name(), &at.key, &hash, &embedding),
@@ -249,17 +249,24 @@ impl Postgres {
         &self,
         tx: &mut Transaction<'_>,
         store: &Name,
-        person: Synthetic,
+        people: std::ops::Range<u64>,
     ) -> Done<()> {
-        let handle = self.fixed.handle(store, &person.member());
-        let held = Held { member: person.member() };
-        let sealed = Column::Holding.seal(self.name(), self.fixed.state(), &handle, &held);
+        let (mut handles, mut sealed) = (Vec::new(), Vec::new());
+        for number in people {
+            let member = Synthetic(number).member();
+            let handle = self.fixed.handle(store, &member);
+            let held = Held { member };
+            sealed.push(Column::Holding.seal(self.name(), self.fixed.state(), &handle, &held));
+            handles.push(handle);
+        }
+        let count = i64::try_from(handles.len()).map_err(Problem::internal)?;
         tx.execute(
-            "WITH next AS (UPDATE store SET revision = revision + 1, rows = rows + 1 \
-             WHERE tenant = $1 AND store = $2 RETURNING revision) \
+            "WITH next AS (UPDATE store SET revision = revision + $5, rows = rows + $5 \
+             WHERE tenant = $1 AND store = $2 RETURNING revision - $5 AS before) \
              INSERT INTO holding (tenant, store, handle, since, sealed) \
-             SELECT $1, $2, $3, revision, $4 FROM next",
-            &[&self.tenant(), &store.as_str(), &handle, &sealed],
+             SELECT $1, $2, h, before + n, s FROM next, unnest($3::bytea[], $4::bytea[]) \
+             WITH ORDINALITY AS new (h, s, n)",
+            &[&self.tenant(), &store.as_str(), &handles, &sealed, &count],
         )?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::provision::{self, Founding};
+use crate::registry::erasure::ErasureRow;
 use crate::shared::cluster::Cluster;
 use crate::shared::people::{Person, purposes};
 use palmgate_protocol::{
@@ -228,11 +229,7 @@ fn a_rotation_cut_off_at_any_step_is_finished_and_loses_nobody() {
     assert_eq!(templates(&solve(&world, &world.seen())), 2, "nothing happened");
     // The transaction is durable, the old root is not destroyed yet.
     let erasure = Erasure { member: goes.member, claim: goes.claim, commitment: [9; 32] };
-    let row = rows::ErasureRow {
-        member_hash: registry.fixed.tombstones.member(&goes.member),
-        claim_hash: registry.fixed.tombstones.claim(&goes.claim),
-        asked_by: world.lyon.clone(),
-    };
+    let row = ErasureRow::asked(&erasure, &world.lyon, &registry.fixed.tombstones);
     registry.database.run(|tx| registry.begin_erasure(tx, &erasure, &row, START)).unwrap();
     registry
         .database

@@ -18,6 +18,10 @@ use palmgate_protocol::{
 };
 use std::time::Duration;
 
+pub(crate) mod chain;
+pub(crate) mod erasure;
+pub(crate) mod member;
+pub(crate) mod resolve;
 #[cfg(test)]
 mod tests;
 

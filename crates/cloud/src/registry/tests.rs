@@ -80,6 +80,14 @@ impl World {
         world
     }
 
+    /// The operator chooses, and the process begins anew.
+    fn configure(&mut self, choices: &str) {
+        let file = self.layout.path("cloud.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}\n{choices}")).unwrap();
+        self.reopen(START);
+    }
+
     fn registry(&self) -> &dyn Registry {
         &**self.registry.as_ref().unwrap()
     }
@@ -183,6 +191,13 @@ impl Gateway {
     }
 }
 
+/// A person of the house or not, who agreed to roam for long.
+fn roams(world: &World, home: &Gateway) -> Person {
+    let person = Person::new();
+    world.enrol(home, &person, pay_and_roam(), START.after(300 * DAY));
+    person
+}
+
 fn erasure_of(person: &Person) -> Erasure {
     let commitment = std::array::from_fn(|i| person.member.as_bytes()[i % 16] ^ 0x5a);
     Erasure { member: person.member, claim: person.claim, commitment }
@@ -221,6 +236,11 @@ registries! {
     a_store_that_lost_its_shard_gets_a_whole_one,
     a_replaced_box_begins_with_a_whole_shard_and_its_own_keys,
     no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is,
+    a_full_shard_gives_up_visitors_first_and_who_came_first,
+    a_visit_ends_and_begins_anew,
+    a_removal_that_no_store_confirms_is_an_alarm_after_a_day,
+    a_store_that_was_away_for_weeks_learns_who_was_forgotten_and_has_none_of_them,
+    who_takes_their_record_out_of_the_clouds_sight_leaves_every_shard,
     random_histories_agree_with_a_model,
 }
 
@@ -462,6 +482,138 @@ fn no_shard_asked_for_after_an_erasure_has_the_person_however_busy_the_cloud_is(
         }
         fetching.join().unwrap();
     });
+}
+
+fn a_full_shard_gives_up_visitors_first_and_who_came_first(mut world: World) {
+    // Three strangers in a hundred may find somebody, at one false match in a hundred.
+    world.configure("[shards]\nfpir = 0.03\nfmr = 0.01\n");
+    let (mut lyon, paris) = (world.store("lyon"), world.store("paris"));
+    let of_lyon = [roams(&world, &lyon), roams(&world, &lyon)];
+    let visitors = [roams(&world, &paris), roams(&world, &paris)];
+    let shard = |lyon: &mut Gateway| {
+        lyon.fetch(&world, START);
+        let people = of_lyon.iter().chain(&visitors);
+        people.map(|person| lyon.has(person.member)).collect::<Vec<_>>()
+    };
+    assert!(world.is_found(&lyon, &visitors[0], START));
+    assert_eq!(shard(&mut lyon), [true, true, true, false], "full");
+    assert!(world.is_found(&lyon, &visitors[1], START));
+    assert_eq!(shard(&mut lyon), [true, true, false, true], "the visitor who came first leaves");
+    assert!(world.is_found(&lyon, &visitors[0], START), "and is found by the claim");
+    assert_eq!(shard(&mut lyon), [true, true, true, false]);
+    let third = roams(&world, &lyon);
+    assert_eq!(shard(&mut lyon), [true, true, false, false], "visitors before the house");
+    let fourth = roams(&world, &lyon);
+    assert_eq!(shard(&mut lyon), [false, true, false, false], "then who came first");
+    assert!(lyon.has(third.member) && lyon.has(fourth.member));
+    assert_eq!(lyon.members.len(), 3);
+    assert!(world.is_found(&lyon, &of_lyon[0], START), "nobody is forgotten");
+    world.reopen(START);
+    lyon.held = None;
+    lyon.fetch(&world, START);
+    assert_eq!(lyon.members.len(), 3, "and the budget holds after a new start");
+}
+
+fn a_visit_ends_and_begins_anew(mut world: World) {
+    world.configure("[shards]\nvisit_days = 10\n");
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = roams(&world, &lyon);
+    assert!(world.is_found(&paris, &person, START));
+    for restarted in [false, true] {
+        if restarted {
+            world.reopen(START.after(9 * DAY));
+        }
+        paris.fetch(&world, START.after(9 * DAY));
+        assert!(paris.has(person.member), "restarted: {restarted}");
+    }
+    let over = START.after(10 * DAY);
+    paris.fetch(&world, over);
+    lyon.fetch(&world, over);
+    assert!(!paris.has(person.member), "after ten days");
+    assert!(lyon.has(person.member), "home is not visited");
+    assert!(world.is_found(&paris, &person, over), "the claim is shown again");
+    paris.fetch(&world, over);
+    assert!(paris.has(person.member));
+    paris.fetch(&world, START.after(19 * DAY));
+    assert!(paris.has(person.member), "the days count from there");
+    paris.fetch(&world, START.after(20 * DAY));
+    assert!(!paris.has(person.member));
+}
+
+fn a_removal_that_no_store_confirms_is_an_alarm_after_a_day(world: World) {
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = roams(&world, &lyon);
+    assert!(world.is_found(&paris, &person, START));
+    lyon.fetch(&world, START);
+    paris.fetch(&world, START);
+    world.erase(&lyon, &person, START);
+    let counts = |now| {
+        let counts = world.registry().counts(now).unwrap();
+        (counts.unconfirmed_removals, counts.overdue_removals)
+    };
+    assert_eq!(counts(START.after(23 * HOUR)), (2, 0));
+    assert_eq!(counts(START.after(25 * HOUR)), (2, 2));
+    for (store, left) in [(&mut lyon, 1), (&mut paris, 0)] {
+        store.fetch(&world, START.after(26 * HOUR));
+        assert_eq!(counts(START.after(26 * HOUR)), (left + 1, left + 1), "fetched, not in force");
+        world.registry().applied(&store.name, store.held.unwrap().0).unwrap();
+        assert_eq!(counts(START.after(26 * HOUR)), (left, left));
+    }
+}
+
+fn a_store_that_was_away_for_weeks_learns_who_was_forgotten_and_has_none_of_them(world: World) {
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let people: Vec<Person> = (0..30).map(|_| roams(&world, &lyon)).collect();
+    for person in &people {
+        assert!(world.is_found(&paris, person, START));
+    }
+    paris.fetch(&world, START);
+    // The store is cut off with all of them, and its lease ends.
+    let back = START.after(40 * DAY);
+    for (number, person) in people.iter().enumerate().take(20) {
+        let now = START.after(DAY * u32::try_from(number).unwrap());
+        world.erase(&lyon, person, now);
+        lyon.fetch(&world, now);
+    }
+    let hasher = |key: &[u8; 32]| palmgate_seal::hidden_id::IdHasher::new(key);
+    let told = world.registry().tombstones(0).unwrap();
+    let hashes: BTreeSet<[u8; 32]> = told.hashes.iter().map(|hash| **hash).collect();
+    for (number, person) in people.iter().enumerate() {
+        let (member, claim) =
+            (hasher(&told.key).member(&person.member), hasher(&told.key).claim(&person.claim));
+        assert_eq!(hashes.contains(&member), number < 20);
+        assert_eq!(hashes.contains(&claim), number < 20);
+    }
+    assert!(world.registry().counts(back).unwrap().overdue_removals > 0);
+    assert!(paris.fetch(&world, back), "one difference over all that time");
+    assert!(people[..20].iter().all(|person| !paris.has(person.member)));
+    assert!(people[20..].iter().all(|person| !paris.has(person.member)), "their visits ended");
+    world.registry().applied(&paris.name, paris.held.unwrap().0).unwrap();
+    lyon.fetch(&world, back);
+    world.registry().applied(&lyon.name, lyon.held.unwrap().0).unwrap();
+    assert_eq!(world.registry().counts(back).unwrap().unconfirmed_removals, 0);
+    for person in &people[..20] {
+        let commitment = erasure_of(person).commitment;
+        let state = world.registry().erasure(&lyon.name, &commitment).unwrap();
+        assert!(state.outstanding.is_empty());
+    }
+}
+
+fn who_takes_their_record_out_of_the_clouds_sight_leaves_every_shard(world: World) {
+    let (mut lyon, mut paris) = (world.store("lyon"), world.store("paris"));
+    let person = roams(&world, &lyon);
+    assert!(world.is_found(&paris, &person, START));
+    lyon.fetch(&world, START);
+    paris.fetch(&world, START);
+    assert!(lyon.has(person.member) && paris.has(person.member));
+    let split = person.split(pay_and_roam(), START.after(300 * DAY));
+    world.registry().register(&lyon.name, &split, START).unwrap();
+    lyon.fetch(&world, START);
+    paris.fetch(&world, START);
+    assert!(!lyon.has(person.member) && !paris.has(person.member));
+    assert!(!world.is_found(&paris, &person, START));
+    let counts = world.registry().counts(START).unwrap();
+    assert_eq!(counts.members.map(|(_, count)| count), [0, 1]);
 }
 
 fn random_histories_agree_with_a_model(mut world: World) {

@@ -27,6 +27,11 @@ impl Cluster {
 
     /// A new cluster. Its server ends when this process does.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_after(settings, |_| {})
+    }
+
+    /// [`Cluster::start`], after `prepare` wrote into the cluster's directory.
+    pub(crate) fn start_after(settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let data = tempfile::Builder::new().prefix("palmgate-pg").tempdir().unwrap().keep();
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
         if is_root() {
@@ -34,6 +39,10 @@ impl Cluster {
         }
         let initdb = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "-N", "-D"];
         run(unprivileged(&program("initdb")).args(initdb).arg(data.join("cluster")));
+        prepare(&data.join("cluster"));
+        if is_root() {
+            run(Command::new("chown").args(["-R", "postgres"]).arg(&data));
+        }
         let settings = settings.iter().map(|&setting| setting.into()).collect();
         let cluster = Self { data, server: Mutex::new(None), settings };
         cluster.launch();
@@ -127,6 +136,15 @@ impl Cluster {
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Every row of a database, as the administrator's backup has them.
+    pub(crate) fn dump(&self, database: &str) -> String {
+        let mut command = Command::new(program("pg_dump"));
+        command.args(["--data-only", "-U", "postgres", "-d", database, "-h"]).arg(&self.data);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Everything that the server has written.

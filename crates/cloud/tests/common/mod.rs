@@ -3,6 +3,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod people;
+pub(crate) mod process;
 
 use cluster::Cluster;
 use palmgate_cloud::{
@@ -215,7 +216,16 @@ impl Gateway {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("https://{}{path}", self.address))
+        self.request_to(self.address, method, path)
+    }
+
+    pub(crate) fn request_to(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path: &str,
+    ) -> RequestBuilder {
+        self.client.request(method, format!("https://{address}{path}"))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

@@ -124,7 +124,7 @@ impl Person {
         palm: &Probe,
     ) -> ProbeQuery {
         let mut query = ProbeQuery { purpose, claim: self.claim, sealed: Vec::new() };
-        let padded = envelope::pad(palm.to_bytes().expose(), 4096);
+        let padded = envelope::pad(palm.to_bytes().expose(), Probe::PADDED_BYTES);
         let aad = query.binding();
         query.sealed =
             envelope::seal(matcher, Label::Probe, tenant, &aad, padded.expose()).unwrap();
