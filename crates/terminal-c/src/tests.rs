@@ -1,6 +1,6 @@
 use super::*;
 use palmgate_terminal::protocol::{
-    CaptureId, Purpose as To,
+    CaptureId, Purpose as To, PurposeSet,
     terminal::{Answer, AnswerBody, CaptureProblem, Refusal, Use as Used},
 };
 use std::{ffi::CString, mem::MaybeUninit};
@@ -35,21 +35,26 @@ fn null_is_misuse_everywhere_and_never_read() {
     let (none, text) = (ptr::null(), c"x".as_ptr());
     let mut terminal = ptr::null_mut();
     let mut answer = ptr::null_mut();
-    // SAFETY: NULL is allowed.
-    let statuses = unsafe {
-        #[allow(clippy::multiple_unsafe_ops_per_block, reason = "the same reason for all")]
-        [
-            palmgate_pair(none, text, text, text),
-            palmgate_pair_invited(none, text),
-            palmgate_connect(none, &raw mut terminal),
-            palmgate_ready(ptr::null(), 1),
-            palmgate_ping(ptr::null(), ptr::null_mut()),
-            palmgate_scan(ptr::null(), ptr::null(), &raw mut answer),
-            palmgate_enrol(ptr::null(), ptr::null(), &raw mut answer),
-            palmgate_answer_get(ptr::null(), 0, 0, ptr::null_mut(), ptr::null_mut()),
-            palmgate_answer_use(ptr::null(), 0, ptr::null_mut()),
-        ]
-    };
+    let statuses = [
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_pair(none, text, text, text) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_pair_invited(none, text) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_connect(none, &raw mut terminal) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_ready(ptr::null(), 1) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_ping(ptr::null(), ptr::null_mut()) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_scan(ptr::null(), ptr::null(), &raw mut answer) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_enrol(ptr::null(), ptr::null(), &raw mut answer) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_answer_get(ptr::null(), 0, 0, ptr::null_mut(), ptr::null_mut()) },
+        // SAFETY: NULL is allowed.
+        unsafe { palmgate_answer_use(ptr::null(), 0, ptr::null_mut()) },
+    ];
     assert_eq!(statuses, [Status::Misuse; 9]);
     // SAFETY: NULL is allowed.
     unsafe { palmgate_close(ptr::null_mut()) };
@@ -160,7 +165,7 @@ fn the_parts_of_an_answer_are_those_of_its_outcome() {
         terminal: "till-1".into(),
         purpose: To::Loyalty,
     }];
-    let history = given(AnswerBody::History { uses, consents: Default::default() });
+    let history = given(AnswerBody::History { uses, consents: PurposeSet::default() });
     let mut one = Use { at_ms: 0, purpose: 0, terminal: ptr::null() };
     // SAFETY: the answer lives, and there is a place for the result.
     assert_eq!(unsafe { palmgate_answer_use(history, 0, &raw mut one) }, Status::Ok);
