@@ -22,11 +22,11 @@ use tokio::{
 
 /// Where everybody listens.
 #[derive(Clone, Copy)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// The gateway's side of the broker.
-    pub gateway: u16,
+    pub(crate) gateway: u16,
     /// Where tills connect: the relay.
-    pub tills: u16,
+    pub(crate) tills: u16,
     /// The tills' side of the broker.
     behind: u16,
     bridge: u16,
@@ -34,7 +34,7 @@ pub struct Ports {
 
 impl Ports {
     /// Ports that are free now.
-    pub fn free() -> Result<Self> {
+    pub(crate) fn free() -> Result<Self> {
         let listeners: Vec<_> =
             (0..4).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let port = |at: usize| Ok::<_, std::io::Error>(listeners[at].local_addr()?.port());
@@ -43,16 +43,16 @@ impl Ports {
 }
 
 /// All of it.
-pub struct Network {
-    pub mosquitto: Mosquitto,
-    pub relay: Relay,
-    pub bridge: Bridge,
-    pub ports: Ports,
+pub(crate) struct Network {
+    pub(crate) mosquitto: Mosquitto,
+    pub(crate) relay: Relay,
+    pub(crate) bridge: Bridge,
+    pub(crate) ports: Ports,
 }
 
 impl Network {
     /// Starts it with the broker's certificate in `directory`.
-    pub async fn start(directory: &Path, ports: Ports) -> Result<Self> {
+    pub(crate) async fn start(directory: &Path, ports: Ports) -> Result<Self> {
         let tls =
             ["cafile authority.pem", "certfile broker.pem", "keyfile broker.key"].map(|line| {
                 let (key, name) = line.split_once(' ').unwrap();
@@ -77,7 +77,7 @@ impl Network {
 
 /// What the relay does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Open,
     /// Bytes wait.
     Stalled,
@@ -87,7 +87,7 @@ pub enum Mode {
     Cut,
 }
 
-pub struct Relay(watch::Sender<Mode>);
+pub(crate) struct Relay(watch::Sender<Mode>);
 
 impl Relay {
     async fn start(from: u16, to: u16) -> Result<Self> {
@@ -102,7 +102,7 @@ impl Relay {
         Ok(Self(mode))
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.0.send_replace(mode);
     }
 }
@@ -142,7 +142,7 @@ async fn copy(
 }
 
 /// Carries messages between the broker's two sides.
-pub struct Bridge(Arc<State>);
+pub(crate) struct Bridge(Arc<State>);
 
 #[derive(Default)]
 struct State {
@@ -156,7 +156,7 @@ struct State {
 /// What the bridge did.
 #[derive(Debug)]
 #[allow(dead_code, reason = "printed")]
-pub struct Counts {
+pub(crate) struct Counts {
     carried: u64,
     lost: u64,
     doubled: u64,
@@ -173,11 +173,11 @@ impl Bridge {
     }
 
     /// From now on a third of the messages is lost, or none.
-    pub fn disturb(&self, disturb: bool) {
+    pub(crate) fn disturb(&self, disturb: bool) {
         self.0.disturbed.store(disturb, Relaxed);
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let State { lost, doubled, carried, .. } = &*self.0;
         let [carried, lost, doubled] = [carried, lost, doubled].map(|count| count.load(Relaxed));
         Counts { carried, lost, doubled }

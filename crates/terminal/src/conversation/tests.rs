@@ -236,8 +236,9 @@ impl World {
     fn carry(&mut self, up: bool, message: Wire) {
         let Some(storm) = &mut self.storm else { return self.deliver(up, message) };
         for _ in 0..storm.copies() {
+            let overtaken = self.storm.as_mut().is_some_and(|storm| storm.chance(20));
             match &mut self.storm {
-                Some(storm) if storm.chance(20) => storm.late.push((up, message.clone())),
+                Some(storm) if overtaken => storm.late.push((up, message.clone())),
                 _ => self.deliver(up, message.clone()),
             }
         }
