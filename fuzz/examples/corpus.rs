@@ -54,7 +54,7 @@ fn main() {
     write("pairing", "request", &encode(&PairRequest { secret: [7; 5], name, csr_der }));
 
     let key = SigningKey::generate();
-    let signed = |token: &[u8]| [key.verifying_key().0.as_slice(), token].concat();
+    let signed = |token: &[u8]| [key.public().0.as_slice(), token].concat();
     let purposes = PurposeSet::default().with(Purpose::Loyalty);
     let token = claim::issue(
         &claim::Claim {
