@@ -16,7 +16,10 @@ use palmgate_seal::{
     pki::{Authority, Identity, Role},
     sign::VerifyingKey,
 };
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{
+    sync::{LazyLock, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A decoder.
 pub struct Target {
@@ -95,7 +98,9 @@ struct Group {
 }
 
 static GROUP: LazyLock<Group> = LazyLock::new(|| {
-    let now = Timestamp::from_millis(1_800_000_000_000);
+    // Key packages hold around the system's time.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
     let authority = Authority::generate("store", now).expect("keys");
     let identity = |name: &str, role| {
         let (pending, name) = (Identity::generate(), name.parse().expect("a name"));

@@ -156,6 +156,10 @@ async fn ceiling(store: &Store, arguments: &Arguments, asked: f64) -> Ceiling {
         println!("{rate:.1} a second: {tally}; the daemon uses {load:.2} processors");
         let unanswered = tally.busy + tally.lost + tally.held_back;
         let late = tally.percentile(99.0) > GOAL.as_secs_f64() * 1e3;
+        if (late || unanswered > 0) && good == 0.0 && rate > 0.5 {
+            rate /= 2.0;
+            continue;
+        }
         if late || unanswered > 0 {
             let of = std::thread::available_parallelism().map_or(0, usize::from);
             let why = if late { "answers take too long" } else { "some are told that it is busy" };

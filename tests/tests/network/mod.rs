@@ -1,5 +1,5 @@
-//! The network: a relay that stalls and cuts connections, and behind it a Mosquitto that keeps
-//! tills and gateway apart, with a bridge between them that loses, doubles and delays messages.
+//! The network: a relay that stalls and cuts connections, and behind it one Mosquitto for tills and
+//! one for the gateway, with a bridge between them that loses, doubles and delays messages.
 
 use anyhow::{Context, Result};
 use palmgate_stories::Mosquitto;
@@ -22,62 +22,68 @@ use tokio::{
 
 /// Where everybody listens.
 #[derive(Clone, Copy)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// The gateway's side of the broker.
-    pub gateway: u16,
+    pub(crate) gateway: u16,
     /// Where tills connect: the relay.
-    pub tills: u16,
+    pub(crate) tills: u16,
     /// The tills' side of the broker.
     behind: u16,
-    bridge: u16,
+    bridge_tills: u16,
+    bridge_gateway: u16,
 }
 
 impl Ports {
     /// Ports that are free now.
-    pub fn free() -> Result<Self> {
+    pub(crate) fn free() -> Result<Self> {
         let listeners: Vec<_> =
-            (0..4).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+            (0..5).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let port = |at: usize| Ok::<_, std::io::Error>(listeners[at].local_addr()?.port());
-        Ok(Self { gateway: port(0)?, tills: port(1)?, behind: port(2)?, bridge: port(3)? })
+        let (gateway, tills, behind) = (port(0)?, port(1)?, port(2)?);
+        Ok(Self { gateway, tills, behind, bridge_tills: port(3)?, bridge_gateway: port(4)? })
     }
 }
 
 /// All of it.
-pub struct Network {
-    pub mosquitto: Mosquitto,
-    pub relay: Relay,
-    pub bridge: Bridge,
-    pub ports: Ports,
+pub(crate) struct Network {
+    /// The tills' broker.
+    pub(crate) mosquitto: Mosquitto,
+    _gateways: Mosquitto,
+    pub(crate) relay: Relay,
+    pub(crate) bridge: Bridge,
+    pub(crate) ports: Ports,
 }
 
 impl Network {
     /// Starts it with the broker's certificate in `directory`.
-    pub async fn start(directory: &Path, ports: Ports) -> Result<Self> {
+    pub(crate) async fn start(directory: &Path, ports: Ports) -> Result<Self> {
         let tls =
             ["cafile authority.pem", "certfile broker.pem", "keyfile broker.key"].map(|line| {
                 let (key, name) = line.split_once(' ').unwrap();
                 format!("{key} {}\n", directory.join(name).display())
             });
-        let listener = |port: u16, more: &str| {
-            format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n{more}")
+        let broker = |name: &str, secure: u16, plain: u16| {
+            let directory = directory.join(name);
+            std::fs::create_dir(&directory)?;
+            let configuration = format!(
+                "per_listener_settings true\npersistence false\n\
+                 listener {plain} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n\
+                 listener {secure} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n{}",
+                tls.concat()
+            );
+            Mosquitto::configured(&directory, &configuration)
         };
-        let secure = |mount: &str| format!("mount_point {mount}\n{}", tls.concat());
-        let configuration = [
-            "per_listener_settings true\npersistence false\n".to_owned(),
-            listener(ports.behind, &secure("tills/")),
-            listener(ports.gateway, &secure("gateway/")),
-            listener(ports.bridge, ""),
-        ];
-        let mosquitto = Mosquitto::configured(directory, &configuration.concat())?;
+        let mosquitto = broker("tills", ports.behind, ports.bridge_tills)?;
+        let gateways = broker("gateway", ports.gateway, ports.bridge_gateway)?;
         let relay = Relay::start(ports.tills, ports.behind).await?;
-        let bridge = Bridge::start(ports.bridge);
-        Ok(Self { mosquitto, relay, bridge, ports })
+        let bridge = Bridge::start(ports);
+        Ok(Self { mosquitto, _gateways: gateways, relay, bridge, ports })
     }
 }
 
 /// What the relay does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Open,
     /// Bytes wait.
     Stalled,
@@ -87,7 +93,7 @@ pub enum Mode {
     Cut,
 }
 
-pub struct Relay(watch::Sender<Mode>);
+pub(crate) struct Relay(watch::Sender<Mode>);
 
 impl Relay {
     async fn start(from: u16, to: u16) -> Result<Self> {
@@ -102,7 +108,7 @@ impl Relay {
         Ok(Self(mode))
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.0.send_replace(mode);
     }
 }
@@ -142,7 +148,7 @@ async fn copy(
 }
 
 /// Carries messages between the broker's two sides.
-pub struct Bridge(Arc<State>);
+pub(crate) struct Bridge(Arc<State>);
 
 #[derive(Default)]
 struct State {
@@ -156,28 +162,35 @@ struct State {
 /// What the bridge did.
 #[derive(Debug)]
 #[allow(dead_code, reason = "printed")]
-pub struct Counts {
+pub(crate) struct Counts {
     carried: u64,
     lost: u64,
     doubled: u64,
 }
 
 impl Bridge {
-    fn start(port: u16) -> Self {
-        let mut options = MqttOptions::new("bridge", "127.0.0.1", port);
-        options.set_max_packet_size(4 << 20, 4 << 20);
-        let (client, events) = AsyncClient::new(options, 500);
+    fn start(ports: Ports) -> Self {
+        let side = |port: u16| {
+            let mut options = MqttOptions::new("bridge", "127.0.0.1", port);
+            options.set_max_packet_size(4 << 20, 4 << 20);
+            AsyncClient::new(options, 500)
+        };
+        let (tills, from_tills) = side(ports.bridge_tills);
+        let (gateway, from_gateway) = side(ports.bridge_gateway);
         let state = Arc::new(State::default());
-        tokio::spawn(run(Arc::clone(&state), client, events));
+        let up = ["palmgate/1/+/up", "palmgate/1/+/join"];
+        let down = ["palmgate/1/+/down", "palmgate/1/+/welcome"];
+        tokio::spawn(run(Arc::clone(&state), (tills.clone(), from_tills), up, gateway.clone()));
+        tokio::spawn(run(Arc::clone(&state), (gateway, from_gateway), down, tills));
         Self(state)
     }
 
     /// From now on a third of the messages is lost, or none.
-    pub fn disturb(&self, disturb: bool) {
+    pub(crate) fn disturb(&self, disturb: bool) {
         self.0.disturbed.store(disturb, Relaxed);
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         let State { lost, doubled, carried, .. } = &*self.0;
         let [carried, lost, doubled] = [carried, lost, doubled].map(|count| count.load(Relaxed));
         Counts { carried, lost, doubled }
@@ -213,39 +226,33 @@ impl State {
     }
 }
 
-async fn run(state: Arc<State>, client: AsyncClient, mut events: EventLoop) {
+async fn run(
+    state: Arc<State>,
+    (from, mut events): (AsyncClient, EventLoop),
+    filters: [&'static str; 2],
+    to: AsyncClient,
+) {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                for filter in ["tills/palmgate/1/+/+", "gateway/palmgate/1/+/+"] {
-                    let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
+                for filter in filters {
+                    let _ = from.try_subscribe(filter, QoS::AtLeastOnce);
                 }
             }
-            Ok(Event::Incoming(Packet::Publish(message))) => {
-                carry_message(&state, &client, message)
-            }
+            Ok(Event::Incoming(Packet::Publish(message))) => carry_message(&state, &to, message),
             Ok(_) => {}
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-fn carry_message(state: &State, client: &AsyncClient, message: Publish) {
-    let (side, topic) = message.topic.split_once('/').unwrap_or_default();
-    let Some((_, channel)) = topic.rsplit_once('/') else { return };
-    let other = match (side, channel) {
-        ("tills", "up" | "join") => "gateway",
-        ("gateway", "down" | "welcome") => "tills",
-        // The bridge's own messages, and the gateway's to itself.
-        _ => return,
-    };
+fn carry_message(state: &State, to: &AsyncClient, message: Publish) {
     state.carried.fetch_add(1, Relaxed);
-    let to = format!("{other}/{topic}");
     for after in state.fate() {
-        let (client, to, payload) = (client.clone(), to.clone(), message.payload.clone());
+        let (to, topic, payload) = (to.clone(), message.topic.clone(), message.payload.clone());
         tokio::spawn(async move {
             sleep(Duration::from_millis(after)).await;
-            let _ = client.publish(to, QoS::AtMostOnce, false, payload).await;
+            let _ = to.publish(topic, QoS::AtMostOnce, false, payload).await;
         });
     }
 }

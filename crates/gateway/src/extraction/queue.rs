@@ -11,6 +11,9 @@ use std::{
 
 /// What a terminal has had counts half after this long.
 const HALF_LIFE: Duration = Duration::from_secs(5);
+/// Rights of one terminal that come before scans, counted as its share is: a hostile one must not
+/// keep everybody else waiting with them.
+const RIGHTS_FIRST: f64 = 8.0;
 /// Below this a share is forgotten.
 const NOTHING: f64 = 0.01;
 /// Shares are looked through for forgotten ones from this number on.
@@ -51,23 +54,39 @@ struct State<J> {
 #[derive(Clone, Copy)]
 struct Share {
     had: f64,
+    /// Rights among it.
+    rights: f64,
     at: Instant,
 }
 
 impl Share {
-    fn now(self, now: Instant) -> f64 {
+    const fn nothing(at: Instant) -> Self {
+        Self { had: 0.0, rights: 0.0, at }
+    }
+
+    fn now(self, now: Instant) -> Self {
         let halves = now.saturating_duration_since(self.at).div_duration_f64(HALF_LIFE);
-        self.had * 0.5_f64.powf(halves)
+        let left = 0.5_f64.powf(halves);
+        Self { had: self.had * left, rights: self.rights * left, at: now }
+    }
+
+    fn with(self, right: bool, weight: u8) -> Self {
+        let weight = f64::from(weight);
+        let rights = if right { self.rights + weight } else { self.rights };
+        Self { had: self.had + weight, rights, ..self }
     }
 }
 
 impl<J> State<J> {
     /// Less is sooner; among equals the order of arrival holds.
     fn rank(&self, entry: &Entry<J>, now: Instant) -> (bool, f64) {
-        let share = self.shares.get(&entry.terminal).map_or(0.0, |share| share.now(now));
+        let share = self.shares.get(&entry.terminal).copied().unwrap_or(Share::nothing(now));
         let waiting = self.waiting.iter().filter(|(other, _)| other.terminal == entry.terminal);
         let before = waiting.take_while(|(other, _)| !std::ptr::eq(other, entry));
-        (!entry.right, share + before.map(|(other, _)| f64::from(other.weight)).sum::<f64>())
+        let add =
+            |share: Share, (other, _): &(Entry<J>, Instant)| share.with(other.right, other.weight);
+        let share = before.fold(share.now(now), add);
+        (!(entry.right && share.rights < RIGHTS_FIRST), share.had)
     }
 
     fn ranks(&self, now: Instant) -> impl Iterator<Item = (usize, (bool, f64))> {
@@ -84,12 +103,12 @@ impl<J> State<J> {
         self.ranks(now).max_by(|a, b| compare(a.1, b.1)).map(|(at, _)| at)
     }
 
-    fn serve(&mut self, terminal: Name, weight: u8, now: Instant) {
+    fn serve(&mut self, entry: &Entry<J>, now: Instant) {
         if self.shares.len() >= MANY {
-            self.shares.retain(|_, share| share.now(now) > NOTHING);
+            self.shares.retain(|_, share| share.now(now).had > NOTHING);
         }
-        let share = self.shares.entry(terminal).or_insert(Share { had: 0.0, at: now });
-        *share = Share { had: share.now(now) + f64::from(weight), at: now };
+        let share = self.shares.entry(entry.terminal.clone()).or_insert(Share::nothing(now));
+        *share = share.now(now).with(entry.right, entry.weight);
     }
 }
 
@@ -159,7 +178,7 @@ fn take<J>(state: &mut State<J>, now: Instant) -> Option<Next<J>> {
     }
     let at = state.first(now)?;
     let (entry, _) = state.waiting.remove(at);
-    state.serve(entry.terminal, entry.weight, now);
+    state.serve(&entry, now);
     Some(Next::Work(entry.job))
 }
 
@@ -207,6 +226,16 @@ mod tests {
         let erasure = Entry { right: true, ..entry(9, "kiosk") };
         assert_eq!(queue.put(erasure, now), Err(2), "the newest scan gives way");
         assert_eq!(order(&queue, now), [9, 0, 1]);
+    }
+
+    #[test]
+    fn a_flood_of_rights_loses_its_privilege() {
+        let (queue, now) = (Queue::new(64), Instant::now());
+        for job in 0..20 {
+            queue.put(Entry { right: true, ..entry(job, "flood") }, now).unwrap();
+        }
+        queue.put(entry(100, "till-1"), now).unwrap();
+        assert_eq!(order(&queue, now)[..9], [0, 1, 2, 3, 4, 5, 6, 7, 100]);
     }
 
     #[test]

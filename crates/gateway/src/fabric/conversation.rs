@@ -48,6 +48,10 @@ const CHECKED_EVERY: Duration = Duration::from_mins(1);
 const REQUESTS_PER_SECOND: u32 = 50;
 /// See [`REQUESTS_PER_SECOND`].
 const REQUESTS_AT_ONCE: u32 = 100;
+/// Scans and enrolments of one terminal that may be in work: it must not fill the store's queue.
+const MOST_IN_WORK: usize = 8;
+/// Nothing is in work for longer.
+const LONGEST_WORK: Duration = Duration::from_secs(20);
 
 /// What a conversation is told.
 pub(super) enum Heard {
@@ -79,6 +83,7 @@ pub(super) struct Conversation {
     joins: Joins,
     hinted: Option<Instant>,
     pace: Pace,
+    in_work: Vec<(CaptureId, Instant)>,
     /// Digests of the last messages, under a key that nobody knows.
     heard: VecDeque<u64>,
     hasher: RandomState,
@@ -120,6 +125,7 @@ impl Conversation {
             joins,
             hinted: None,
             pace,
+            in_work: Vec::new(),
             heard: VecDeque::new(),
             hasher: RandomState::new(),
         }
@@ -260,7 +266,9 @@ impl Conversation {
         }
         let right = matches!(&request.body,
             RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none());
-        if !right && !self.pace.allows(Instant::now()) {
+        let now = Instant::now();
+        self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
+        if !right && (self.in_work.len() >= MOST_IN_WORK || !self.pace.allows(now)) {
             self.fault("flooding");
             return self.send(busy(capture)).await.map_or((), drop);
         }
@@ -268,16 +276,21 @@ impl Conversation {
             self.remembered.pop_front();
         }
         self.remembered.push_back((capture, None));
+        if !right {
+            self.in_work.push((capture, now));
+        }
         let inbound = Inbound { terminal: self.terminal.clone(), request, arrived, open };
         if self.shared.requests.try_send(inbound).is_err() {
             self.shared.metrics.shed("requests");
             self.send(busy(capture)).await;
+            self.in_work.retain(|(known, _)| *known != capture);
             self.remembered.retain(|(known, _)| *known != capture);
         }
     }
 
     async fn answer(&mut self, outbound: Outbound) {
         let Outbound { answer, sent } = outbound;
+        self.in_work.retain(|(known, _)| *known != answer.capture);
         let mut bytes = encode_for_sealing(&answer);
         if bytes.expose().len() > MAX_MESSAGE_BYTES {
             let body = AnswerBody::Refused { reason: Refusal::Internal };

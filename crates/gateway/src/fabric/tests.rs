@@ -293,10 +293,8 @@ async fn a_flood_is_answered_busy_and_rights_come_through() {
     let flood: Vec<_> = (0..900).map(|number| say(number, Intent::Entry)).collect();
     let rights: Vec<_> = (900..1_000).map(|number| say(number, Intent::Erase)).collect();
     let _ = gateway.published();
-    let begun = Instant::now();
     let taken = gateway.hears(&flood).await;
-    let most = 100 + (begun.elapsed().as_secs_f64() * 50.0).ceil() as usize;
-    assert!((100..=most).contains(&taken), "{taken} of a flood");
+    assert_eq!(taken, 8, "as many as may be in work at once");
     let answers = gateway.published();
     assert_eq!(answers.len(), 900 - taken, "everybody else has an answer");
     for (_, answer) in answers {
