@@ -116,19 +116,24 @@ async fn serve(config: Config, law: InForce) -> ExitCode {
         }
     };
     tracing::info!(https = %gateway.https(), broker = ?gateway.broker(), "serving");
-    tokio::select! {
-        () = tell_systemd(&gateway) => {}
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let code = tokio::select! {
+        () = tell_systemd(&gateway) => {
+            tracing::error!("a write failed earlier and the disk is back: ending, to be started anew");
+            ExitCode::FAILURE
+        }
+        _ = term.recv() => ExitCode::SUCCESS,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+    };
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
     gateway.stop().await;
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    code
 }
 
-/// Ready once messages pass through the broker; alive as long as the event loop ticks.
+/// Ready once messages pass through the broker; alive as long as the event loop ticks. Returns when a
+/// new start would heal what a failed write broke: until then, a broken store still recognises and
+/// erases, and one that cannot start does neither.
 async fn tell_systemd(gateway: &Gateway) {
     while !gateway.is_ready() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -138,6 +143,9 @@ async fn tell_systemd(gateway: &Gateway) {
     loop {
         if gateway.is_alive() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+        if gateway.should_restart().await {
+            return;
         }
         tokio::time::sleep(every).await;
     }

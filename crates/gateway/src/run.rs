@@ -28,6 +28,7 @@ use palmgate_seal::{
     pki::{self, ClientAuth, Identity},
     sign::VerifyingKey,
 };
+use palmgate_vault::Vault;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     io,
@@ -172,6 +173,7 @@ pub struct Gateway {
     store: tokio::task::JoinHandle<()>,
     server: axum_server::Handle<SocketAddr>,
     control: tokio::task::JoinHandle<()>,
+    vault: Arc<Vault>,
 }
 
 impl Gateway {
@@ -188,6 +190,14 @@ impl Gateway {
     /// Whether the event loop ticks: what the watchdog is told.
     pub fn is_alive(&self) -> bool {
         self.served.is_alive()
+    }
+
+    /// Whether a failed write left the store in a state that only a new start ends, and the disk takes
+    /// writes again.
+    pub async fn should_restart(&self) -> bool {
+        let vault = Arc::clone(&self.vault);
+        let asked = tokio::task::spawn_blocking(move || vault.should_be_reopened());
+        asked.await.unwrap_or(false)
     }
 
     /// Whether terminals can be served.
@@ -292,6 +302,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
     let (stop, stopping) = watch::channel(false);
+    let vault = Arc::clone(&opened.vault);
     let store = Store::new(
         engine,
         Surroundings {
@@ -325,7 +336,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     };
     let server = serve_https(https, &identity, served.clone())?;
     let control = serve_control(&options.state_directory, served.clone(), inputs)?;
-    Ok(Gateway { https: https_at, broker, served, stop, store, server, control })
+    Ok(Gateway { https: https_at, broker, served, stop, store, server, control, vault })
 }
 
 /// Metrics that show what was opened, too.

@@ -51,6 +51,8 @@ pub(crate) struct Records {
     file: Arc<File>,
     /// sled did not come back: nothing more is asked of it.
     stuck: Cell<bool>,
+    /// A write failed: sled 0.34 answers with that error until it is opened anew.
+    failed: Cell<bool>,
     /// Something was written since the last sync.
     dirty: Cell<bool>,
 }
@@ -120,6 +122,7 @@ impl Records {
             sled: Some(Sled { db, people, store }),
             file: Arc::new(file),
             stuck: Cell::new(false),
+            failed: Cell::new(false),
             dirty: Cell::new(true),
         })
     }
@@ -315,7 +318,12 @@ impl Records {
         if self.stuck.get() {
             return Err(self.timed_out());
         }
-        self.disk.records()
+        self.disk.records().inspect_err(|_| self.failed.set(true))
+    }
+
+    /// Whether only opening it anew can help.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Makes everything written so far durable.
@@ -347,7 +355,10 @@ impl Records {
             self.stuck.set(true);
             Err(self.timed_out())
         });
-        done.inspect_err(|_| self.dirty.set(true))
+        done.inspect_err(|_| {
+            self.dirty.set(true);
+            self.failed.set(true);
+        })
     }
 
     fn timed_out(&self) -> VaultError {
@@ -372,7 +383,10 @@ impl Records {
 
     fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
         let path = self.path.clone();
-        move |source| VaultError::Records { path: path.clone(), source }
+        move |source| {
+            self.failed.set(true);
+            VaultError::Records { path: path.clone(), source }
+        }
     }
 }
 
