@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
-use palmgate_cli::stage::Cloud;
+use palmgate_cli::stage::{Cloud, Gateway};
 use palmgate_ledger::receipt::{self, Status};
 use palmgate_protocol::{
     Custody, Purpose, PurposeSet,
@@ -11,6 +11,8 @@ use palmgate_protocol::{
 use palmgate_stories::{Scene, accepted, pay, phone, token};
 use std::{
     fs,
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -117,6 +119,68 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
     let (checkpoint, _) = palmgate_ledger::witness::verify(&note, &log, name, &witness)?;
     assert!(checkpoint.size > 0);
     assert!(palmgate_ledger::witness::verify(&note, &log, name, &other).is_err());
+    Ok(())
+}
+
+/// Until the witness has cosigned more entries than `size`; how many it has.
+async fn cosigned_beyond(store: &Gateway, size: u64) -> Result<u64> {
+    let mut entries = 0;
+    let grown = within(Duration::from_secs(60), async || {
+        let metrics = store.metrics().await?;
+        let value =
+            metrics.lines().find_map(|line| line.strip_prefix("palmgate_ledger_witnessed "));
+        entries = value.unwrap().parse()?;
+        Ok(entries > size)
+    });
+    anyhow::ensure!(grown.await?, "{entries} entries are cosigned, no more than {size}");
+    Ok(entries)
+}
+
+/// A box is put back to an older day, with its keys and its root: nothing on it knows better. Then it
+/// lives on, and its ledger has another history than the one that was cosigned.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_forked_is_found_out_by_its_witness() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cloud = Cloud::start(directory.path(), &"tenant".parse()?)?;
+    let mut scene = Scene::with(Custody::Operator, Some(&cloud), directory, "lyon").await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+    let older = cosigned_beyond(&scene.store, 0).await?;
+    scene.store.process.stop()?;
+    let (state, copy) = (scene.store.state.clone(), scene.directory.path().join("older"));
+    copy_of(&state, &copy)?;
+
+    scene.store.restart().await?;
+    scene.kiosk.ready(Duration::from_secs(20)).await?;
+    assert!(accepted(&scene.present(&scene.kiosk, &shopper, pay(100), None).await?));
+    let newer = cosigned_beyond(&scene.store, older).await?;
+    assert!(newer > older);
+    let forks = |metrics: &str| -> u64 {
+        let name = r#"palmgate_cloud_requests_total{kind="witness",result="fork"} "#;
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+    };
+    assert_eq!(forks(&scene.store.metrics().await?), 0, "growth is no fork");
+    scene.store.process.stop()?;
+
+    fs::rename(&state, scene.directory.path().join("newer"))?;
+    copy_of(&copy, &state)?;
+    scene.store.restart().await?;
+    // Its terminal's session is of the older day, too, and is made anew.
+    scene.kiosk.ready(Duration::from_secs(60)).await?;
+    for _ in 0..4 {
+        let _ = scene.present(&scene.kiosk, &shopper, pay(200), None).await;
+    }
+    let found =
+        within(Duration::from_secs(60), async || Ok(forks(&scene.store.metrics().await?) > 0));
+    assert!(found.await?, "the witness refuses the fork, and the gateway says so");
+    let note = fs::read_to_string(scene.store.state.join("ledger.cosigned"))?;
+    let size: u64 = note.lines().nth(1).unwrap().parse()?;
+    assert!(size <= older, "{size} entries of the fork were cosigned");
+    Ok(())
+}
+
+fn copy_of(from: &Path, to: &Path) -> Result<()> {
+    let copied = Command::new("cp").arg("--archive").arg(from).arg(to).status()?;
+    anyhow::ensure!(copied.success(), "{} could not be copied", from.display());
     Ok(())
 }
 

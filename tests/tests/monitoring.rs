@@ -312,7 +312,7 @@ an empty one.
 
 const LEFT_OUT: &str = "
 There is no alert for a missing fallback: a store whose configuration declares none does not start. \
-There is none for a missing witness: the gateway does not ask one yet.
+A store without a cloud has no witness, and no alert for that.
 ";
 
 /// The series of a metrics text, without their values and without what differs between builds.

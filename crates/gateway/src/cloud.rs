@@ -473,7 +473,11 @@ impl Inner {
             scribe.submit(Deed::Checkpoint { from, asked });
             let asked = match waits.await {
                 Ok(Ok(Some(asked))) => asked,
-                Ok(Ok(None)) | Err(_) => return Ok("unchanged"),
+                Ok(Ok(None)) => {
+                    self.metrics.witnessed(from);
+                    return Ok("unchanged");
+                }
+                Err(_) => return Ok("unchanged"),
                 Ok(Err(())) => return Ok("fork"),
             };
             let request = self.http.post(format!("{}/v1/witness/add-checkpoint", self.base));
@@ -492,7 +496,15 @@ impl Inner {
                     continue;
                 }
             };
-            let line = read(response, MAX_ANSWER_BYTES).await?.unwrap_or_default();
+            let line = match read(response, MAX_ANSWER_BYTES).await {
+                Err(CloudError::Refused { problem, .. }) if problem == NOT_CONSISTENT => {
+                    tracing::error!(
+                        "this ledger does not continue what the witness cosigned: keep it, and find out who restored or changed it"
+                    );
+                    return Ok("fork");
+                }
+                line => line?.unwrap_or_default(),
+            };
             let line = String::from_utf8_lossy(&line);
             return match self.witness.cosigned(&asked, &line) {
                 Ok(note) => {
@@ -596,6 +608,9 @@ impl Inner {
         read(response, bytes).await?.map(|body| decode(&body)).transpose().map_err(CloudError::from)
     }
 }
+
+/// The cloud's word for a checkpoint that does not continue the one cosigned before.
+const NOT_CONSISTENT: &str = "not-consistent";
 
 /// The size that a witness remembers, if it answers with one.
 async fn other_size(

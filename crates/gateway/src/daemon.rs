@@ -164,25 +164,32 @@ async fn serve(config: Config, law: InForce, file: &Path, filter: &Filter) -> Ex
         }
     };
     tracing::info!(https = %gateway.https(), broker = ?gateway.broker(), "serving");
-    {
+    let code = {
         let mut told = pin!(tell_systemd(&gateway));
         loop {
             tokio::select! {
-                () = &mut told => break,
-                _ = term.recv() => break,
-                _ = interrupt.recv() => break,
+                () = &mut told => {
+                    tracing::error!(
+                        "a write failed earlier and the disk is back: ending, to be started anew"
+                    );
+                    break ExitCode::FAILURE;
+                }
+                _ = term.recv() => break ExitCode::SUCCESS,
+                _ = interrupt.recv() => break ExitCode::SUCCESS,
                 Some(()) = hangup.recv() => reload(&gateway, file, &started_with, filter).await,
             }
         }
-    }
+    };
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
     gateway.stop().await;
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    code
 }
 
-/// Ready once messages pass through the broker; alive as long as the event loop ticks.
+/// Ready once messages pass through the broker; alive as long as the event loop ticks. Returns when a
+/// new start would heal what a failed write broke: until then, a broken store still recognises and
+/// erases, and one that cannot start does neither.
 async fn tell_systemd(gateway: &Gateway) {
     while !gateway.is_ready() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -192,6 +199,9 @@ async fn tell_systemd(gateway: &Gateway) {
     loop {
         if gateway.is_alive() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+        if gateway.should_restart().await {
+            return;
         }
         tokio::time::sleep(every).await;
     }

@@ -48,6 +48,7 @@ struct Gauges {
     oldest: IntGauge,
     soonest_expiry: IntGauge,
     erasing: IntGauge,
+    unconfirmed: IntGauge,
     in_work: IntGauge,
     lease: IntGauge,
     rows: IntGauge,
@@ -85,6 +86,10 @@ impl Gauges {
                 "When the first enrolment must be erased; 0 when there is none.",
             )?,
             erasing: gauge("palmgate_erasures_unfinished", "Erasures not yet durable.")?,
+            unconfirmed: gauge(
+                "palmgate_erasure_unconfirmed_since_timestamp_seconds",
+                "When the oldest erasure was made that a recipient has not confirmed; 0 when there is none.",
+            )?,
             in_work: gauge("palmgate_requests_in_work", "Requests without an answer.")?,
             lease: gauge(
                 "palmgate_shard_lease_timestamp_seconds",
@@ -189,7 +194,7 @@ const FAULTS: [&str; 11] = [
     "join-revoked",
 ];
 const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];
-const CLOUD: [[&str; 2]; 9] = [
+const CLOUD: [[&str; 2]; 14] = [
     ["probe", "found"],
     ["probe", "not-found"],
     ["probe", "failed"],
@@ -199,6 +204,11 @@ const CLOUD: [[&str; 2]; 9] = [
     ["round", "done"],
     ["round", "failed"],
     ["outbox", "refused"],
+    ["witness", "cosigned"],
+    ["witness", "absent"],
+    ["witness", "failed"],
+    ["witness", "forged"],
+    ["witness", "fork"],
 ];
 
 impl Metrics {
@@ -347,6 +357,11 @@ impl Metrics {
 
     pub(crate) fn witnessed(&self, entries: u64) {
         self.gauges.witnessed.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Since when an erasure waits for a recipient.
+    pub(crate) fn unconfirmed_since(&self, oldest: Option<Timestamp>) {
+        self.gauges.unconfirmed.set(seconds(oldest));
     }
 
     pub(crate) fn log_writable(&self, writable: bool) {

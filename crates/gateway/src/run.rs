@@ -30,7 +30,7 @@ use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
-    pki::{self, ClientAuth},
+    pki::{self, ClientAuth, Presented},
     sign::VerifyingKey,
 };
 use palmgate_vault::Vault;
@@ -185,6 +185,7 @@ pub struct Gateway {
     store: tokio::task::JoinHandle<()>,
     server: axum_server::Handle<SocketAddr>,
     control: tokio::task::JoinHandle<()>,
+    vault: Arc<Vault>,
 }
 
 impl Gateway {
@@ -212,6 +213,14 @@ impl Gateway {
     /// Whether the event loop ticks: what the watchdog is told.
     pub fn is_alive(&self) -> bool {
         self.served.is_alive()
+    }
+
+    /// Whether a failed write left the store in a state that only a new start ends, and the disk takes
+    /// writes again.
+    pub async fn should_restart(&self) -> bool {
+        let vault = Arc::clone(&self.vault);
+        let asked = tokio::task::spawn_blocking(move || vault.should_be_reopened());
+        asked.await.unwrap_or(false)
     }
 
     /// Whether terminals can be served.
@@ -263,12 +272,10 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
     let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
     let terminals = load_terminals(&options, &opened, (port, https_at.port()), tls, &inputs)?;
-    let fabric_tls = pki::client_config_at(Some(own.presented()), &authority_der, time())
-        .map_err(anyhow::Error::from)?;
     let fabric = Fabric::start(FabricOptions {
         host: host.clone(),
         port,
-        tls: fabric_tls,
+        tls: client_config(Some(own.presented()), &authority_der, time())?,
         terminals: terminals.clone(),
         authority_der: authority_der.clone(),
         vault: Arc::clone(&opened.vault),
@@ -285,8 +292,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
-    let stranger = pki::client_config_at(None, &authority_der, time());
-    let stranger = Arc::new(stranger.map_err(anyhow::Error::from)?);
+    let stranger = Arc::new(client_config(None, &authority_der, time())?);
     let kept = Kept::load(&opened.vault)?;
     let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
@@ -295,6 +301,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
     let (stop, stopping) = watch::channel(false);
+    let vault = Arc::clone(&opened.vault);
     let store = Store::new(
         engine,
         Surroundings {
@@ -348,7 +355,17 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         store,
         server,
         control,
+        vault,
     })
+}
+
+/// Certificates are judged by the time that the policy believes in.
+fn client_config(
+    presented: Option<&Arc<Presented>>,
+    authority_der: &CertificateDer<'_>,
+    time: Arc<Believed>,
+) -> Result<rustls::ClientConfig, anyhow::Error> {
+    Ok(pki::client_config_at(presented, authority_der, time)?)
 }
 
 fn load_terminals(

@@ -204,7 +204,8 @@ pub(crate) const fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
-/// The root over leaf hashes.
+/// The root over leaf hashes, as RFC 9162, section 2.1.1 defines it.
+#[cfg(test)]
 pub(crate) fn root_of(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => empty_root(),

@@ -1,13 +1,45 @@
-use crate::merkle::{ConsistencyProof, Hash, InclusionProof, node_hash, root_of, split};
+use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_hash, split};
 use std::sync::Arc;
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
 pub(crate) const TILE: u64 = 256;
 
-/// The leaves of a complete tile and every node above them: `levels[0]` has the leaves.
-pub(crate) struct Tile {
-    levels: Vec<Vec<Hash>>,
+/// Nodes of a tree whose leaves come one by one: `0[k][i]` is the root over the `i`th `1 << k` of them,
+/// as soon as all of these are there. Nothing is ever hashed twice.
+#[derive(Default)]
+struct Levels(Vec<Vec<Hash>>);
+
+impl Levels {
+    fn push(&mut self, mut node: Hash) {
+        for level in 0.. {
+            if level == self.0.len() {
+                self.0.push(Vec::new());
+            }
+            let nodes = &mut self.0[level];
+            nodes.push(node);
+            match nodes.as_slice() {
+                [.., left, right] if nodes.len().is_multiple_of(2) => node = node_hash(left, right),
+                _ => return,
+            }
+        }
+    }
+
+    fn leaves(&self) -> &[Hash] {
+        self.0.first().map_or(&[], Vec::as_slice)
+    }
+
+    /// The root over the leaves `start..start + width`, an aligned range or the beginning of one.
+    fn subtree(&self, start: usize, width: usize) -> Hash {
+        if width.is_power_of_two() {
+            return self.0[width.ilog2() as usize][start / width];
+        }
+        let left = split(width as u64) as usize;
+        node_hash(&self.subtree(start, left), &self.subtree(start + left, width - left))
+    }
 }
+
+/// The leaves of a complete tile and every node above them.
+pub(crate) struct Tile(Levels);
 
 impl Tile {
     /// Hashes up `TILE` leaves.
@@ -17,32 +49,22 @@ impl Tile {
             let (pairs, _) = below.as_chunks::<2>();
             levels.push(pairs.iter().map(|[left, right]| node_hash(left, right)).collect());
         }
-        Self { levels }
+        Self(Levels(levels))
     }
 
     pub(crate) fn root(&self) -> Hash {
-        self.levels.last().expect("a tile has leaves")[0]
-    }
-
-    /// The root over the leaves `start..start + width`, an aligned range or the beginning of one.
-    fn subtree(&self, start: usize, width: usize) -> Hash {
-        if width.is_power_of_two() {
-            return self.levels[width.ilog2() as usize][start / width];
-        }
-        let left = split(width as u64) as usize;
-        node_hash(&self.subtree(start, left), &self.subtree(start + left, width - left))
+        self.0.0.last().expect("a tile has leaves")[0]
     }
 }
 
-/// The inner nodes above the tiles, and the leaves of the last, incomplete tile: a quarter of a
-/// byte of memory for each entry. Leaf hashes of complete tiles are asked back when a proof needs
-/// them.
+/// The inner nodes above the tiles, and the last, incomplete tile: a quarter of a byte of memory for
+/// each entry. Leaf hashes of complete tiles are asked back when a proof needs them.
 #[derive(Default)]
 pub(crate) struct Tree {
-    /// `levels[k][i]` is the root of the `i`th complete subtree over `TILE << k` leaves.
-    levels: Vec<Vec<Hash>>,
-    /// Leaf hashes of the incomplete tile.
-    tail: Vec<Hash>,
+    /// Above the tiles, whose roots are the leaves here.
+    above: Levels,
+    /// The incomplete tile.
+    tail: Levels,
     size: u64,
 }
 
@@ -51,13 +73,14 @@ impl Tree {
         self.size
     }
 
+    /// Leaf hashes of the incomplete tile.
     pub(crate) fn tail(&self) -> &[Hash] {
-        &self.tail
+        self.tail.leaves()
     }
 
     /// The root of the `number`th complete tile.
     pub(crate) fn tile_root(&self, number: u64) -> Option<&Hash> {
-        self.levels.first()?.get(usize::try_from(number).ok()?)
+        self.above.leaves().get(usize::try_from(number).ok()?)
     }
 
     /// Adds a leaf; returns the leaves of the tile that it completes, if it does.
@@ -67,29 +90,18 @@ impl Tree {
         if !self.size.is_multiple_of(TILE) {
             return None;
         }
-        let tile = std::mem::replace(&mut self.tail, Vec::with_capacity(TILE as usize));
-        self.add_subtree(root_of(&tile));
-        Some(tile)
-    }
-
-    fn add_subtree(&mut self, mut node: Hash) {
-        for level in 0.. {
-            if level == self.levels.len() {
-                self.levels.push(Vec::new());
-            }
-            let nodes = &mut self.levels[level];
-            nodes.push(node);
-            match nodes.as_slice() {
-                [.., left, right] if nodes.len().is_multiple_of(2) => node = node_hash(left, right),
-                _ => return,
-            }
-        }
+        let mut tile = std::mem::take(&mut self.tail);
+        self.above.push(tile.subtree(0, TILE as usize));
+        Some(tile.0.swap_remove(0))
     }
 
     pub(crate) fn root(&self) -> Hash {
         // From the right: the tail, then each complete subtree that stands alone on its level.
-        let mut root = (!self.tail.is_empty() || self.size == 0).then(|| root_of(&self.tail));
-        for nodes in &self.levels {
+        let mut root = match self.tail.leaves().len() {
+            0 => (self.size == 0).then(empty_root),
+            width => Some(self.tail.subtree(0, width)),
+        };
+        for nodes in &self.above.0 {
             if !nodes.len().is_multiple_of(2)
                 && let Some(left) = nodes.last()
             {
@@ -164,7 +176,7 @@ impl Tree {
         let width = end - start;
         if width.is_power_of_two()
             && width >= TILE
-            && let Some(nodes) = self.levels.get((width / TILE).ilog2() as usize)
+            && let Some(nodes) = self.above.0.get((width / TILE).ilog2() as usize)
             && let Some(node) = nodes.get((start / width) as usize)
         {
             return Ok(*node);
@@ -172,9 +184,9 @@ impl Tree {
         if width <= TILE {
             let (number, from) = (start / TILE, (start % TILE) as usize);
             if number == self.size / TILE {
-                return Ok(root_of(&self.tail[from..from + width as usize]));
+                return Ok(self.tail.subtree(from, width as usize));
             }
-            return Ok(tile(number)?.subtree(from, width as usize));
+            return Ok(tile(number)?.0.subtree(from, width as usize));
         }
         let middle = start + split(width);
         Ok(node_hash(&self.subtree(start, middle, tile)?, &self.subtree(middle, end, tile)?))
@@ -184,7 +196,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::{ProofError, empty_root, leaf_hash};
+    use crate::merkle::{ProofError, leaf_hash, root_of};
     use data_encoding::HEXLOWER;
     use proptest::prelude::*;
     use std::convert::Infallible;

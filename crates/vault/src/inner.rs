@@ -145,9 +145,7 @@ impl Inner {
             self.records.put(Shelf::People, &some.iter().map(row).collect::<Vec<_>>())?;
         }
         for (member, column, _) in values {
-            if let Some(person) = self.table.people.get_mut(member) {
-                person.columns |= column.bit();
-            }
+            self.table.note_column(member, column.bit());
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use palmgate_protocol::{MemberId, Name, Secret};
 use palmgate_seal::{aead::Key, random};
 use ring::hmac;
 
-use crate::erasures::Erasure;
+use crate::{erasures::Erasure, tombstones::Mark};
 
 /// The format of a vault's directory, and of its key table.
 pub(crate) const FORMAT: u16 = 2;
@@ -93,6 +93,9 @@ pub(crate) struct Page {
     /// Seals the page; new with every change of it.
     pub(crate) seed: Seed,
     pub(crate) members: Vec<MemberId>,
+    /// What is sealed: the members' rows side by side, so that a change of one finds the others without
+    /// looking each up. Made when the page is written.
+    pub(crate) rows: Secret<Vec<u8>>,
 }
 
 /// How many tombstones there are, and the hash chain over them: the tombstone file cannot be
@@ -132,6 +135,8 @@ pub(crate) struct Change {
     pub(crate) state: Option<Seed>,
     pub(crate) outbox: Option<Seed>,
     pub(crate) tombstones: Option<TombstoneHead>,
+    /// The tombstones that the new head has more than the one before.
+    pub(crate) marks: Vec<[Mark; 2]>,
     pub(crate) begun: Option<Vec<Erasure>>,
     /// Writes every page anew.
     pub(crate) all_pages: bool,
@@ -189,7 +194,8 @@ impl KeyTable {
         let mut free = self.free.iter().copied().chain(self.slots..);
         let page = |(page, members): (u32, Vec<MemberId>)| {
             let slot = if members.is_empty() { None } else { free.next() };
-            (page, Page { slot, seed: Seed::generate(), members })
+            let rows = Secret::new(Vec::new());
+            (page, Page { slot, seed: Seed::generate(), members, rows })
         };
         Plan { pages: members.into_iter().map(page).collect(), placed }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Records {
     file: Arc<File>,
     /// sled did not come back: nothing more is asked of it.
     stuck: Cell<bool>,
+    /// A write failed: sled 0.34 answers with that error until it is opened anew.
+    failed: Cell<bool>,
     /// Something was written since the last sync.
     dirty: Cell<bool>,
 }
@@ -116,6 +118,7 @@ impl Records {
             sled: Some(Sled { db, people, store }),
             file: Arc::new(file),
             stuck: Cell::new(false),
+            failed: Cell::new(false),
             dirty: Cell::new(true),
         })
     }
@@ -134,8 +137,12 @@ impl Records {
         self.ready()?;
         #[cfg(test)]
         self.note(values);
+        let mut long = self.put_short(shelf, values)?.peekable();
+        if long.peek().is_none() {
+            return Ok(());
+        }
         let mut batch = Batch::default();
-        for (key, value) in values {
+        for (key, value) in long {
             insert(&mut batch, key.as_ref(), value);
         }
         self.apply(shelf, batch)
@@ -150,12 +157,38 @@ impl Records {
         self.ready()?;
         #[cfg(test)]
         self.note(values);
+        let mut long = self.put_short(shelf, values)?.peekable();
+        if long.peek().is_none() {
+            return Ok(());
+        }
         let mut batch = Batch::default();
-        for (key, value) in values {
+        for (key, value) in long {
             let pieces = insert(&mut batch, key.as_ref(), value);
             self.remove_pieces(shelf, key.as_ref(), pieces, &mut batch)?;
         }
         self.apply(shelf, batch)
+    }
+
+    /// Stores the values of one piece, which a power cut cannot tear, and gives back the others. A
+    /// batch would make sled write out its buffer twice. A short first piece hides what a power cut
+    /// leaves of a longer value before.
+    fn put_short<'a, K: AsRef<[u8]>>(
+        &self,
+        shelf: Shelf,
+        values: &'a [(K, Vec<u8>)],
+    ) -> Result<impl Iterator<Item = &'a (K, Vec<u8>)> + use<'a, K>, VaultError> {
+        let is_short = |value: &Vec<u8>| value.len() < PIECE_BYTES;
+        for (key, value) in values.iter().filter(|(_, value)| is_short(value)) {
+            let first = piece_key(key.as_ref(), 0);
+            self.dirty.set(true);
+            let before = self.tree(shelf).insert(first, value.as_slice()).map_err(self.failed())?;
+            if before.is_some_and(|before| before.len() >= PIECE_BYTES) {
+                let mut batch = Batch::default();
+                self.remove_pieces(shelf, key.as_ref(), 1, &mut batch)?;
+                self.apply(shelf, batch)?;
+            }
+        }
+        Ok(values.iter().filter(move |(_, value)| !is_short(value)))
     }
 
     #[cfg(test)]
@@ -209,13 +242,16 @@ impl Records {
         prefixes: &[K],
     ) -> Result<(), VaultError> {
         self.ready()?;
-        let mut batch = Batch::default();
+        let tree = self.tree(shelf);
         for prefix in prefixes {
-            for key in self.tree(shelf).scan_prefix(prefix).keys() {
-                batch.remove(key.map_err(self.failed())?);
+            let keys = tree.scan_prefix(prefix).keys().collect::<Result<Vec<_>, _>>();
+            // From the last piece to the first, by which the next start would find the others.
+            for key in keys.map_err(self.failed())?.iter().rev() {
+                self.dirty.set(true);
+                tree.remove(key).map_err(self.failed())?;
             }
         }
-        self.apply(shelf, batch)
+        Ok(())
     }
 
     fn remove_pieces(
@@ -278,7 +314,12 @@ impl Records {
         if self.stuck.get() {
             return Err(self.timed_out());
         }
-        self.disk.records()
+        self.disk.records().inspect_err(|_| self.failed.set(true))
+    }
+
+    /// Whether only opening it anew can help.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Makes everything written so far durable.
@@ -310,7 +351,10 @@ impl Records {
             self.stuck.set(true);
             Err(self.timed_out())
         });
-        done.inspect_err(|_| self.dirty.set(true))
+        done.inspect_err(|_| {
+            self.dirty.set(true);
+            self.failed.set(true);
+        })
     }
 
     fn timed_out(&self) -> VaultError {
@@ -335,7 +379,10 @@ impl Records {
 
     fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
         let path = self.path.clone();
-        move |source| VaultError::Records { path: path.clone(), source }
+        move |source| {
+            self.failed.set(true);
+            VaultError::Records { path: path.clone(), source }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     space,
     store::StoreCipher,
     table::MAX_BEGUN,
-    tombstones::Mark,
+    tombstones::{Mark, Tombstones},
 };
 
 /// More outbox entries than this are not sealed anew: somebody waits for the erasure.
@@ -98,7 +98,8 @@ impl Inner {
             }
             return self.rewrite(change);
         }
-        change.tombstones = Some(self.tombstones.stage(&self.table.tombstones, &tombstones)?);
+        change.tombstones = Some(Tombstones::head_with(&self.table.tombstones, &tombstones));
+        change.marks.clone_from(&tombstones);
         self.rotate(change)?;
         self.tombstones.admit(&tombstones);
         self.sweep_people(&groups);
@@ -222,12 +223,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes everything durable that counts once the keeper has the new root: rows, table, intents,
-    /// and the new root itself, in any order.
+    /// Makes everything durable that counts once the keeper has the new root: rows, tombstones, table,
+    /// intents, and the new root itself, in any order. The rows' sync, the longest, runs beside the
+    /// others.
     fn stage(&mut self, change: &mut Change, root: &Root) -> Result<Plan, VaultError> {
         let syncing = self.records.begin_sync();
         let intents = self.open_erasures();
-        let plan = self.table.write(change, &intents, &self.key_files(), root);
+        let marked = self.tombstones.stage(&self.table.tombstones, &change.marks);
+        let plan =
+            marked.and_then(|()| self.table.write(change, &intents, &self.key_files(), root));
         let staged = self.keeper.stage(root);
         let describe = self.keeper.describe();
         let synced = syncing.and_then(|syncing| self.records.finish_sync(syncing));

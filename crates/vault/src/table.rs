@@ -76,11 +76,12 @@ impl KeyTable {
         files: &KeyFiles<'_>,
         root: &Root,
     ) -> Result<Plan, VaultError> {
-        let plan = self.plan(change, PAGE_PEOPLE);
+        let mut plan = self.plan(change, PAGE_PEOPLE);
         let mut parts = Vec::with_capacity(plan.pages.len() + 2);
-        for page in plan.pages.values() {
+        for (number, page) in &mut plan.pages {
             if let Some(slot) = page.slot {
-                parts.push(self.sealed_page(change, page, slot, files));
+                page.rows = self.rows_of(change, *number, &page.members);
+                parts.push(sealed_page(page, slot, files));
             }
         }
         if !intents.is_empty() {
@@ -165,20 +166,37 @@ impl KeyTable {
         (2 * top + self.slots as usize * PAGE_BYTES) as u64
     }
 
-    fn sealed_page(&self, change: &Change, page: &Page, slot: u32, files: &KeyFiles<'_>) -> Part {
-        let mut plain = Secret::new(Vec::with_capacity(page.members.len() * PERSON_BYTES));
-        for member in &page.members {
+    /// What a page with these members holds once the change counts. Members keep their order, and
+    /// newcomers stand at the end, so that one pass over the page in force is enough.
+    fn rows_of(&self, change: &Change, number: u32, members: &[MemberId]) -> Secret<Vec<u8>> {
+        let mut rows = Secret::new(Vec::with_capacity(members.len() * PERSON_BYTES));
+        let held = self.pages.get(number as usize).map_or(&[][..], |page| page.rows.expose());
+        let (held, _) = held.as_chunks::<PERSON_BYTES>();
+        let mut held = held.iter();
+        for member in members {
+            let row = held.find(|row| row.starts_with(member.as_bytes()));
             let changed = change.people.get(member).and_then(Option::as_ref);
-            let person = changed.unwrap_or_else(|| &self.people[member]);
-            let out = plain.expose_mut();
-            out.extend_from_slice(member.as_bytes());
-            out.extend_from_slice(&person.columns.to_be_bytes());
-            out.extend_from_slice(person.seed.expose());
+            match (changed, row) {
+                (None, Some(row)) => rows.expose_mut().extend_from_slice(row),
+                (None, None) => put_row(rows.expose_mut(), member, &self.people[member]),
+                (Some(person), _) => put_row(rows.expose_mut(), member, person),
+            }
         }
-        let aad = files.aad(&slot.to_be_bytes(), "keys page");
-        let mut bytes = with_length(&page.seed.sealing().seal(&aad, plain.expose()));
-        bytes.resize(PAGE_BYTES, 0);
-        Part { offset: page_at(slot), bytes }
+        rows
+    }
+
+    /// Notes that a column of a person is stored; the next change of the page writes it down.
+    pub(crate) fn note_column(&mut self, member: &MemberId, bit: u16) {
+        let Some(person) = self.people.get_mut(member).filter(|one| one.columns & bit == 0) else {
+            return;
+        };
+        person.columns |= bit;
+        let columns = person.columns.to_be_bytes();
+        let Some(page) = self.pages.get_mut(person.page as usize) else { return };
+        let (rows, _) = page.rows.expose_mut().as_chunks_mut::<PERSON_BYTES>();
+        if let Some(row) = rows.iter_mut().find(|row| row.starts_with(member.as_bytes())) {
+            row[16..18].copy_from_slice(&columns);
+        }
     }
 
     fn sealed_top(
@@ -262,7 +280,8 @@ impl KeyTable {
             let slot = u32::from_be_bytes(take(&mut left, 4)?.try_into().ok()?);
             let seed = Seed::from_slice(take(&mut left, SEED_BYTES)?)?;
             table.slots = table.slots.max(slot.checked_add(1)?);
-            table.pages.push(Page { slot: Some(slot), seed, members: Vec::new() });
+            let (members, rows) = (Vec::new(), Secret::new(Vec::new()));
+            table.pages.push(Page { slot: Some(slot), seed, members, rows });
         }
         let used: std::collections::HashSet<u32> =
             table.pages.iter().filter_map(|page| page.slot).collect();
@@ -290,7 +309,9 @@ impl KeyTable {
             page.members.push(member);
             self.people.insert(member, Person { seed, columns, page: number });
         }
-        cut.is_empty().then_some(())
+        let whole = cut.is_empty();
+        page.rows = plain;
+        whole.then_some(())
     }
 
     /// Opens one of the two tops without its pages.
@@ -303,6 +324,19 @@ impl KeyTable {
         };
         tops(file).filter_map(open).collect()
     }
+}
+
+fn put_row(rows: &mut Vec<u8>, member: &MemberId, person: &Person) {
+    rows.extend_from_slice(member.as_bytes());
+    rows.extend_from_slice(&person.columns.to_be_bytes());
+    rows.extend_from_slice(person.seed.expose());
+}
+
+fn sealed_page(page: &Page, slot: u32, files: &KeyFiles<'_>) -> Part {
+    let aad = files.aad(&slot.to_be_bytes(), "keys page");
+    let mut bytes = with_length(&page.seed.sealing().seal(&aad, page.rows.expose()));
+    bytes.resize(PAGE_BYTES, 0);
+    Part { offset: page_at(slot), bytes }
 }
 
 fn open_top(top: &[u8], file: &[u8], files: &KeyFiles<'_>, root: &Root) -> Top {

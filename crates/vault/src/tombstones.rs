@@ -62,26 +62,25 @@ impl Tombstones {
         marks.iter().all(|mark| self.contains(mark))
     }
 
-    /// Writes tombstones behind `head`, durably; they count once a key table has the head that
-    /// this gives back.
-    pub(crate) fn stage(
-        &self,
-        head: &TombstoneHead,
-        new: &[[Mark; 2]],
-    ) -> Result<TombstoneHead, VaultError> {
+    /// The head once these stand behind `head`.
+    pub(crate) fn head_with(head: &TombstoneHead, new: &[[Mark; 2]]) -> TombstoneHead {
         let bytes = new.as_flattened().as_flattened();
-        if !bytes.is_empty() {
-            let new = !self.path.exists();
-            self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
-            self.disk.sync(&self.path)?;
-            if new {
-                self.disk.sync_directory(parent(&self.path))?;
-            }
-        }
-        Ok(TombstoneHead {
+        TombstoneHead {
             count: head.count + new.len() as u64,
             chain: bytes.chunks_exact(BYTES).fold(head.chain, |chain, one| link(&chain, one)),
-        })
+        }
+    }
+
+    /// Writes tombstones behind `head`, durably; they count once a key table has the head with them.
+    pub(crate) fn stage(&self, head: &TombstoneHead, new: &[[Mark; 2]]) -> Result<(), VaultError> {
+        let bytes = new.as_flattened().as_flattened();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let new = !self.path.exists();
+        self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
+        self.disk.sync(&self.path)?;
+        if new { self.disk.sync_directory(parent(&self.path)) } else { Ok(()) }
     }
 
     /// Mirrors what is now durable.

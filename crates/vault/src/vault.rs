@@ -15,7 +15,7 @@ use crate::{
     opening::lock_directory,
     people::{Batch, Column, ErasureRequest, NewPerson},
     root::{Promise, RootKeeper},
-    store,
+    space, store,
 };
 
 /// People that one vault holds.
@@ -221,6 +221,24 @@ impl Vault {
     pub fn is_tombstoned(&self, id: &[u8; 16]) -> bool {
         let inner = self.look();
         inner.tombstones.contains(&inner.tombstones.mark(id))
+    }
+
+    /// Whether a write failed so that this vault can go on with little more than erasures, while the
+    /// disk takes writes again: opening it anew, in a new process, would heal it. Tries the disk, so
+    /// it blocks.
+    pub fn should_be_reopened(&self) -> bool {
+        let (disk, probe, needed) = {
+            let inner = self.look();
+            if !inner.stopped && !inner.records.has_failed() {
+                return false;
+            }
+            (inner.disk.clone(), inner.directory.join("probe"), space::needed(&inner.table))
+        };
+        let directory = probe.parent().unwrap_or(Path::new("."));
+        let tried = space::check(&disk, directory, needed)
+            .and_then(|()| disk.replace(&probe, &[0; 4_096]))
+            .and_then(|()| disk.remove(&probe));
+        tried.is_ok()
     }
 
     /// Keeps a named value for the store. Durable.

@@ -64,7 +64,7 @@ mod tests {
         let (mut joins, now) = (Joins::default(), Timestamp::from_millis(1_800_000_000_000));
         assert_eq!(joins.note(&reference(1), now), Ok(()));
         let mut joins: Joins = decode(&encode(&joins)).unwrap();
-        let late = now.after(REMEMBERED - Duration::from_millis(1));
+        let late = now.after(REMEMBERED.saturating_sub(Duration::from_millis(1)));
         assert_eq!(joins.note(&reference(1), late), Err(NotAgain("join-replayed")));
         assert_eq!(joins.note(&reference(2), late), Ok(()));
         assert_eq!(joins.note(&reference(1), now.after(REMEMBERED)), Ok(()), "expired by itself");

@@ -232,6 +232,7 @@ impl Store {
     }
 
     fn show_office(&mut self) {
+        self.around.metrics.unconfirmed_since(self.around.pending.oldest());
         let (alarms, now) = (self.alarms(), clock::now());
         let pack = self.engine.pack();
         let count = |urgency: Urgency| {

@@ -42,6 +42,24 @@ fn the_reserve_is_given_up_for_an_erasure_and_taken_again() {
 }
 
 #[test]
+fn a_vault_whose_record_store_failed_wants_to_be_reopened_once_the_disk_is_back() {
+    let machine = furnished();
+    let disk = Fuse::disk(Weather::Eager);
+    let vault = machine.open_on(&disk).unwrap();
+    let fuse = disk.fuse.as_ref().unwrap();
+    assert!(!vault.should_be_reopened());
+    fuse.fail_records(true);
+    assert!(vault.write(&member(2), Column::Phone, b"+33").is_err());
+    fuse.set_available(Some(1));
+    assert!(!vault.should_be_reopened(), "there is no room to start with");
+    fuse.set_available(None);
+    assert!(vault.should_be_reopened());
+    drop(vault);
+    let vault = machine.open();
+    assert!(!vault.should_be_reopened() && is_furnished(&vault));
+}
+
+#[test]
 fn people_are_erased_even_when_the_record_store_fails() {
     let machine = furnished();
     let disk = Fuse::disk(Weather::Eager);
