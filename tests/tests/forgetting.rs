@@ -125,7 +125,7 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
 /// Until the witness has cosigned more entries than `size`; how many it has.
 async fn cosigned_beyond(store: &Gateway, size: u64) -> Result<u64> {
     let mut entries = 0;
-    let grown = within(Duration::from_secs(60), async || {
+    let grown = within(Duration::from_mins(1), async || {
         let metrics = store.metrics().await?;
         let value =
             metrics.lines().find_map(|line| line.strip_prefix("palmgate_ledger_witnessed "));
@@ -165,12 +165,12 @@ async fn a_ledger_that_forked_is_found_out_by_its_witness() -> Result<()> {
     copy_of(&copy, &state)?;
     scene.store.restart().await?;
     // Its terminal's session is of the older day, too, and is made anew.
-    scene.kiosk.ready(Duration::from_secs(60)).await?;
+    scene.kiosk.ready(Duration::from_mins(1)).await?;
     for _ in 0..4 {
         let _ = scene.present(&scene.kiosk, &shopper, pay(200), None).await;
     }
     let found =
-        within(Duration::from_secs(60), async || Ok(forks(&scene.store.metrics().await?) > 0));
+        within(Duration::from_mins(1), async || Ok(forks(&scene.store.metrics().await?) > 0));
     assert!(found.await?, "the witness refuses the fork, and the gateway says so");
     let note = fs::read_to_string(scene.store.state.join("ledger.cosigned"))?;
     let size: u64 = note.lines().nth(1).unwrap().parse()?;

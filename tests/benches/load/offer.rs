@@ -158,7 +158,7 @@ impl Memory {
         self.0.load(Relaxed) as f64 / 1024.0
     }
 
-    /// Processor time that a process has used, from proc_pid_stat(5).
+    /// Processor time that a process has used, from `proc_pid_stat(5)`.
     pub(crate) fn processor_seconds(process: u32) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         // The name in parentheses may hold spaces.
