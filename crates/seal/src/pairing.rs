@@ -45,7 +45,7 @@ static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("the alphabet is well-formed")
 });
 
-/// A pairing code: `XXXX-XXXX-XXXX-XXXX-XXXX-XXXX`.
+/// A pairing code: six groups of four letters and digits, with hyphens between them.
 ///
 /// ```compile_fail,E0277
 /// fn print(code: &palmgate_seal::pairing::PairingCode) {
