@@ -20,7 +20,8 @@ use std::{
 
 /// Programs that the tests start, headers that they are built with, and the package that brings
 /// each.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
+    ("cvc5", "cvc5"),
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
     ("pg_createcluster", "postgresql"),
@@ -28,8 +29,8 @@ const NEEDED: [(&str, &str); 6] = [
     ("/usr/include/tss2/tss2_esys.h", "libtss2-dev"),
     monitoring::NEEDED,
 ];
-/// Everything is built once, with the root in a TPM, too.
-const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm"];
+/// Everything is built once: with the root in a TPM, and with the proofs of the law packs.
+const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm,palmgate-policy/proof"];
 
 const USAGE: &str = "usage: cargo xtask test | lint | forensic | load | cloud-bench | monitoring | package | units | yocto";
 

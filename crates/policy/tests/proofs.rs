@@ -1,5 +1,5 @@
 //! Properties of the packs proven for every act and every store, with Cedar's symbolic compiler and
-//! the SMT solver cvc5. Run when a pack is changed:
+//! the SMT solver cvc5. Part of `cargo xtask test`; by itself:
 //!
 //! ```text
 //! apt-get install cvc5
@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 use cedar_policy::{PolicySet, RequestEnv, Schema};
-use cedar_policy_symcc::{CedarSymCompiler, SymEnv, WellTypedPolicies, solver::LocalSolver};
+use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, solver::LocalSolver};
 
 const SCHEMA: &str = include_str!("../../../config/packs/schema.cedarschema");
 const UNION: &str = concat!(
@@ -56,25 +56,23 @@ impl Solver {
         environments.find(|env| env.action().id().unescaped() == action).unwrap()
     }
 
-    fn typed(&self, text: &str, env: &RequestEnv) -> WellTypedPolicies {
+    fn compiled(&self, text: &str, env: &RequestEnv) -> CompiledPolicySet {
         let policies: PolicySet = text.parse().unwrap();
-        WellTypedPolicies::from_policies(&policies, env, &self.schema).unwrap()
+        CompiledPolicySet::compile(&policies, env, &self.schema).unwrap()
     }
 
     /// Whether everything that `policies` permit is permitted by `specification`.
     async fn implies(&mut self, action: &str, policies: &str, specification: &str) -> bool {
         let env = self.environment(action);
-        let symbols = SymEnv::new(&self.schema, &env).unwrap();
-        let (one, other) = (self.typed(policies, &env), self.typed(specification, &env));
-        self.compiler.check_implies(&one, &other, &symbols).await.unwrap()
+        let (one, other) = (self.compiled(policies, &env), self.compiled(specification, &env));
+        self.compiler.check_implies_opt(&one, &other).await.unwrap()
     }
 
     /// Whether nothing is permitted by both.
     async fn disjoint(&mut self, action: &str, policies: &str, others: &str) -> bool {
         let env = self.environment(action);
-        let symbols = SymEnv::new(&self.schema, &env).unwrap();
-        let (one, other) = (self.typed(policies, &env), self.typed(others, &env));
-        self.compiler.check_disjoint(&one, &other, &symbols).await.unwrap()
+        let (one, other) = (self.compiled(policies, &env), self.compiled(others, &env));
+        self.compiler.check_disjoint_opt(&one, &other).await.unwrap()
     }
 }
 
@@ -105,7 +103,9 @@ async fn nothing_is_escalated_without_claim_and_consent_to_roam() {
 fn prohibitions() -> String {
     let policies = UNION.split("@id(").skip(1);
     let forbids = policies.filter(|policy| policy.contains("\nforbid ("));
-    forbids.map(|policy| format!("@id({}", policy.replace("\nforbid (", "\npermit ("))).collect()
+    forbids
+        .flat_map(|policy| ["@id(".to_owned(), policy.replace("\nforbid (", "\npermit (")])
+        .collect()
 }
 
 #[tokio::test]
