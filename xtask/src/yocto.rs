@@ -15,17 +15,23 @@ const CRATES: &str = "yocto/meta-palmgate/recipes-palmgate/palmgate/palmgate-cra
 /// The release that the layer is for, and the Rust that it brings.
 const SERIES: &str = "wrynose";
 const RUST: (u64, u64) = (1, 94);
-/// Classes of openembedded-core that recipes may inherit.
-const CLASSES: [&str; 8] = [
+/// The version of the programs; the workspace has one.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Classes of openembedded-core, and one of meta-rauc, that recipes may inherit.
+const CLASSES: [&str; 10] = [
     "allarch",
+    "bundle",
     "cargo",
     "core-image",
     "create-spdx",
+    "deploy",
     "externalsrc",
     "pkgconfig",
     "systemd",
     "useradd",
 ];
+/// Variables of openembedded-core and meta-rauc that oelint-adv has not heard of.
+const KNOWN: [&str; 3] = ["IMAGE_EFI_BOOT_FILES", "RAUC_SLOT_rootfs", "do_image_wic"];
 /// Rules of oelint-adv that do not fit, each with the reason.
 const SUPPRESSED: [&str; 4] = [
     // There is no public home page and no public tracker to name.
@@ -67,6 +73,7 @@ pub(crate) fn yocto(arguments: &[String]) -> Result<(), String> {
         return Err(problems.join("\n"));
     }
     rust_version()?;
+    boot_loader()?;
     println!(
         "── yocto layer: {} crates pinned, files, classes, licence, units, Rust",
         crates.matches("crate://").count()
@@ -109,6 +116,23 @@ fn problems() -> Result<Vec<String>, String> {
         if kind == "service" {
             say(&path, "units come from systemd/, not from a copy".into());
         }
+        if kind == "wks" {
+            for problem in problems_of_partitions(&path, &read(&path)?) {
+                say(&path, problem);
+            }
+        }
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("palmgate-bundle_"))
+        {
+            let wanted = format!("palmgate-bundle_{VERSION}.bb");
+            if !path.ends_with(&wanted) {
+                say(
+                    &path,
+                    format!("an update carries the version of its programs: name it {wanted}"),
+                );
+            }
+        }
         if !["bb", "bbappend", "inc"].contains(&kind.as_str()) || path.ends_with(CRATES) {
             continue;
         }
@@ -120,6 +144,41 @@ fn problems() -> Result<Vec<String>, String> {
         }
     }
     Ok(problems)
+}
+
+/// What a layout of partitions refers to: files beside it, and partitions that units mount.
+fn problems_of_partitions(layout: &Path, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    for word in text.split_whitespace() {
+        if let Some(file) = word.strip_prefix("--configfile=") {
+            let beside = layout.with_file_name(file.trim_matches('"'));
+            if !beside.exists() {
+                problems.push(format!("there is no {}", beside.display()));
+            }
+        }
+    }
+    if !text.contains("--part-name state ") {
+        problems.push("no partition `state`, which var-lib-palmgate.mount mounts".into());
+    }
+    problems
+}
+
+/// What the boot loader is told is a script that it can read, and its first environment a block.
+fn boot_loader() -> Result<(), String> {
+    install(&[("grub-script-check", "grub-common")])?;
+    let mut check = Command::new("grub-script-check");
+    check.arg(Path::new(LAYER).join("files/wic/palmgate-grub.cfg"));
+    run("grub-script-check", check)?;
+    let mut list = Command::new("grub-editenv");
+    let slots = "dynamic-layers/rauc/recipes-palmgate/palmgate-slots/files/grubenv";
+    list.arg(Path::new(LAYER).join(slots)).arg("list");
+    let output = list.output().map_err(|error| format!("grub-editenv: {error}"))?;
+    let wanted = "ORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0\n";
+    let found = String::from_utf8_lossy(&output.stdout);
+    if found != wanted {
+        return Err(format!("{slots}: wanted\n{wanted}found\n{found}"));
+    }
+    Ok(())
 }
 
 fn problems_of(recipe: &Path, line: &str) -> Vec<String> {
@@ -218,6 +277,12 @@ fn lint() -> Result<(), String> {
     }
     let mut oelint = Command::new(program);
     oelint.args(["--quiet", "--release", SERIES, "--mode", "all", "--relpaths", "--hide", "info"]);
+    oelint.args(["--extra-layer", "rauc"]);
+    let known = environment.join("known.json");
+    let words = serde_json::json!({ "variables": { "known": KNOWN } });
+    fs::write(&known, words.to_string())
+        .map_err(|error| format!("{}: {error}", known.display()))?;
+    oelint.arg("--constantmods").arg(format!("+{}", known.display()));
     for rule in SUPPRESSED {
         oelint.args(["--suppress", rule]);
     }

@@ -15,4 +15,6 @@ IMAGE_INSTALL = " \
     systemd-analyze \
 "
 IMAGE_FSTYPES = "wic.zst wic.bmap"
-WKS_FILE = "palmgate.wks"
+WKS_FILE ?= "palmgate.wks"
+# Partitions are mounted by units that know their names.
+WIC_CREATE_EXTRA_ARGS = "--no-fstab-update"
