@@ -221,10 +221,15 @@ async fn read<T: for<'b> minicbor::Decode<'b, ()>>(
     {
         return Err(Problem::TooLarge);
     }
+    decode(&body(request, limit).await?).map_err(|_| Problem::Malformed)
+}
+
+/// A body of at most `limit` bytes, if it arrives in time.
+pub(super) async fn body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let body = axum::body::to_bytes(request.into_body(), limit);
     let body = tokio::time::timeout(BODY_DEADLINE, body).await.map_err(|_| Problem::TooSlow)?;
     // A body can also fail to arrive because the connection broke; then nobody reads this.
-    decode(&body.map_err(|_| Problem::TooLarge)?).map_err(|_| Problem::Malformed)
+    body.map_err(|_| Problem::TooLarge)
 }
 
 fn cbor(body: impl Into<Bytes>) -> Response {

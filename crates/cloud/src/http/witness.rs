@@ -3,7 +3,7 @@
 
 use super::{
     App, blocking,
-    endpoints::{Answer, From, Shared},
+    endpoints::{Answer, From, Shared, body},
 };
 use crate::{clock, problem::Problem, registry::Registry};
 use axum::{
@@ -123,9 +123,7 @@ pub(super) async fn add_checkpoint(
     Extension(store): From,
     request: Request,
 ) -> Answer {
-    let body = axum::body::to_bytes(request.into_body(), MAX_BYTES);
-    let body = body.await.map_err(|_| Problem::TooLarge)?;
-    let asked = parse(&body).ok_or(Problem::Malformed)?;
+    let asked = parse(&body(request, MAX_BYTES).await?).ok_or(Problem::Malformed)?;
     let cosigning = app.clone();
     let outcome = blocking(move || {
         let witness = cosigning.witness.as_ref().ok_or(Problem::NotFound)?;
