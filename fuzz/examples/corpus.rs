@@ -24,7 +24,11 @@ fn main() {
     };
     let scan = Scan {
         intent: Intent::Pay(payment.clone()),
-        frames: vec![Frame { band: Band::Visible, picture: Biometric::new(vec![1; 40]) }],
+        frames: vec![Frame {
+            band: Band::Visible,
+            picture: Biometric::new(vec![1; 40]),
+            region_of: None,
+        }],
         claim: Some(Biometric::new(vec![2; 30])),
         ask_cloud: true,
         authenticated: false,

@@ -157,6 +157,7 @@ pub fn ledger(bytes: &[u8]) {
 pub fn picture(bytes: &[u8]) {
     if bytes.len() <= MAX_FRAME_BYTES {
         let picture = Biometric::new(bytes.to_vec());
-        let _ = palmgate_palm::is_readable(&Frame { band: Band::Visible, picture });
+        let _ =
+            palmgate_palm::is_readable(&Frame { band: Band::Visible, picture, region_of: None });
     }
 }

@@ -54,6 +54,27 @@ async fn after_five_payments_by_palm_alone_the_sixth_asks_for_a_second_factor() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_sends_no_more_than_the_palm_is_understood() -> Result<()> {
+    let scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Entry]).await?;
+    let extractor = palmgate_palm::Extractor::load()?;
+    let mut answers = Vec::new();
+    for index in [shopper.index, scene.pictures.len() - 1] {
+        let whole = scene.pictures[index].other_frames(77);
+        let region = extractor.cut(&whole[0]).unwrap();
+        assert!(region.region_of.is_some());
+        let hand = palmgate_terminal::Presentation {
+            frames: vec![region],
+            ..palmgate_terminal::Presentation::default()
+        };
+        answers.push(scene.kiosk.scan(Intent::Entry, hand).await?.body);
+    }
+    assert!(accepted(&answers[0]), "{answers:?}");
+    assert!(matches!(answers[1], AnswerBody::NotRecognised), "{answers:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hand_enrols_once_and_a_blank_picture_is_no_hand() -> Result<()> {
     let scene = Scene::alone(Custody::Operator).await?;
     let shopper = scene.enrol(0, &[Purpose::Pay]).await?;

@@ -41,7 +41,7 @@ impl Picture {
 }
 
 fn frame(picture: Biometric<Vec<u8>>) -> Frame {
-    Frame { band: Band::Visible, picture }
+    Frame { band: Band::Visible, picture, region_of: None }
 }
 
 /// The pictures in `directory`, or the openly licensed ones, in the order of their names.

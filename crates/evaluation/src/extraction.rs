@@ -3,7 +3,7 @@
 use crate::{Dataset, Sample, Stage};
 use palmgate_palm::{Capture, Extractor, MAX_PICTURE_BYTES, ModelError, Steps};
 use palmgate_protocol::{
-    Biometric,
+    Biometric, Hand,
     terminal::{CaptureProblem, Frame},
 };
 use std::{
@@ -107,12 +107,10 @@ fn find_out(extractor: &Extractor, samples: &[Sample]) -> Kind {
 
 fn capture(extractor: &Extractor, sample: &Sample, kind: Kind) -> Result<Capture, String> {
     let picture = read(sample)?;
-    let frame = Frame { band: sample.band, picture: Biometric::new(picture) };
-    let captured = match kind {
-        Kind::Hand => extractor.capture(&[frame]),
-        Kind::Region => extractor.capture_ready_region(&frame),
-    };
-    captured.map_err(|problem| match problem {
+    // A region does not tell which hand it is of, and nothing depends on it here.
+    let region_of = (kind == Kind::Region).then_some(Hand::Right);
+    let frame = Frame { band: sample.band, picture: Biometric::new(picture), region_of };
+    extractor.capture(&[frame]).map_err(|problem| match problem {
         CaptureProblem::Unreadable => UNREADABLE.to_owned(),
         other => other.as_str().to_owned(),
     })

@@ -33,7 +33,9 @@ fn the_cascade_finds_every_palm_that_a_search_of_floats_finds() {
     let (mut references, mut probes) = (Vec::new(), Vec::new());
     for file in files.iter().take(HANDS) {
         let photograph = fs::read(file).unwrap();
-        let capture = |picture| extractor.capture(&[Frame { band: Band::Visible, picture }]).ok();
+        let capture = |picture| {
+            extractor.capture(&[Frame { band: Band::Visible, picture, region_of: None }]).ok()
+        };
         let Some(first) = capture(second_capture(&photograph, 0)) else { continue };
         references.push(transform.template(&[&first]).unwrap().embedding);
         let more = (1..=PROBES).filter_map(|seed| capture(second_capture(&photograph, seed)));
@@ -70,7 +72,7 @@ fn the_gallery_and_the_palm_compare_codes_alike() {
     let hand = |name: &str, seed: u64| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../palm/data/hands");
         let picture = second_capture(&fs::read(folder.join(name)).unwrap(), seed);
-        extractor.capture(&[Frame { band: Band::Visible, picture }]).unwrap()
+        extractor.capture(&[Frame { band: Band::Visible, picture, region_of: None }]).unwrap()
     };
     let codes_only = Fusion { embedding_weight: 0.0, code_weight: 1.0, shortlist: 1 };
     let template = transform.template(&[&hand("IMG_4322.JPG", 0)]).unwrap();

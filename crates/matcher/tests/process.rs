@@ -50,7 +50,7 @@ fn keyed() -> Keyed {
 }
 
 fn frames(picture: &[u8]) -> Vec<Frame> {
-    vec![Frame { band: Band::Visible, picture: Biometric::new(picture.to_vec()) }]
+    vec![Frame { band: Band::Visible, picture: Biometric::new(picture.to_vec()), region_of: None }]
 }
 
 fn enrolment() -> Vec<HandCapture> {

@@ -40,7 +40,8 @@ fn large() -> Vec<u8> {
 fn capture(criterion: &mut Criterion) {
     let extractor = Extractor::load().expect("the models are in the program");
     for (size, file) in [("100x100", small()), ("640x480", large())] {
-        let frames = [Frame { band: Band::Visible, picture: Biometric::new(file) }];
+        let frames =
+            [Frame { band: Band::Visible, picture: Biometric::new(file), region_of: None }];
         let mut group = criterion.benchmark_group(size);
         group.sample_size(20).measurement_time(Duration::from_secs(4));
         for (name, part) in STEPS {
@@ -59,7 +60,7 @@ fn protect(criterion: &mut Criterion) {
     let extractor = Extractor::load().expect("the models are in the program");
     let (key, tenant) = (Secret::new([1; 32]), "chain".parse().expect("a name"));
     let transform = Transform::derive(&key, &tenant, Purpose::Pay);
-    let frames = [Frame { band: Band::Visible, picture: Biometric::new(small()) }];
+    let frames = [Frame { band: Band::Visible, picture: Biometric::new(small()), region_of: None }];
     let capture = extractor.capture(&frames).expect("a good picture");
     criterion.bench_function("derive", |bencher| {
         bencher.iter(|| Transform::derive(&key, &tenant, Purpose::Pay));

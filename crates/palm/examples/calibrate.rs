@@ -77,7 +77,7 @@ fn real_hands(extractor: &Extractor, transform: &Transform) -> Result<Scores, Bo
         let picture = fs::read(&path)?;
         let capture = |seed: u64| {
             let picture = simulate::second_capture(&picture, seed);
-            extractor.capture(&[Frame { band: Band::Visible, picture }])
+            extractor.capture(&[Frame { band: Band::Visible, picture, region_of: None }])
         };
         let captures: Vec<_> =
             (1..=ENROLMENT + PROBES).filter_map(|seed| capture(seed).ok()).collect();

@@ -108,7 +108,7 @@ fn hands() -> Result<Vec<(RgbImage, RgbImage)>, Box<dyn Error>> {
 fn frame(band: Band, picture: RgbImage) -> Result<Frame, Box<dyn Error>> {
     let mut file = Cursor::new(Vec::new());
     DynamicImage::from(picture).write_to(&mut file, ImageFormat::Png)?;
-    Ok(Frame { band, picture: Biometric::new(file.into_inner()) })
+    Ok(Frame { band, picture: Biometric::new(file.into_inner()), region_of: None })
 }
 
 fn each(picture: &RgbImage, value: impl Fn(u32, u32, [f32; 3]) -> [f32; 3]) -> RgbImage {

@@ -65,6 +65,14 @@ impl Steps {
     }
 }
 
+/// A hand and where its palm lies, in the picture as it was turned.
+struct Found {
+    picture: Picture,
+    beside: Option<Picture>,
+    joints: Landmarks,
+    placement: Placement,
+}
+
 impl Extractor {
     /// Prepares the models that are built into the program and checks each against its hash and a
     /// stored answer. Takes some tenths of a second.
@@ -81,13 +89,18 @@ impl Extractor {
 
     /// Features of the one hand in `frames`. Visible frames are preferred, near-infrared ones serve
     /// when there is no other; of a burst the first good frame is used. A near-infrared frame
-    /// beside a visible one must show the same view and is used for liveness.
+    /// beside a visible one must show the same view and is used for liveness. Either all frames
+    /// show the whole hand, or all are regions of interest of one hand that the terminal cut out.
     ///
     /// # Errors
     /// The [`CaptureProblem`] of the first frame when none is good; never
     /// [`CaptureProblem::NotLive`] or [`CaptureProblem::Inconsistent`].
     pub fn capture(&self, frames: &[Frame]) -> Result<Capture, CaptureProblem> {
         let frames = &frames[..frames.len().min(MAX_FRAMES_PER_CAPTURE)];
+        let region_of = frames.first().and_then(|frame| frame.region_of);
+        if frames.iter().any(|frame| frame.region_of != region_of) {
+            return Err(CaptureProblem::Unreadable);
+        }
         let of = |band: Band| frames.iter().filter(move |frame| frame.band == band);
         let infrared = of(Band::NearInfrared).next();
         let visible = of(Band::Visible).count() > 0;
@@ -96,7 +109,11 @@ impl Extractor {
         let mut steps = Steps::default();
         let mut first_problem = None;
         for frame in of(band) {
-            match self.look(frame, beside, &mut steps) {
+            let looked = match region_of {
+                None => self.look(frame, beside, &mut steps),
+                Some(hand) => self.take(frame, beside, hand, &mut steps),
+            };
+            match looked {
                 Ok(capture) => return Ok(Capture { steps, ..capture }),
                 Err(problem) => first_problem = first_problem.or(Some(problem)),
             }
@@ -104,29 +121,50 @@ impl Extractor {
         Err(first_problem.unwrap_or(CaptureProblem::NoHand))
     }
 
-    /// Features of a region of interest that somebody else has cut out: a square of at least 64
-    /// pixels a side, fingers up, of a right palm or a mirrored left one. The region must be cut
-    /// alike for the reference and the probe; regions do not compare with those that
-    /// [`Extractor::capture`] cuts.
+    /// The region of interest of the one hand in `frame`, as a frame of its own, 160 × 160 pixels: for
+    /// a terminal that keeps the rest of the picture to itself.
     ///
     /// # Errors
-    /// The [`CaptureProblem`] of the frame.
-    pub fn capture_ready_region(&self, frame: &Frame) -> Result<Capture, CaptureProblem> {
-        let mut steps = Steps::default();
-        let picture = timed(&mut steps.decode, || decode(frame))?;
-        let region = timed(&mut steps.region, || Region::ready(&picture))?;
-        let capture = self.of_region(&region, &mut steps)?;
-        capture.quality.check()?;
-        Ok(Capture { steps, ..capture })
+    /// The [`CaptureProblem`] of the frame. Sharpness and exposure are judged when the region is
+    /// captured.
+    pub fn cut(&self, frame: &Frame) -> Result<Frame, CaptureProblem> {
+        let steps = &mut Steps::default();
+        let Found { picture, joints, placement, .. } = self.search(decode(frame)?, None, steps)?;
+        let region = placement.cut(&picture);
+        quality::covered(&region)?;
+        let (band, region_of) = (frame.band, Some(joints.hand()));
+        Ok(Frame { band, picture: region.png(), region_of })
     }
 
-    fn of_region(&self, region: &Region, steps: &mut Steps) -> Result<Capture, CaptureProblem> {
+    /// A region of interest that the terminal cut out.
+    fn take(
+        &self,
+        frame: &Frame,
+        infrared: Option<&Frame>,
+        hand: Hand,
+        steps: &mut Steps,
+    ) -> Result<Capture, CaptureProblem> {
+        let picture = timed(&mut steps.decode, || decode(frame))?;
+        let beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
+        let region = timed(&mut steps.region, || Region::ready(&picture))?;
+        let beside = timed(&mut steps.region, || beside.as_ref().map(Region::ready).transpose())?;
+        let capture = self.of_region(&region, beside.as_ref(), steps)?;
+        capture.quality.check()?;
+        Ok(Capture { hand, ..capture })
+    }
+
+    fn of_region(
+        &self,
+        region: &Region,
+        infrared: Option<&Region>,
+        steps: &mut Steps,
+    ) -> Result<Capture, CaptureProblem> {
         let image = timed(&mut steps.code, || Normalised::of(region));
         let responses = timed(&mut steps.code, || Responses::of(&image));
         let vector = timed(&mut steps.embed, || embed::embed(&self.embedding, &image));
         let vector = vector.map_err(broken)?;
         let quality = Quality::of_region(region, &responses);
-        let (liveness, steps) = (Liveness::single(region), *steps);
+        let (liveness, steps) = (Liveness::of(region, infrared), *steps);
         Ok(Capture { quality, liveness, hand: Hand::Right, steps, vector, responses })
     }
 
@@ -134,7 +172,7 @@ impl Extractor {
     /// calibration with synthetic palms, which have no hand around them.
     #[doc(hidden)]
     pub fn capture_region(&self, gray: &[u8; SIDE * SIDE]) -> Result<Capture, CaptureProblem> {
-        self.of_region(&Region::from_small(gray), &mut Steps::default())
+        self.of_region(&Region::from_small(gray), None, &mut Steps::default())
     }
 
     fn look(
@@ -143,8 +181,23 @@ impl Extractor {
         infrared: Option<&Frame>,
         steps: &mut Steps,
     ) -> Result<Capture, CaptureProblem> {
-        let mut picture = timed(&mut steps.decode, || decode(frame))?;
-        let mut beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
+        let picture = timed(&mut steps.decode, || decode(frame))?;
+        let beside = timed(&mut steps.decode, || infrared.map(decode).transpose())?;
+        let Found { picture, beside, joints, placement } = self.search(picture, beside, steps)?;
+        let region = timed(&mut steps.region, || placement.cut(&picture));
+        let other = timed(&mut steps.region, || {
+            beside.map(|other| placement.rescaled(&picture, &other).cut(&other))
+        });
+        self.features(&joints, &placement, &region, other.as_ref(), steps)
+    }
+
+    /// The one hand in a picture, which may be dark or lie on its side.
+    fn search(
+        &self,
+        mut picture: Picture,
+        mut beside: Option<Picture>,
+        steps: &mut Steps,
+    ) -> Result<Found, CaptureProblem> {
         let mut found = self.find(&picture, steps);
         // The detector has learnt from upright hands in good light.
         if found.is_err()
@@ -161,11 +214,7 @@ impl Extractor {
             found = self.find(&picture, steps).or(found);
         }
         let (joints, placement) = found?;
-        let region = timed(&mut steps.region, || placement.cut(&picture));
-        let other = timed(&mut steps.region, || {
-            beside.map(|other| placement.rescaled(&picture, &other).cut(&other))
-        });
-        self.features(&joints, &placement, &region, other.as_ref(), steps)
+        Ok(Found { picture, beside, joints, placement })
     }
 
     /// The one hand in the picture, and where its palm lies.
@@ -205,17 +254,14 @@ impl Extractor {
             (image, responses)
         });
         let (quality, liveness) = timed(&mut steps.region, || {
-            let liveness = infrared.map_or_else(
-                || Liveness::single(region),
-                |infrared| Liveness::multispectral(region, infrared),
-            );
-            (Quality::of(joints, placement, region, &responses), liveness)
+            let quality = Quality::of(joints, placement, region, &responses);
+            (quality, Liveness::of(region, infrared))
         });
         quality.check()?;
         let vector =
             timed(&mut steps.embed, || embed::embed(&self.embedding, &image)).map_err(broken)?;
-        let hand = if joints.thumb_right() { Hand::Right } else { Hand::Left };
-        Ok(Capture { quality, liveness, hand, steps: Steps::default(), vector, responses })
+        let (hand, steps) = (joints.hand(), Steps::default());
+        Ok(Capture { quality, liveness, hand, steps, vector, responses })
     }
 }
 

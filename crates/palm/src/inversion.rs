@@ -19,7 +19,11 @@ fn captures() -> Vec<Capture> {
     files.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
     files.sort();
     let pictures = files.iter().step_by(8).map(|path| fs::read(path).unwrap());
-    let frame = |picture: Vec<u8>| Frame { band: Band::Visible, picture: Biometric::new(picture) };
+    let frame = |picture: Vec<u8>| Frame {
+        band: Band::Visible,
+        picture: Biometric::new(picture),
+        region_of: None,
+    };
     pictures.filter_map(|picture| extractor.capture(&[frame(picture)]).ok()).collect()
 }
 

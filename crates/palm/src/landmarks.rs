@@ -3,6 +3,7 @@
 use crate::detect::Detection;
 use crate::model::{Model, ModelError, Source};
 use crate::picture::{Picture, Point};
+use palmgate_protocol::Hand;
 use zeroize::Zeroizing;
 
 const SIDE: usize = 224;
@@ -42,6 +43,11 @@ impl Landmarks {
     /// From the wrist to the root of the middle finger, in pixels: the unit of every length here.
     pub(crate) fn palm_length(&self) -> f32 {
         self.point(0).distance(self.point(9))
+    }
+
+    /// Which hand it is: from the thumb's side of the palm.
+    pub(crate) fn hand(&self) -> Hand {
+        if self.thumb_right() { Hand::Right } else { Hand::Left }
     }
 
     /// Whether the thumb is on the right of the fingers when these point up.

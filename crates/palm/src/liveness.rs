@@ -25,7 +25,13 @@ impl Liveness {
     /// The most that one picture alone can say.
     pub const SINGLE_PICTURE_LIMIT: f32 = 0.6;
 
-    pub(crate) fn single(region: &Region) -> Self {
+    /// Of a region, and what near infrared shows of the same.
+    pub(crate) fn of(region: &Region, infrared: Option<&Region>) -> Self {
+        infrared
+            .map_or_else(|| Self::single(region), |infrared| Self::multispectral(region, infrared))
+    }
+
+    fn single(region: &Region) -> Self {
         let score = Self::SINGLE_PICTURE_LIMIT
             * skin_colour(region)
             * natural_noise(region.luminance())
@@ -33,7 +39,7 @@ impl Liveness {
         Self { score, multispectral: false }
     }
 
-    pub(crate) fn multispectral(visible: &Region, infrared: &Region) -> Self {
+    fn multispectral(visible: &Region, infrared: &Region) -> Self {
         let (v, n) = (halved(visible.luminance()), halved(infrared.luminance()));
         let brightness = mean(&n) / mean(&v).max(1.0);
         let mut score = ramp(brightness, 0.15, 0.35) * skin_colour(visible);

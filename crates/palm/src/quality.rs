@@ -48,6 +48,11 @@ fn palm_side(hand: &Landmarks) -> f32 {
     if hand.thumb_right() { hand.right } else { 1.0 - hand.right }
 }
 
+/// Checks that enough of a region lies inside the picture.
+pub(crate) fn covered(region: &Region) -> Result<(), CaptureProblem> {
+    if region.coverage >= MIN_COVERAGE { Ok(()) } else { Err(CaptureProblem::CutOff) }
+}
+
 /// Checks the pose before anything is cut out.
 pub(crate) fn pose(
     hand: &Landmarks,

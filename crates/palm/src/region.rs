@@ -2,7 +2,8 @@
 
 use crate::landmarks::Landmarks;
 use crate::picture::{Picture, Point};
-use palmgate_protocol::terminal::CaptureProblem;
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use palmgate_protocol::{Biometric, terminal::CaptureProblem};
 use zeroize::Zeroizing;
 
 /// Pixels of a side of the region.
@@ -152,6 +153,19 @@ impl Region {
     /// Red, green and blue planes.
     pub(crate) fn color(&self) -> [&[f32]; 3] {
         std::array::from_fn(|i| &self.planes[i * SIDE * SIDE..(i + 1) * SIDE * SIDE])
+    }
+
+    /// As a PNG file.
+    pub(crate) fn png(&self) -> Biometric<Vec<u8>> {
+        let byte = |value: f32| value.round().clamp(0.0, 255.0) as u8;
+        let [red, green, blue] = self.color();
+        let pixels = red.iter().zip(green).zip(blue).flat_map(|((r, g), b)| [*r, *g, *b]);
+        let pixels: Zeroizing<Vec<u8>> = Zeroizing::new(pixels.map(byte).collect());
+        let mut file = Vec::with_capacity(pixels.len());
+        PngEncoder::new(&mut file)
+            .write_image(&pixels, SIDE as u32, SIDE as u32, ExtendedColorType::Rgb8)
+            .expect("memory takes every picture");
+        Biometric::new(file)
     }
 
     /// The luminance plane, row by row.

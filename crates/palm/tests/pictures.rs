@@ -1,9 +1,9 @@
 //! What the extractor makes of good, poor, wrong and hostile pictures.
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops};
-use palmgate_palm::{Capture, Extractor, simulate};
+use palmgate_palm::{Capture, Extractor, Transform, calibration, simulate};
 use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
-use palmgate_protocol::{Biometric, Hand, limits::MAX_FRAME_BYTES};
+use palmgate_protocol::{Biometric, Hand, Purpose, Secret, limits::MAX_FRAME_BYTES};
 use proptest::prelude::*;
 use std::{io::Cursor, sync::LazyLock};
 
@@ -12,7 +12,7 @@ static EXTRACTOR: LazyLock<Extractor> =
 const PALM: &[u8] = include_bytes!("../data/hands/IMG_4322.JPG");
 
 fn frame(band: Band, file: impl Into<Vec<u8>>) -> Frame {
-    Frame { band, picture: Biometric::new(file.into()) }
+    Frame { band, picture: Biometric::new(file.into()), region_of: None }
 }
 
 fn visible(file: impl Into<Vec<u8>>) -> Result<Capture, CaptureProblem> {
@@ -210,6 +210,65 @@ fn a_near_infrared_frame_serves_alone_and_makes_liveness_multispectral_beside_a_
     assert!(!EXTRACTOR.capture(&[near()]).unwrap().liveness.multispectral);
     let both = EXTRACTOR.capture(&[near(), frame(Band::Visible, PALM)]).unwrap();
     assert!(both.liveness.multispectral && both.liveness.score > 0.5, "{:?}", both.liveness);
+}
+
+/// The middle of the palm as a terminal may cut it out, a little turned and shifted each time.
+fn region(of: Hand, band: Band, turn: usize) -> Frame {
+    let picture = match band {
+        Band::Visible => photo(),
+        Band::NearInfrared => {
+            let near = simulate::near_infrared(PALM, 5);
+            image::load_from_memory(near.expose()).expect("a good file").to_rgb8()
+        }
+    };
+    let (width, height) = picture.dimensions();
+    let (x, y) = (width * 3 / 10 + turn as u32, height * 4 / 10);
+    let cut = imageops::crop_imm(&picture, x, y, width * 4 / 10, height * 4 / 10).to_image();
+    let cut = imageops::resize(&cut, 128, 128, imageops::FilterType::CatmullRom);
+    Frame { band, picture: Biometric::new(png(cut)), region_of: Some(of) }
+}
+
+#[test]
+fn a_terminal_may_cut_the_region_out_itself() {
+    for hand in [Hand::Left, Hand::Right] {
+        let capture = EXTRACTOR.capture(&[region(hand, Band::Visible, 0)]).unwrap();
+        assert_eq!(capture.hand, hand);
+        assert!(capture.steps.detect.is_zero() && capture.steps.landmarks.is_zero());
+        assert!(!capture.liveness.multispectral && capture.liveness.score <= 0.6);
+        let bands = [Band::NearInfrared, Band::Visible].map(|band| region(hand, band, 0));
+        assert!(EXTRACTOR.capture(&bands).unwrap().liveness.multispectral);
+    }
+    let tenant = "chain".parse().expect("a name");
+    let transform = Transform::derive(&Secret::new([7; 32]), &tenant, Purpose::Pay);
+    let capture = |turn| EXTRACTOR.capture(&[region(Hand::Right, Band::Visible, turn)]).unwrap();
+    let template = transform.template(&[&capture(0)]).unwrap();
+    let whole = frame(Band::Visible, PALM);
+    let cut = EXTRACTOR.cut(&whole).unwrap();
+    let [of_cut, of_whole] = [cut, whole].map(|frame| EXTRACTOR.capture(&[frame]).unwrap());
+    assert_eq!(of_cut.hand, of_whole.hand);
+    let own = transform.template(&[&of_whole]).unwrap();
+    let near = calibration().score(&transform.probe(&of_cut), &own);
+    assert!(near > calibration().threshold(1e-6).unwrap(), "what we cut is what we would have cut");
+    let score = |capture| calibration().score(&transform.probe(&capture), &template);
+    let other = EXTRACTOR.capture(&[frame(Band::Visible, PALM)]).unwrap();
+    assert!(score(capture(1)) > score(other), "cut alike, and cut otherwise");
+}
+
+#[test]
+fn regions_and_whole_hands_are_not_mixed_and_small_or_broken_regions_are_refused() {
+    let right = || region(Hand::Right, Band::Visible, 0);
+    for other in [region(Hand::Left, Band::Visible, 0), frame(Band::Visible, PALM)] {
+        let mixed = EXTRACTOR.capture(&[right(), other]).err();
+        assert_eq!(mixed, Some(CaptureProblem::Unreadable));
+    }
+    let of = |file: Vec<u8>| {
+        let picture = Biometric::new(file);
+        EXTRACTOR.capture(&[Frame { picture, ..right() }]).err()
+    };
+    assert_eq!(of(b"broken".to_vec()), Some(CaptureProblem::Unreadable));
+    assert_eq!(of(png(RgbImage::new(63, 63))), Some(CaptureProblem::CutOff));
+    assert_eq!(of(png(RgbImage::new(200, 90))), Some(CaptureProblem::CutOff));
+    assert_eq!(of(png(RgbImage::new(128, 128))), Some(CaptureProblem::TooDark));
 }
 
 #[test]

@@ -21,7 +21,7 @@ static PEOPLE: LazyLock<Vec<Vec<Capture>>> = LazyLock::new(|| {
         (101..=104)
             .filter_map(|seed| {
                 let picture = simulate::second_capture(&picture, seed);
-                EXTRACTOR.capture(&[Frame { band: Band::Visible, picture }]).ok()
+                EXTRACTOR.capture(&[Frame { band: Band::Visible, picture, region_of: None }]).ok()
             })
             .collect::<Vec<_>>()
     });
@@ -159,7 +159,11 @@ fn the_same_frames_and_key_give_the_same_bytes() {
     let picture =
         fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/hands/IMG_4322.JPG")).unwrap();
     let probe = || {
-        let frame = Frame { band: Band::Visible, picture: Biometric::new(picture.clone()) };
+        let frame = Frame {
+            band: Band::Visible,
+            picture: Biometric::new(picture.clone()),
+            region_of: None,
+        };
         transform(9, Purpose::Staff).probe(&EXTRACTOR.capture(&[frame]).unwrap())
     };
     assert!(probe().to_bytes().expose() == probe().to_bytes().expose());

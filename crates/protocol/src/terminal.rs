@@ -206,6 +206,11 @@ pub struct Frame {
     /// A PNG or JPEG file.
     #[n(1)]
     pub picture: Biometric<Vec<u8>>,
+    /// The hand whose region of interest this is, where the terminal cut it out itself: a square of
+    /// at least 64 pixels a side, fingers up, of a right palm or a mirrored left one. `None` for a
+    /// picture of the whole hand. Regions are recognised by terminals that cut them alike.
+    #[n(2)]
+    pub region_of: Option<Hand>,
 }
 
 /// The light of a frame.

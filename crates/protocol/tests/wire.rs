@@ -36,7 +36,7 @@ fn answer(name: &'static str, body: AnswerBody) -> Vector {
 }
 
 fn frame(band: Band) -> Frame {
-    Frame { band, picture: Biometric::new(vec![0x89, 0x50, 0x4e, 0x47]) }
+    Frame { band, picture: Biometric::new(vec![0x89, 0x50, 0x4e, 0x47]), region_of: None }
 }
 
 fn scan(intent: Intent) -> Scan {
@@ -116,7 +116,10 @@ fn scans() -> Vec<Vector> {
         ..scan(pay())
     };
     let simple = simple.map(|(name, intent)| request(name, RequestBody::Scan(scan(intent))));
+    let region = Frame { region_of: Some(Hand::Left), ..frame(Band::NearInfrared) };
+    let region = Scan { frames: vec![region], ..scan(Intent::Loyalty) };
     let pay = [
+        request("scan-region", RequestBody::Scan(region)),
         request("scan-pay", RequestBody::Scan(scan(pay()))),
         request("scan-pay-proven", RequestBody::Scan(proven)),
     ];

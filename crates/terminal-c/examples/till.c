@@ -91,7 +91,7 @@ static int show(const palmgate_answer *answer) {
 static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
     struct bytes picture = read_file(arguments[1]);
     struct bytes claim = {NULL, 0};
-    palmgate_frame frame = {PALMGATE_BAND_VISIBLE, NULL, 0};
+    palmgate_frame frame = {PALMGATE_BAND_VISIBLE, NULL, 0, PALMGATE_VIEW_HAND};
     palmgate_payment payment;
     palmgate_scan_request scan;
     palmgate_answer *answer = NULL;
@@ -143,6 +143,7 @@ static int enrol(const palmgate_terminal *terminal, char **pictures) {
         frames[at].band = PALMGATE_BAND_VISIBLE;
         frames[at].picture = files[at].data;
         frames[at].length = files[at].length;
+        frames[at].view = PALMGATE_VIEW_HAND;
         captures[at].hand = PALMGATE_HAND_RIGHT;
         captures[at].frames = &frames[at];
         captures[at].frame_count = 1;

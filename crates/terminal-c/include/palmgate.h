@@ -137,6 +137,17 @@ typedef enum palmgate_band {
   PALMGATE_BAND_NEAR_INFRARED = 1,
 } palmgate_band;
 
+// Whether a frame shows the hand, or what of it.
+typedef enum palmgate_view {
+  // The whole hand: the gateway finds the palm.
+  PALMGATE_VIEW_HAND = 0,
+  // The region of interest of a right palm, cut out by the terminal: a square of at least 64
+  // pixels a side, fingers up.
+  PALMGATE_VIEW_RIGHT_REGION = 1,
+  // That of a left palm, mirrored.
+  PALMGATE_VIEW_LEFT_REGION = 2,
+} palmgate_view;
+
 // Declared age.
 typedef enum palmgate_age {
   // 18 or older.
@@ -183,6 +194,8 @@ typedef struct palmgate_frame {
   const uint8_t *picture;
   // How many.
   size_t length;
+  // `palmgate_view`; the same in all frames of a hand.
+  uint32_t view;
 } palmgate_frame;
 
 // What is paid, to whom, as it was shown before the hand was asked for.

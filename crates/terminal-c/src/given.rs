@@ -98,6 +98,18 @@ pub enum Age {
     Under15 = 3,
 }
 
+/// Whether a frame shows the hand, or what of it.
+#[repr(C)]
+pub enum View {
+    /// The whole hand: the gateway finds the palm.
+    Hand = 0,
+    /// The region of interest of a right palm, cut out by the terminal: a square of at least 64
+    /// pixels a side, fingers up.
+    RightRegion = 1,
+    /// That of a left palm, mirrored.
+    LeftRegion = 2,
+}
+
 /// One picture of a hand: a PNG or JPEG file in memory, 196,608 bytes at most.
 #[repr(C)]
 pub struct Frame {
@@ -107,6 +119,8 @@ pub struct Frame {
     pub picture: *const u8,
     /// How many.
     pub length: usize,
+    /// `palmgate_view`; the same in all frames of a hand.
+    pub view: u32,
 }
 
 /// What is paid, to whom, as it was shown before the hand was asked for.
@@ -264,9 +278,15 @@ impl Frame {
             1 => wire::Band::NearInfrared,
             _ => return Err(Failure::misuse("a frame's band is none")),
         };
+        let region_of = match self.view {
+            0 => None,
+            1 => Some(palmgate_terminal::protocol::Hand::Right),
+            2 => Some(palmgate_terminal::protocol::Hand::Left),
+            _ => return Err(Failure::misuse("a frame's view is none")),
+        };
         // SAFETY: the caller's promise is passed on.
         let bytes = unsafe { many(self.picture, self.length, MAX_FRAME_BYTES, "a picture") }?;
-        Ok(wire::Frame { band, picture: Biometric::new(bytes.to_vec()) })
+        Ok(wire::Frame { band, picture: Biometric::new(bytes.to_vec()), region_of })
     }
 
     /// # Safety

@@ -10,7 +10,7 @@ mod status;
 
 pub use answer::{Field, Given, Outcome, Use};
 pub use given::{
-    Age, Band, Capture, Consent, Enrolment, Frame, Hand, Intent, Payment, Purpose, Scan,
+    Age, Band, Capture, Consent, Enrolment, Frame, Hand, Intent, Payment, Purpose, Scan, View,
 };
 pub use status::Status;
 

@@ -1,6 +1,6 @@
 use super::*;
 use palmgate_terminal::protocol::{
-    CaptureId, Purpose as To, PurposeSet,
+    CaptureId, Hand as Of, Purpose as To, PurposeSet,
     terminal::{Answer, AnswerBody, CaptureProblem, Refusal, Use as Used},
 };
 use std::{ffi::CString, mem::MaybeUninit};
@@ -118,7 +118,11 @@ fn what_is_given_is_checked_before_it_is_read() {
         );
     }
     let picture = [7_u8; 16];
-    let frames = [Frame { band: 1, picture: picture.as_ptr(), length: 16 }];
+    let frame = |view| Frame { band: 1, picture: picture.as_ptr(), length: 16, view };
+    let wrong = [frame(3)];
+    let scan = Scan { intent: 1, frames: wrong.as_ptr(), frame_count: 1, ..empty_scan() };
+    assert!(matches!(read(scan), Err(failure) if failure.status == Status::Misuse), "no view");
+    let frames = [frame(2)];
     let scan = Scan { intent: 0, frames: frames.as_ptr(), frame_count: 1, ..empty_scan() };
     let payment = Payment {
         minor_units: 1999,
@@ -130,6 +134,7 @@ fn what_is_given_is_checked_before_it_is_read() {
     let palmgate_terminal::protocol::terminal::Intent::Pay(paid) = intent else { panic!("pay") };
     assert_eq!((paid.minor_units, paid.currency.as_str(), paid.nonce), (1999, "EUR", [9; 16]));
     assert!(*hand.frames[0].picture.expose() == picture);
+    assert_eq!(hand.frames[0].region_of, Some(Of::Left));
     let latin1 = c"\xe9";
     let payment = Payment { payee: latin1.as_ptr(), ..payment };
     let scan = Scan { intent: 0, payment: &raw const payment, ..empty_scan() };

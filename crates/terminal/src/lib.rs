@@ -13,7 +13,7 @@
 //!
 //! # async fn example(png: Vec<u8>) -> Result<(), Box<dyn std::error::Error>> {
 //! let terminal = Terminal::connect(Paired::open(Path::new("/var/lib/till/palmgate"))?)?;
-//! let frame = Frame { band: Band::NearInfrared, picture: Biometric::new(png) };
+//! let frame = Frame { band: Band::NearInfrared, picture: Biometric::new(png), region_of: None };
 //! let hand = Presentation { frames: vec![frame], ..Default::default() };
 //! println!("{:?}", terminal.scan(Intent::Entry, hand).await?.body);
 //! # Ok(()) }

@@ -478,8 +478,11 @@ mod tests {
     use palmgate_protocol::terminal::Band;
 
     fn scan(sizes: &[usize]) -> RequestBody {
-        let frame =
-            |size: &usize| Frame { band: Band::Visible, picture: Biometric::new(vec![0; *size]) };
+        let frame = |size: &usize| Frame {
+            band: Band::Visible,
+            picture: Biometric::new(vec![0; *size]),
+            region_of: None,
+        };
         let frames = sizes.iter().map(frame).collect();
         RequestBody::Scan(Scan {
             intent: Intent::Entry,

@@ -2,7 +2,8 @@ use anyhow::{Context, Result, bail};
 use std::{str::FromStr, time::Duration};
 
 const USAGE: &str = "--terminals N, --per-second N (each), --minutes N, --people N, \
-                     --step-seconds N (of the search for the ceiling), --erasures N";
+                     --step-seconds N (of the search for the ceiling), --erasures N, \
+                     --view region|hand (what terminals send)";
 
 /// What is to be measured.
 pub(crate) struct Arguments {
@@ -14,6 +15,8 @@ pub(crate) struct Arguments {
     pub(crate) people: usize,
     pub(crate) erasures: usize,
     step_seconds: f64,
+    /// Terminals leave the palm to be found by the gateway.
+    pub(crate) whole_hands: bool,
 }
 
 impl Arguments {
@@ -25,10 +28,11 @@ impl Arguments {
             people: 10_000,
             erasures: 30,
             step_seconds: 10.0,
+            whole_hands: false,
         };
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
         while let Some(word) = words.next() {
-            let value = words.next().with_context(|| format!("{word} wants a number; {USAGE}"))?;
+            let value = words.next().with_context(|| format!("{word} wants a value; {USAGE}"))?;
             match word.as_str() {
                 "--terminals" => parsed.terminals = number(&value)?,
                 "--per-second" => parsed.per_second = number(&value)?,
@@ -36,7 +40,9 @@ impl Arguments {
                 "--people" => parsed.people = number(&value)?,
                 "--erasures" => parsed.erasures = number(&value)?,
                 "--step-seconds" => parsed.step_seconds = number(&value)?,
-                _ => bail!("{word} is unknown; {USAGE}"),
+                "--view" if value == "region" => parsed.whole_hands = false,
+                "--view" if value == "hand" => parsed.whole_hands = true,
+                _ => bail!("{word} {value} is unknown; {USAGE}"),
             }
         }
         if parsed.terminals < 2 || parsed.per_second <= 0.0 || parsed.step_seconds <= 0.0 {

@@ -1,5 +1,5 @@
 //! A store's terminals at full work, all real: the daemon, its embedded broker, MLS, pictures of
-//! hands. Then the same messages straight through Mosquitto. `cargo xtask load` runs it.
+//! palms. Then the same messages straight through Mosquitto. `cargo xtask load` runs it.
 #![allow(clippy::print_stdout, reason = "printing is this program's work")]
 
 mod arguments;
@@ -8,7 +8,8 @@ mod offer;
 
 use anyhow::{Context, Result, bail};
 use arguments::Arguments;
-use offer::{Captures, Memory, Tally, offer};
+use offer::{Captures, Memory, Tally, copy, offer};
+use palmgate_palm::Extractor;
 use palmgate_protocol::{
     Custody, Purpose,
     terminal::{AnswerBody, Intent},
@@ -106,13 +107,14 @@ async fn open(arguments: &Arguments) -> Result<Store> {
         terminals.push(scene.store.terminal(&name, &["entry"], false).await?);
     }
     let (mut captures, mut leaving) = (Captures::default(), Vec::new());
+    let cutting = (!arguments.whole_hands).then(Extractor::load).transpose()?;
     for index in 0..scene.pictures.len() {
         let answer = scene.kiosk.enrol(scene.enrolment(index, &[Purpose::Entry])).await?;
         if !matches!(answer.body, AnswerBody::Enrolled { .. }) {
             continue;
         }
         if captures.len() < 2 * REGULARS {
-            add_captures(&scene, index, &mut captures).await?;
+            add_captures(&scene, index, cutting.as_ref(), &mut captures).await?;
         } else if leaving.len() < arguments.erasures {
             leaving.push(index);
         } else {
@@ -127,14 +129,25 @@ async fn open(arguments: &Arguments) -> Result<Store> {
 }
 
 /// Keeps captures of a person that the store recognises: a rejected one costs less work.
-async fn add_captures(scene: &Scene, index: usize, captures: &mut Captures) -> Result<()> {
+async fn add_captures(
+    scene: &Scene,
+    index: usize,
+    cutting: Option<&Extractor>,
+    captures: &mut Captures,
+) -> Result<()> {
     for seed in 100..102 {
         let frames = scene.pictures[index].other_frames(seed);
-        let bytes = frames.first().context("a capture has a frame")?.picture.expose().clone();
-        let hand = Presentation { frames, ..Presentation::default() };
+        let whole = frames.into_iter().next().context("a capture has a frame")?;
+        // Terminals that cut the region of interest out themselves.
+        let frame = match cutting.map(|extractor| extractor.cut(&whole)) {
+            None => whole,
+            Some(Ok(region)) => region,
+            Some(Err(_)) => continue,
+        };
+        let hand = Presentation { frames: vec![copy(&frame)], ..Presentation::default() };
         let answer = scene.kiosk.scan(Intent::Entry, hand).await?;
         if matches!(answer.body, AnswerBody::Accepted(_)) {
-            captures.push(bytes);
+            captures.push(frame);
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use palmgate_protocol::{
     Biometric,
-    terminal::{Band, Frame, Intent},
+    terminal::{Frame, Intent},
 };
 use palmgate_terminal::{Presentation, Terminal, TerminalError};
 use std::{
@@ -23,11 +23,11 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Pictures of people whom the store recognises.
 #[derive(Default)]
-pub(crate) struct Captures(Vec<Arc<Vec<u8>>>);
+pub(crate) struct Captures(Vec<Arc<Frame>>);
 
 impl Captures {
-    pub(crate) fn push(&mut self, picture: Vec<u8>) {
-        self.0.push(Arc::new(picture));
+    pub(crate) fn push(&mut self, frame: Frame) {
+        self.0.push(Arc::new(frame));
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -36,14 +36,19 @@ impl Captures {
 
     /// Bytes, on average.
     pub(crate) fn mean(&self) -> usize {
-        self.0.iter().map(|picture| picture.len()).sum::<usize>() / self.0.len().max(1)
+        self.0.iter().map(|frame| frame.picture.expose().len()).sum::<usize>() / self.0.len().max(1)
     }
 
     fn presentation(&self, number: usize) -> Presentation {
-        let picture = Biometric::new(self.0[number % self.0.len()].to_vec());
-        let frames = vec![Frame { band: Band::Visible, picture }];
-        Presentation { frames, ..Presentation::default() }
+        let frame = &*self.0[number % self.0.len()];
+        Presentation { frames: vec![copy(frame)], ..Presentation::default() }
     }
+}
+
+/// Pictures are not copied by chance.
+pub(crate) fn copy(frame: &Frame) -> Frame {
+    let picture = Biometric::new(frame.picture.expose().clone());
+    Frame { picture, ..*frame }
 }
 
 /// What became of everybody.

@@ -541,6 +541,7 @@ fn requests_that_wait_are_bounded_in_number_and_size() {
         vec![palmgate_protocol::terminal::Frame {
             band: palmgate_protocol::terminal::Band::Visible,
             picture,
+            region_of: None,
         }]
     };
     let capture = || palmgate_protocol::terminal::HandCapture {

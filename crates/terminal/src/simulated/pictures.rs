@@ -133,7 +133,7 @@ pub fn read_frame(path: &Path, band: Band) -> Result<Frame, PictureError> {
     file.take(limits::MAX_FRAME_BYTES as u64).read_to_end(picture.expose_mut()).map_err(failed)?;
     check_header(picture.expose())
         .map_err(|why| PictureError::NotAPicture { path: path.into(), why })?;
-    Ok(Frame { band, picture })
+    Ok(Frame { band, picture, region_of: None })
 }
 
 /// Reads no more than the header: decoding is the gateway's work.
