@@ -36,6 +36,7 @@ mod store;
 mod supervision;
 pub mod synthetic;
 mod terminals;
+mod thresholds;
 mod witness;
 mod work;
 

@@ -30,7 +30,11 @@ struct Store {
 
 impl Store {
     fn new(custody: Custody) -> Self {
-        let settings = Settings {
+        Self::with(Self::settings(custody))
+    }
+
+    fn settings(custody: Custody) -> Settings {
+        Settings {
             custody,
             purposes: Purpose::MATCHED.into_iter().collect(),
             escalation: true,
@@ -38,7 +42,10 @@ impl Store {
             zones: vec!["vault".into()],
             notice: NOTICE.into(),
             ..Settings::default()
-        };
+        }
+    }
+
+    fn with(settings: Settings) -> Self {
         let mut engine = Engine::new(settings);
         let facts = TerminalFacts {
             name: name("till"),
