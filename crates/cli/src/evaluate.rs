@@ -30,13 +30,6 @@ pub(crate) struct Arguments {
     /// A CSV file `file,hand,band,subgroup` about some or all pictures; the band is visible or nir.
     #[arg(long)]
     manifest: Option<PathBuf>,
-    /// Write the thresholds that these pictures vouch for, for `[palm] thresholds` of a store whose
-    /// sensor took them.
-    #[arg(long, requires = "data")]
-    thresholds: Option<PathBuf>,
-    /// What the pictures are, in words, for the file of thresholds.
-    #[arg(long, requires = "thresholds")]
-    data: Option<String>,
     /// Threads; all cores otherwise.
     #[arg(long)]
     threads: Option<usize>,
@@ -53,7 +46,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         near_infrared: arguments.near_infrared,
         manifest: arguments.manifest.clone(),
         threads: arguments.threads,
-        thresholds_of: arguments.data.clone(),
     };
     let bar = Bar::default();
     let progress = |stage, done, all| bar.show(stage, done, all);
@@ -63,15 +55,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.json {
         let json = serde_json::to_vec_pretty(&report)?;
         fs::write(path, json).with_context(|| path.display().to_string())?;
-    }
-    if let (Some(path), Some(thresholds)) = (&arguments.thresholds, &report.thresholds) {
-        let json = serde_json::to_vec_pretty(thresholds)?;
-        fs::write(path, json).with_context(|| path.display().to_string())?;
-        say(&format!(
-            "thresholds {}, false match rates down to {:e}",
-            path.display(),
-            thresholds.strictest()
-        ));
     }
     summary(&report);
     say(&format!("report     {}", arguments.out.join("report.md").display()));

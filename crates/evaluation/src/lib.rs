@@ -24,7 +24,6 @@ mod markdown;
 mod plots;
 mod report;
 mod statistics;
-mod thresholds;
 
 pub use dataset::{Dataset, DatasetError, Sample};
 pub use extraction::Kind;
@@ -47,8 +46,6 @@ pub struct Options {
     pub manifest: Option<PathBuf>,
     /// Threads; all cores when `None`.
     pub threads: Option<usize>,
-    /// What the pictures are, in words, when thresholds are to be made from them.
-    pub thresholds_of: Option<String>,
 }
 
 /// What is going on, for a progress bar.
@@ -79,14 +76,6 @@ pub enum EvaluationError {
         /// Pictures there are.
         all: usize,
     },
-    /// So few hands give no thresholds.
-    #[error(
-        "{impostor} comparisons of different hands are too few for thresholds: about 5,000 are needed, better 100,000"
-    )]
-    TooFewForThresholds {
-        /// Comparisons of different hands.
-        impostor: usize,
-    },
     /// The report could not be written.
     #[error("{}: {cause}", path.display())]
     Write {
@@ -114,14 +103,7 @@ pub fn evaluate(
     let threads = options.threads.unwrap_or_else(cores).max(1);
     let captured = extraction::extract(&dataset, options.kind, threads, progress)?;
     let compared = comparisons::compare(&dataset, &captured, threads, progress);
-    let mut report = report::report(&dataset, &captured, &compared)?;
-    if let Some(data) = &options.thresholds_of {
-        let thresholds = thresholds::thresholds(&dataset, &compared, data);
-        let impostor = compared.non_mated.len();
-        let few = EvaluationError::TooFewForThresholds { impostor };
-        report.thresholds = Some(thresholds.ok_or(few)?);
-    }
-    Ok(report)
+    report::report(&dataset, &captured, &compared)
 }
 
 /// Writes the report into a folder: `report.md` with its plots beside it. The JSON goes where the

@@ -4,7 +4,7 @@ use crate::{
     extraction::Captured,
     figures,
 };
-use palmgate_palm::{Quality, Thresholds};
+use palmgate_palm::Quality;
 use std::collections::BTreeMap;
 
 /// What an evaluation found. Serialises to the JSON report.
@@ -46,9 +46,6 @@ pub struct Report {
     pub quality: Vec<f64>,
     /// Median of each step of a capture, in milliseconds.
     pub steps_ms: BTreeMap<&'static str, f64>,
-    /// What these pictures vouch for, when that was asked.
-    #[serde(skip)]
-    pub thresholds: Option<Thresholds>,
 }
 
 /// A picture that could not be used.
@@ -177,7 +174,6 @@ pub(crate) fn report(
             captured.captures[sample].as_ref().map_or(0.0, |capture| order(&capture.quality))
         }),
         steps_ms: figures::steps(captured),
-        thresholds: None,
         all,
     })
 }

@@ -105,15 +105,6 @@ pub(crate) fn bounds(by_identity: &[(usize, usize)]) -> (f64, f64) {
     (rates[RESAMPLINGS / 40], rates[RESAMPLINGS - 1 - RESAMPLINGS / 40])
 }
 
-/// How often each of `all` is drawn when as many are drawn with replacement.
-pub(crate) fn draw(dice: &mut ChaCha8Rng, all: usize) -> Vec<u32> {
-    let mut drawn = vec![0; all];
-    for _ in 0..all {
-        drawn[dice.next_u64() as usize % all] += 1;
-    }
-    drawn
-}
-
 /// Wilson's score interval, 95 %.
 fn wilson(failed: usize, all: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;

@@ -25,8 +25,6 @@ pub struct Declared {
     pub statements: Vec<&'static str>,
     /// Figures of accuracy and liveness reports.
     pub measured: Option<palmgate_policy::Measured>,
-    /// Whether the thresholds come from an evaluation.
-    pub thresholds_measured: bool,
     /// People trusted to sign packs and times.
     pub signers: Vec<Signer>,
 }
@@ -187,9 +185,6 @@ fn numbers(settings: &Settings) -> Vec<(&'static str, i64)> {
     ]
 }
 
-/// People of a store that says nothing of how many one search goes through.
-const UNBOUNDED: i64 = 1_000_000_000;
-
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -262,8 +257,6 @@ fn opening(
         works_council: states("works-council"),
         administrators: whole(declared.administrators),
         measured: declared.measured.clone(),
-        thresholds_measured: declared.thresholds_measured,
-        shard_people: settings.most_people.map_or(UNBOUNDED, |most| whole(most as u64)),
         sign: states("sign-at-entrance"),
         public_policy: states("public-retention-policy"),
         signed_release: states("signed-release"),
@@ -311,8 +304,6 @@ mod tests {
                 "sign-at-entrance", "public-retention-policy", "signed-release",
                 "need-of-each-purpose",
             ]
-            [palm]
-            thresholds = "/etc/palmgate/thresholds.json"
             [law.measured]
             false_match_per_billion = 1000
             false_positive_per_million = 10
@@ -323,10 +314,8 @@ mod tests {
         if let Err(error) = opened(declared) {
             panic!("{error}");
         }
-        for needed in ["\"officer-opinion\", ", "thresholds = \"/etc/palmgate/thresholds.json\""] {
-            let without = declared.replace(needed, "");
-            assert!(matches!(opened(&without), Err(LawError::Refused(_))), "{needed}");
-        }
+        let without = declared.replace("\"officer-opinion\", ", "");
+        assert!(matches!(opened(&without), Err(LawError::Refused(_))));
     }
 
     #[test]

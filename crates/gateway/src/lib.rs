@@ -36,7 +36,6 @@ mod store;
 mod supervision;
 pub mod synthetic;
 mod terminals;
-mod thresholds;
 mod witness;
 mod work;
 

@@ -23,10 +23,8 @@ use crate::{
     store::{Desk, Input, Store, Surroundings},
     supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
-    thresholds,
     witness::{self, Witness},
 };
-use palmgate_palm::ThresholdsError;
 use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen, Visitor};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
@@ -65,8 +63,6 @@ pub struct Options {
     /// False match rate that the threshold of each purpose is chosen for, by
     /// [`palmgate_protocol::Purpose::MATCHED`] position.
     pub false_match_rates: [f64; 4],
-    /// A file of thresholds from an evaluation; those that come with the models when `None`.
-    pub thresholds: Option<PathBuf>,
     /// How long a person's own history reaches back.
     pub history: Duration,
     /// Where HTTPS is served.
@@ -155,30 +151,6 @@ pub enum StartError {
         "the credential palmgate-root is not there: give it to the unit with LoadCredentialEncrypted=, or choose another [root] keeper"
     )]
     Credential,
-    /// The file of thresholds cannot be used.
-    #[error("{}: {cause}", path.display())]
-    Thresholds {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: ThresholdsError,
-    },
-    /// The thresholds were not measured well enough for what they are to decide.
-    #[error(
-        "[palm] thresholds vouch for a false match rate of {strictest:e} at best, and {purpose} among {people} people needs {wanted:e}: evaluate more hands, or set [palm] people to {possible} at most"
-    )]
-    NotVouched {
-        /// The purpose.
-        purpose: &'static str,
-        /// People in one search.
-        people: usize,
-        /// The false match rate of one comparison that this needs.
-        wanted: f64,
-        /// The best one there is.
-        strictest: f64,
-        /// People that it is good for.
-        possible: usize,
-    },
     /// The program cannot talk to a TPM.
     #[error(
         "this program was built without a TPM: build it with --features tpm, or choose another [root] keeper"
@@ -192,14 +164,7 @@ pub enum StartError {
 impl StartError {
     /// Whether the configuration is at fault, so that starting again cannot help.
     pub const fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::OtherStore { .. }
-                | Self::Credential
-                | Self::WithoutTpm
-                | Self::Thresholds { .. }
-                | Self::NotVouched { .. }
-        )
+        matches!(self, Self::OtherStore { .. } | Self::Credential | Self::WithoutTpm)
     }
 }
 
@@ -281,8 +246,7 @@ impl Gateway {
 ///
 /// # Errors
 /// [`StartError`] says what is at fault; nothing keeps running then.
-pub async fn run(mut options: Options, law: InForce) -> Result<Gateway, StartError> {
-    options.settings = thresholds::chosen(&options)?;
+pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> {
     let opened = {
         let options = options.clone();
         tokio::task::spawn_blocking(move || Opened::open(&options))
@@ -450,7 +414,7 @@ fn engine(
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
 ) -> Engine {
-    let mut engine = Engine::with_pack(options.settings.clone(), Arc::clone(&law.pack));
+    let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
     let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
@@ -483,6 +447,14 @@ fn metrics(
         metrics.add_broker(broker.counters())?;
     }
     Ok(Arc::new(metrics))
+}
+
+/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody.
+fn calibrated(options: &Options) -> Settings {
+    let calibration = palmgate_palm::calibration();
+    let threshold = |rate: f64| calibration.threshold(rate).unwrap_or(f32::INFINITY);
+    let thresholds = options.false_match_rates.map(threshold);
+    Settings { thresholds, ..options.settings.clone() }
 }
 
 /// Seals what tokens carry in `subject` custody: every store of the tenant derives the same key.

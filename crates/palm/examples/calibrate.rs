@@ -5,7 +5,7 @@
 //! what `training/held_out.py` wrote: people whom the network has not seen. The real hands come
 //! from `data/hands`; their second captures are simulated.
 
-use palmgate_palm::{Capture, Extractor, Transform, parts, simulate, tail_threshold};
+use palmgate_palm::{Capture, Extractor, Transform, parts, simulate};
 use palmgate_protocol::terminal::{Band, Frame};
 use palmgate_protocol::{Probe, Purpose, Secret, Template};
 use std::{env, error::Error, fmt::Write as _, fs, path::Path, process::ExitCode};
@@ -163,12 +163,28 @@ fn misses(mated: &[f64], threshold: f64) -> f64 {
     mated.partition_point(|&score| score < threshold) as f64 / mated.len() as f64
 }
 
-/// The score that non-mated comparisons exceed at `rate`: of the tail of a generalised Pareto
-/// distribution fitted to the top hundredth.
+/// The score that non-mated comparisons exceed at `rate`: measured where there are enough of them,
+/// beyond that the tail of a generalised Pareto distribution fitted to the top hundredth by
+/// probability-weighted moments (Hosking and Wallis 1987).
 fn threshold(sorted: &[f64], rate: f64) -> f64 {
-    let (start, tail) = sorted.split_at(sorted.len() - sorted.len() / 100);
-    let start = start.last().copied().unwrap_or_default();
-    tail_threshold(start, &mut tail.to_vec(), rate / 0.01)
+    let count = sorted.len();
+    let tail = count / 100;
+    let start = sorted[count - tail - 1];
+    let excess: Vec<f64> = sorted[count - tail..].iter().map(|score| score - start).collect();
+    let n = excess.len() as f64;
+    let mean = excess.iter().sum::<f64>() / n;
+    let weighted = excess
+        .iter()
+        .enumerate()
+        .map(|(i, value)| value * (1.0 - (i as f64 + 0.65) / n))
+        .sum::<f64>()
+        / n;
+    // A bounded tail is not believed: beyond the measured pairs it would promise too much.
+    let shape = (2.0 - mean / (mean - 2.0 * weighted)).max(0.0);
+    let scale = mean * (1.0 - shape);
+    let share = rate / 0.01;
+    let reach = if shape < 1e-6 { -share.ln() } else { (share.powf(-shape) - 1.0) / shape };
+    start + scale * reach
 }
 
 /// The Rust source of the calibration.

@@ -31,7 +31,6 @@ mod picture;
 mod quality;
 mod region;
 pub mod simulate;
-mod thresholds;
 mod transform;
 
 #[doc(hidden)]
@@ -43,5 +42,4 @@ pub use capture::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 pub use liveness::Liveness;
 pub use model::{ModelError, models, models_hash};
 pub use quality::Quality;
-pub use thresholds::{MAX_THRESHOLDS_BYTES, Point, Thresholds, ThresholdsError, tail_threshold};
 pub use transform::Transform;

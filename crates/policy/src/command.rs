@@ -58,8 +58,6 @@ pub enum Command {
     Adopt(Ticket, MemberId, Box<Profile>),
     /// Keep the shard's people with these profiles; confirm the version when durable.
     AdoptShard(u64, Vec<(MemberId, Profile)>),
-    /// Keep nobody of this shard, and forget that it was offered.
-    RefuseShard(u64),
     /// Write a changed profile.
     Update(MemberId, Box<Profile>),
     /// Destroy what belongs to these purposes of a person, then write the profile.

@@ -75,8 +75,6 @@ pub struct Opening {
     pub card_tokens_copyable: bool,
     /// Measured figures, from reports that belong to the models in use.
     pub measured: Option<Measured>,
-    /// Thresholds come from an evaluation on pictures of the sensor in use.
-    pub thresholds_measured: bool,
     /// People in the largest search.
     pub shard_people: i64,
     /// The longest lease that the cloud grants.
@@ -151,7 +149,6 @@ impl Default for Opening {
             card_tokens_copyable: false,
             measured: None,
             shard_people: 0,
-            thresholds_measured: true,
             lease_hours: 0,
             sign: false,
             public_policy: false,
@@ -233,7 +230,7 @@ impl Law {
             .with("enrol_steps", opening.steps.1)
             .with("consent_screens_bundled", opening.consent_screens_bundled)
             .with("card_tokens_copyable", opening.card_tokens_copyable)
-            .with("accuracy_report", measured.is_some() && opening.thresholds_measured)
+            .with("accuracy_report", measured.is_some())
             .with("false_match_per_billion", measured.map_or(0, |m| m.false_match_per_billion))
             .with("shard_people", opening.shard_people)
             .with(

@@ -107,8 +107,6 @@ rules! {
     E_79 = "E-79";
     /// Information when data comes from elsewhere.
     G_14 = "G-14";
-    /// A search among all holds no more people than its error allows.
-    ONE_TO_MANY = "I-1N";
     /// A shard whose revocations are stale locks itself.
     LEASE = "D-LEASE";
 }

@@ -37,9 +37,6 @@ pub struct Settings {
     pub notice: String,
     /// Expired people erased in one sweep at most.
     pub sweep_limit: usize,
-    /// People in a gallery that is searched without a claim at most: for so many the thresholds
-    /// were chosen (ISO/IEC 19795-1: false positives grow with the size). `None` without a bound.
-    pub most_people: Option<usize>,
     /// Requests in work at once.
     pub pending_limit: usize,
 }
@@ -79,7 +76,6 @@ impl Default for Settings {
             zones: Vec::new(),
             notice: String::new(),
             sweep_limit: 100,
-            most_people: None,
             pending_limit: 256,
         }
     }

@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 
 impl Engine {
     /// Takes over a verified shard: only people with a live consent that covers this store, nobody
-    /// who was erased here; who is removed is erased. Of a shard with more people than the
-    /// thresholds vouch for only the removals count; the people before go on being recognised.
+    /// who was erased here; who is removed is erased.
     pub(crate) fn shard_offered(
         &mut self,
         version: u64,
@@ -19,7 +18,7 @@ impl Engine {
     ) -> Vec<Command> {
         if now >= lease_until {
             let decision = Decision::new(DecisionKind::Shard, "lease-expired", vec![rules::LEASE]);
-            return vec![Command::RefuseShard(version), Command::Log(decision)];
+            return vec![Command::Log(decision)];
         }
         let mut gone: BTreeSet<MemberId> = removed.iter().copied().collect();
         if whole {
@@ -30,15 +29,6 @@ impl Engine {
         let mut commands = Vec::new();
         for member in gone {
             commands.extend(self.erase(member, rules::G_19, None, false));
-        }
-        let fresh = people.iter().filter(|person| !self.people.contains_key(&person.member));
-        let would_be = self.people.len() + fresh.count();
-        if self.settings.most_people.is_some_and(|most| would_be > most) {
-            let decision =
-                Decision::new(DecisionKind::Shard, "too-large", vec![rules::ONE_TO_MANY]);
-            commands.push(Command::RefuseShard(version));
-            commands.push(Command::Log(decision));
-            return commands;
         }
         // The few different answers are asked for once each, not once for each of many people.
         let mut verdicts = Vec::new();

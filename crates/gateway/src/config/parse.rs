@@ -66,9 +66,6 @@ fn read(reader: &mut Reader<'_>, now: Timestamp) -> Config {
     let (cloud, region) = read_cloud(reader).unzip();
     let mut settings = read_settings(reader, custody, cloud.is_some());
     settings.production = reader.read("law", "production", false, checks::boolean);
-    let people = |value: &DeValue<'_>| checks::whole(value, 1..=10_000_000);
-    let people = reader.optional("palm", "people", people).map(|most| most as usize);
-    settings.most_people = people.filter(|_| custody == Custody::Operator);
     settings.region = region.unwrap_or(Region::UNION).as_str().into();
     let language = reader.read("store", "language", LANGUAGE.into(), checks::language);
     let root_in_file = reader.read("development", "root_in_file", false, checks::boolean);
@@ -98,7 +95,6 @@ fn read_options(
     };
     let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
     let matcher = reader.optional("palm", "matcher", checks::path);
-    let thresholds = reader.optional("palm", "thresholds", checks::path);
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -107,7 +103,6 @@ fn read_options(
         root: read_root(reader),
         settings,
         false_match_rates: FALSE_MATCH_RATES,
-        thresholds,
         history: days(reader, "history_days", 90, 183, &HISTORY),
         https,
         public_host,
@@ -177,7 +172,6 @@ fn read_law(reader: &mut Reader<'_>, now: Timestamp) -> Declared {
             .read("law", "administrators", 0, |value| checks::whole(value, 0..=100)),
         statements: reader.read("law", "statements", Vec::new(), checks::statements),
         measured: read_measured(reader),
-        thresholds_measured: reader.has("palm", "thresholds"),
         signers: signers.unwrap_or_default(),
     }
 }

@@ -52,7 +52,6 @@ impl Store {
             Command::Store(ticket, member, profile) => self.store(ticket, member, *profile),
             Command::Adopt(ticket, member, profile) => self.adopt(ticket, member, *profile),
             Command::AdoptShard(version, people) => self.adopt_shard(version, people),
-            Command::RefuseShard(version) => drop(self.shards.remove(&version)),
             Command::Update(member, profile) => {
                 self.around.scribe.submit(Deed::Update(member, *profile));
             }

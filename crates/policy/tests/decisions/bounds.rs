@@ -33,38 +33,6 @@ fn a_shard_brings_only_roaming_people_and_takes_away_whom_it_removes() {
 }
 
 #[test]
-fn a_shard_larger_than_the_thresholds_vouch_for_brings_nobody_and_still_takes_away() {
-    let settings = Settings { most_people: Some(2), ..Store::settings(Custody::Operator) };
-    let mut store = Store::with(settings);
-    let record = |id| Store::record(id, &[Purpose::Pay, Purpose::Roaming]);
-    let shard = |version, people, removed, store: &Store| Event::ShardOffered {
-        version,
-        lease_until: store.now.after(3 * DAY),
-        whole: false,
-        people,
-        removed,
-    };
-    let event = shard(1, vec![record(20), record(21)], Vec::new(), &store);
-    let commands = store.tell(event);
-    assert!(commands.iter().any(|command| matches!(command, Command::AdoptShard(1, _))));
-    let [kept, removed] = [20, 21].map(|id| MemberId::from_random([id; 16]));
-    let event = shard(2, vec![record(22), record(23)], vec![removed], &store);
-    let commands = store.tell(event);
-    assert!(!commands.iter().any(|command| matches!(command, Command::AdoptShard(..))));
-    assert!(commands.iter().any(|command| matches!(command, Command::RefuseShard(2))));
-    let cited = commands.iter().any(|command| match command {
-        Command::Log(decision) => decision.rules.iter().any(|rule| rule.id() == "I-1N"),
-        _ => false,
-    });
-    assert!(cited, "with its rule");
-    assert!(accepted(&store.recognise(pay(100), &[(kept, Purpose::Pay, 0.9)])));
-    assert!(not_recognised(&store.recognise(pay(100), &[(removed, Purpose::Pay, 0.9)])));
-    let event = shard(3, vec![record(20), record(22)], Vec::new(), &store);
-    let commands = store.tell(event);
-    assert!(commands.iter().any(|command| matches!(command, Command::AdoptShard(3, _))), "as many");
-}
-
-#[test]
 fn an_expired_shard_is_not_taken_over() {
     let mut store = Store::new(Custody::Operator);
     let people = vec![Store::record(20, &[Purpose::Pay, Purpose::Roaming])];

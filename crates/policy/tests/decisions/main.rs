@@ -30,11 +30,7 @@ struct Store {
 
 impl Store {
     fn new(custody: Custody) -> Self {
-        Self::with(Self::settings(custody))
-    }
-
-    fn settings(custody: Custody) -> Settings {
-        Settings {
+        let settings = Settings {
             custody,
             purposes: Purpose::MATCHED.into_iter().collect(),
             escalation: true,
@@ -42,10 +38,7 @@ impl Store {
             zones: vec!["vault".into()],
             notice: NOTICE.into(),
             ..Settings::default()
-        }
-    }
-
-    fn with(settings: Settings) -> Self {
+        };
         let mut engine = Engine::new(settings);
         let facts = TerminalFacts {
             name: name("till"),
