@@ -46,6 +46,7 @@ fn keyed() -> Keyed {
         key: Secret::new([7; 32]),
         tenant: "tenant".parse().unwrap(),
         fusion: Fusion { embedding_weight: 0.5, code_weight: 0.5, shortlist: 8 },
+        models: palmgate_palm::models_hash(),
     }
 }
 

@@ -31,6 +31,7 @@ mod installed;
 mod manifest;
 mod packages;
 mod refusal;
+mod registry;
 mod signed;
 
 pub use bundle::{Bundle, describe};
@@ -38,5 +39,6 @@ pub use installed::{Installed, check_floor};
 pub use manifest::{Manifest, Terms};
 pub use packages::Dpkg;
 pub use refusal::{Reason, Refusal};
+pub use registry::{Checked, REGISTRY, Registered, read_models, sign_models, unsigned_registry};
 pub use semver::Version;
 pub use signed::{NOTE, add_signature};
