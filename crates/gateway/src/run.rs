@@ -267,15 +267,19 @@ impl Gateway {
 /// [`StartError`] says what is at fault; nothing keeps running then.
 pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> {
     let opened = {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || Opened::open(&options))
-            .await
-            .map_err(anyhow::Error::from)??
+        let (options, pack) = (options.clone(), law.pack.hash());
+        let open = move || {
+            let mut opened = Opened::open(&options)?;
+            let models = opened.references.models();
+            in_use::note(&options, (pack, models), &mut opened.log, &opened.vault);
+            Ok::<_, StartError>(opened)
+        };
+        tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??
     };
     start(options, law, opened)
 }
 
-fn start(options: Options, law: InForce, mut opened: Opened) -> Result<Gateway, StartError> {
+fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, StartError> {
     let authority_der = opened.authority.certificate_der().clone();
     let own = Arc::clone(&opened.identity);
     let time = || Arc::<Believed>::clone(&opened.clock);
@@ -306,12 +310,6 @@ fn start(options: Options, law: InForce, mut opened: Opened) -> Result<Gateway, 
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
-    in_use::note(
-        &options,
-        (law.pack.hash(), opened.references.models()),
-        &mut opened.log,
-        &opened.vault,
-    );
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
     let scribe = start_scribe(options.history, vault, log, receipts, &law, inputs.clone())?;
     if let Some(cloud) = &cloud {
@@ -321,14 +319,8 @@ fn start(options: Options, law: InForce, mut opened: Opened) -> Result<Gateway, 
     let kept = Kept::load(&opened.vault)?;
     let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
-    let engine = engine(
-        &options,
-        &law,
-        (kept.time, kept.visitors),
-        opened.people,
-        lease,
-        opened.references.models(),
-    );
+    let settings = calibrated(&options, opened.references.models());
+    let engine = engine(settings, &law, (kept.time, kept.visitors), opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -440,14 +432,13 @@ fn start_scribe(
 
 /// The policy, told what was kept.
 fn engine(
-    options: &Options,
+    settings: Settings,
     law: &InForce,
     (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
-    models: [u8; 32],
 ) -> Engine {
-    let mut engine = Engine::with_pack(calibrated(options, models), Arc::clone(&law.pack));
+    let mut engine = Engine::with_pack(settings, Arc::clone(&law.pack));
     let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
