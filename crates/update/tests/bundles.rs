@@ -7,6 +7,7 @@ use palmgate_seal::sign::SigningKey;
 use palmgate_update::{
     Bundle, Dpkg, Installed, NOTE, Reason, Refusal, Terms, Version, add_signature, describe,
 };
+use rustix::fs::{FlockOperation, flock};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -222,6 +223,56 @@ fn a_package_of_something_else_or_of_another_version_is_not_installed() {
     fs::write(bundle.join("packages/palmgate_1.2.0-1_all.deb"), "no package").unwrap();
     house.sign(&bundle, "1.2.0", "1.0.0");
     assert_eq!(house.install(&bundle, "1.1.0").unwrap_err().reason, Reason::Malformed);
+}
+
+#[test]
+fn where_dpkg_fails_models_packs_and_floor_stay_and_the_same_call_finishes_it() {
+    let house = House::new();
+    let first = house.bundle("first", "1.2.0", "1.0.0", true);
+    house.install(&first, "1.1.0").unwrap();
+    let second = house.bundle("second", "1.3.0", "1.3.0", true);
+    // Somebody else has the package database.
+    let lock = fs::File::create(house.root().join("var/lib/dpkg/lock")).unwrap();
+    rustix::fs::fcntl_lock(&lock, FlockOperation::LockExclusive).unwrap();
+    let refusal = house.install(&second, "1.2.0").unwrap_err();
+    assert_eq!(refusal.reason, Reason::System, "{refusal}");
+    assert_eq!(house.release(), "1.2.0");
+    assert_eq!(house.in_use("models/net.onnx"), "net of 1.2.0");
+    assert_eq!(house.in_use("packs/mine/pack.toml"), "pack of 1.2.0");
+    assert_eq!(house.installed().floor().unwrap(), Some(version("1.0.0")));
+    drop(lock);
+    house.install(&second, "1.2.0").unwrap();
+    assert_eq!(house.in_use("models/net.onnx"), "net of 1.3.0");
+    assert_eq!(house.installed().floor().unwrap(), Some(version("1.3.0")));
+}
+
+#[test]
+fn two_installations_do_not_meet() {
+    let house = House::new();
+    let bundle = house.bundle("first", "1.2.0", "1.0.0", true);
+    fs::create_dir(house.path("installed")).unwrap();
+    let lock = fs::File::open(house.path("installed")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let refusal = house.install(&bundle, "1.1.0").unwrap_err();
+    assert!(refusal.to_string().contains("another one under way"), "{refusal}");
+    drop(lock);
+    house.install(&bundle, "1.1.0").unwrap();
+}
+
+#[test]
+fn what_a_cut_left_behind_does_not_hinder_the_next_installation() {
+    let house = House::new();
+    let bundle = house.bundle("first", "1.2.0", "1.0.0", true);
+    let installed = house.path("installed");
+    fs::create_dir_all(installed.join("staging/models")).unwrap();
+    fs::write(installed.join("staging/models/net.onnx"), "half").unwrap();
+    fs::create_dir_all(installed.join("content/models-0000000000000000-0")).unwrap();
+    symlink("content/nowhere", installed.join("models.new")).unwrap();
+    fs::write(installed.join("floor.new"), "1.").unwrap();
+    house.install(&bundle, "1.1.0").unwrap();
+    assert_eq!(house.in_use("models/net.onnx"), "net of 1.2.0");
+    assert_eq!(house.installed().floor().unwrap(), Some(version("1.0.0")));
+    assert_eq!(fs::read_dir(installed.join("content")).unwrap().count(), 2);
 }
 
 #[test]
