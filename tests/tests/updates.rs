@@ -85,13 +85,15 @@ impl Publisher {
     /// Tables `[law]` and `[update]` of a box that takes packs and updates of these two.
     fn tables(&self, installed: &Path) -> String {
         let signers = &self.signers;
+        let path = |name: &str| installed.join(name).to_string_lossy().into_owned();
+        let directory = installed.to_string_lossy();
         format!(
             "\n[law]\npack = {:?}\nnote = {:?}\nsigners = {signers:?}\n\
              [palm]\nmodels = {:?}\n\
-             [update]\ndirectory = {installed:?}\nsigners = {signers:?}\n",
-            installed.join("packs/fr-cnil"),
-            installed.join("packs/fr-cnil.note"),
-            installed.join("models"),
+             [update]\ndirectory = {directory:?}\nsigners = {signers:?}\n",
+            path("packs/fr-cnil"),
+            path("packs/fr-cnil.note"),
+            path("models"),
         )
     }
 }

@@ -73,6 +73,15 @@ fn enrol(matcher: &Matcher, first: u64) {
 }
 
 #[test]
+fn a_matcher_with_other_models_gets_no_template() {
+    let served = Served::new();
+    let other = Keyed { models: [9; 32], ..keyed() };
+    let refused = Matcher::process(served.socket(), &other).err().unwrap();
+    assert!(matches!(refused, MatcherError::Version { .. }), "{refused}");
+    served.open().ping().unwrap();
+}
+
+#[test]
 fn both_kinds_give_the_same_probes_references_and_candidates() {
     let served = Served::new();
     let inside = Matcher::inside(Extractor::load().unwrap(), &keyed());
