@@ -191,6 +191,8 @@ fn install(
     let signers = trusted(&updates, config)?;
     let installed = updates.installed();
     let bundle = Bundle::open(bundle, &signers, now()?, installed.floor()?.as_ref())?;
+    // The daemon's own user reads what is installed, however root's shell is set up.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let dpkg = dpkg_root.map_or_else(Dpkg::default, Dpkg::in_root);
     installed.install(&bundle, &env!("CARGO_PKG_VERSION").parse()?, &dpkg)?;
     say_bundle(&bundle);

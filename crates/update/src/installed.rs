@@ -95,8 +95,8 @@ impl Installed {
     }
 
     /// Installs a bundle on a box that runs `program`: copies and checks everything, then hands the
-    /// packages to dpkg, then changes models and packs, then raises the floor. Cut off anywhere, the
-    /// box runs what it ran or what the bundle brings, and the same call finishes it.
+    /// packages to dpkg, then changes models and packs, then raises the floor. Cut off anywhere,
+    /// programs, models and packs are each those before or the new ones, and the same call finishes it.
     ///
     /// # Errors
     /// [`Refusal`]; before dpkg was asked nothing has changed.
