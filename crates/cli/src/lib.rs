@@ -20,6 +20,7 @@ mod policy;
 mod simulate;
 pub mod stage;
 mod terminal;
+mod update;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -53,6 +54,9 @@ enum Verb {
     /// Read, check, sign, compare and replay law packs.
     #[command(subcommand)]
     Policy(policy::Verb),
+    /// Verify, install and sign updates of programs, models and law packs.
+    #[command(subcommand)]
+    Update(update::Verb),
     /// Print the notice to people (GDPR Art. 13).
     Notice(policy::PaperArguments),
     /// Print the record of processing activities (GDPR Art. 30).
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Terminal(verb)) => terminal::run(verb),
         Some(Verb::Audit(verb)) => audit::run(verb),
         Some(Verb::Policy(verb)) => policy::run(verb),
+        Some(Verb::Update(verb)) => update::run(verb),
         Some(Verb::Notice(arguments)) => policy::paper(policy::Kind::Notice, &arguments),
         Some(Verb::Ropa(arguments)) => policy::paper(policy::Kind::Ropa, &arguments),
         Some(Verb::Dpia(arguments)) => policy::paper(policy::Kind::Dpia, &arguments),

@@ -19,6 +19,7 @@ mod forgotten;
 mod held;
 mod http;
 mod identity;
+mod in_use;
 mod keeper;
 mod kept;
 pub mod law;
@@ -40,6 +41,7 @@ mod witness;
 mod work;
 
 pub use arguments::Arguments;
+pub use in_use::Updates;
 pub use keeper::RootKeeping;
 pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 

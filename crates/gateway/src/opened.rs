@@ -7,7 +7,7 @@ use crate::{
     decision_log::DecisionLog,
     forgotten::Forgotten,
     identity::{OwnIdentity, OwnIdentityOptions},
-    kept,
+    in_use, kept,
     metrics::Certificate,
     receipts::{self, Receipts},
     references::{self, References},
@@ -15,7 +15,7 @@ use crate::{
     scribe::CHECKPOINT,
 };
 use palmgate_ledger::Ledger;
-use palmgate_matcher::Keyed;
+use palmgate_matcher::{Keyed, Models};
 use palmgate_policy::Profile;
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode};
 use palmgate_seal::{envelope::OpeningKey, pki::Authority, random};
@@ -44,9 +44,11 @@ impl Opened {
     pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
         let directory = &options.state_directory;
         private_directory(directory)?;
+        let floor = in_use::announced_floor(&options.updates)?;
         let keeper = options.root.keeper(directory)?;
         let vault = Vault::open(&directory.join("vault"), &options.tenant, keeper)
             .map_err(anyhow::Error::from)?;
+        in_use::keep_floor(&vault, floor, directory)?;
         let vault = Arc::new(vault);
         let clock = Arc::new(Believed::new(kept::time_seen(&vault)?.unwrap_or_default()));
         let authority = Arc::new(authority(&vault, &options.store, clock.now())?);
@@ -177,11 +179,15 @@ fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
 fn open_references(
     options: &Options,
     transform_key: &Secret<[u8; 32]>,
-) -> Result<Arc<References>, anyhow::Error> {
+) -> Result<Arc<References>, StartError> {
+    let signers = &options.updates.signers;
+    let models = options.models.as_ref().map(|at| Models::read(at, signers)).transpose();
+    let models = models.map_err(StartError::Models)?;
     let keyed = Keyed {
         key: Secret::new(*transform_key.expose()),
         tenant: options.tenant.clone(),
         fusion: references::calibrated(),
+        models: models.as_ref().map_or_else(palmgate_palm::models_hash, Models::hash),
     };
-    Ok(Arc::new(References::open(options.matcher.clone(), keyed)?))
+    Ok(Arc::new(References::open(options.matcher.clone(), keyed, models.as_ref())?))
 }

@@ -1,7 +1,8 @@
 //! Open references: which row of the matcher is whose. `operator` custody only.
 
+use crate::run::StartError;
 use palmgate_gallery::RowId;
-use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Reference};
+use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Models, Reference};
 use palmgate_palm::Extractor;
 use palmgate_policy::{Match, Profile};
 use palmgate_protocol::{Custody, Hand, MemberId, Probe, Purpose, PurposeSet, Template, decode};
@@ -48,13 +49,28 @@ impl References {
     ///
     /// # Errors
     /// The matcher is not there, or the models are not those that were reviewed.
-    pub(crate) fn open(socket: Option<PathBuf>, keyed: Keyed) -> Result<Self, anyhow::Error> {
-        let matcher = match &socket {
-            Some(socket) => Matcher::process(socket.clone(), &keyed)?,
-            None => Matcher::inside(Extractor::load()?, &keyed),
+    pub(crate) fn open(
+        socket: Option<PathBuf>,
+        keyed: Keyed,
+        models: Option<&Models>,
+    ) -> Result<Self, StartError> {
+        let matcher = match (&socket, models) {
+            (Some(socket), _) => Matcher::process(socket.clone(), &keyed)
+                .map_err(|error| StartError::Other(error.into()))?,
+            (None, Some(models)) => {
+                Matcher::inside(models.extractor().map_err(StartError::Models)?, &keyed)
+            }
+            (None, None) => {
+                Matcher::inside(Extractor::load().map_err(anyhow::Error::from)?, &keyed)
+            }
         };
         let inner = RwLock::new(Inner::of(matcher));
         Ok(Self { socket, keyed, inner, is_incomplete: AtomicBool::new(true) })
+    }
+
+    /// SHA-256 of the models in use.
+    pub(crate) const fn models(&self) -> [u8; 32] {
+        self.keyed.models
     }
 
     pub(crate) const fn fusion(&self) -> &Fusion {

@@ -11,6 +11,7 @@ use crate::{
     fabric::{Fabric, FabricOptions},
     http::{self, Served},
     identity::OwnIdentity,
+    in_use::{self, Updates},
     keeper::RootKeeping,
     kept::Kept,
     law::InForce,
@@ -33,6 +34,7 @@ use palmgate_seal::{
     pki::{self, ClientAuth, Presented},
     sign::VerifyingKey,
 };
+use palmgate_update::Refusal;
 use palmgate_vault::Vault;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
@@ -84,6 +86,10 @@ pub struct Options {
     pub language: String,
     /// How long certificates of the gateway and of terminals last.
     pub certificate_lifetime: Duration,
+    /// A directory of models with their registry; those that are built in when there is none.
+    pub models: Option<PathBuf>,
+    /// Whose updates are taken, and what they left.
+    pub updates: Updates,
 }
 
 /// Which broker carries the store's messages.
@@ -156,6 +162,12 @@ pub enum StartError {
         "this program was built without a TPM: build it with --features tpm, or choose another [root] keeper"
     )]
     WithoutTpm,
+    /// This program is below the version floor, or what updates left cannot be used.
+    #[error(transparent)]
+    Update(#[from] Refusal),
+    /// The directory of models cannot be used.
+    #[error(transparent)]
+    Models(palmgate_matcher::ModelsError),
     /// Something below failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -164,7 +176,14 @@ pub enum StartError {
 impl StartError {
     /// Whether the configuration is at fault, so that starting again cannot help.
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::OtherStore { .. } | Self::Credential | Self::WithoutTpm)
+        matches!(
+            self,
+            Self::OtherStore { .. }
+                | Self::Credential
+                | Self::WithoutTpm
+                | Self::Update(_)
+                | Self::Models(_)
+        )
     }
 }
 
@@ -248,10 +267,14 @@ impl Gateway {
 /// [`StartError`] says what is at fault; nothing keeps running then.
 pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> {
     let opened = {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || Opened::open(&options))
-            .await
-            .map_err(anyhow::Error::from)??
+        let (options, pack) = (options.clone(), law.pack.hash());
+        let open = move || {
+            let mut opened = Opened::open(&options)?;
+            let models = opened.references.models();
+            in_use::note(&options, (pack, models), &mut opened.log, &opened.vault);
+            Ok::<_, StartError>(opened)
+        };
+        tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??
     };
     start(options, law, opened)
 }
@@ -296,7 +319,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let kept = Kept::load(&opened.vault)?;
     let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
-    let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
+    let settings = calibrated(&options, opened.references.models());
+    let engine = engine(settings, &law, (kept.time, kept.visitors), opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -408,13 +432,13 @@ fn start_scribe(
 
 /// The policy, told what was kept.
 fn engine(
-    options: &Options,
+    settings: Settings,
     law: &InForce,
     (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
 ) -> Engine {
-    let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
+    let mut engine = Engine::with_pack(settings, Arc::clone(&law.pack));
     let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
@@ -431,7 +455,7 @@ fn metrics(
     broker: Option<&broker::Broker>,
 ) -> Result<Arc<Metrics>, anyhow::Error> {
     let metrics = Metrics::new(options.state_directory.clone())?;
-    metrics.build(palmgate_palm::models_hash(), law.hash());
+    metrics.build(opened.references.models(), law.hash());
     for (which, ends) in opened.certificates_end()? {
         metrics.certificate_ends(which, ends);
     }
@@ -449,10 +473,16 @@ fn metrics(
     Ok(Arc::new(metrics))
 }
 
-/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody.
-fn calibrated(options: &Options) -> Settings {
+/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody, and
+/// neither do models that it was not measured with.
+fn calibrated(options: &Options, models: [u8; 32]) -> Settings {
+    let measured = models == palmgate_palm::models_hash();
+    if !measured {
+        tracing::error!("nobody is recognised: no calibration was measured with these models");
+    }
     let calibration = palmgate_palm::calibration();
-    let threshold = |rate: f64| calibration.threshold(rate).unwrap_or(f32::INFINITY);
+    let known = |rate: f64| calibration.threshold(rate).filter(|_| measured);
+    let threshold = |rate: f64| known(rate).unwrap_or(f32::INFINITY);
     let thresholds = options.false_match_rates.map(threshold);
     Settings { thresholds, ..options.settings.clone() }
 }

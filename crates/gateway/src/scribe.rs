@@ -2,7 +2,7 @@
 //! What is reported as done is durable.
 
 use crate::{
-    clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, receipts::Receipts,
+    clock, cloud::Outgoing, decision_log::DecisionLog, held::Held, in_use, receipts::Receipts,
     records::Columns, witness::Asked,
 };
 use palmgate_ledger::{Entry, EntryKind, NOBODY};
@@ -279,7 +279,13 @@ impl Writer {
                     let _ = kept.send(durable);
                 }
             }
-            Deed::Pack(pack) => self.pack = pack,
+            Deed::Pack(pack) => {
+                self.pack = pack;
+                let _ = report(
+                    "pack in use",
+                    in_use::keep_pack(&self.vault, pack).map_err(Failure::from),
+                );
+            }
             Deed::Holds(holds) => {
                 self.held.put(holds);
                 let _ = report("held uses", self.held.release(&self.vault));

@@ -24,5 +24,5 @@ pub use palmgate_policy::{
 pub use papers::{House, NOTICE_ITEMS, Paper, Processor, Section, dpia, notice, ropa, sign};
 pub use receipt::{ConsentReceipt, ReceiptError, record_id};
 pub use replay::{Replay, Reread, replay, replay_ledger};
-pub use signature::{NEEDED_SIGNATURES, SignatureError, add_signature, verify};
+pub use signature::{SignatureError, add_signature, verify};
 pub use time::{TimeError, sign_time, verify_time};

@@ -106,7 +106,11 @@ const fn acts(kind: EntryKind) -> &'static [Action] {
         EntryKind::Erasure | EntryKind::Retention => &[Action::Keep, Action::Exercise],
         EntryKind::Shard => &[Action::Adopt],
         EntryKind::Escalation => &[Action::Escalate],
-        EntryKind::Terminal | EntryKind::Pack | EntryKind::Operation => &[],
+        EntryKind::Terminal
+        | EntryKind::Pack
+        | EntryKind::Update
+        | EntryKind::Model
+        | EntryKind::Operation => &[],
     }
 }
 

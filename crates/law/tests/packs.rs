@@ -2,12 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use palmgate_law::{
-    Change, NEEDED_SIGNATURES, ReadError, SignatureError, add_signature, compare, read, replay,
-    replay_ledger, verify,
+    Change, ReadError, SignatureError, add_signature, compare, read, replay, replay_ledger, verify,
 };
 use palmgate_ledger::{
     Entry, EntryKind, NOBODY,
-    note::{Algorithm, Signer},
+    note::{Algorithm, FOUR_EYES, FourEyesError, Signer},
 };
 use palmgate_policy::Pack;
 use palmgate_protocol::{Purpose, Timestamp};
@@ -74,13 +73,13 @@ fn a_pack_is_good_with_two_signatures_of_two_people_over_these_very_files() {
     let trusted = [signer("martin", &one), signer("petit", &other)];
     let note = add_signature(&pack, None, "martin", &one).unwrap();
     let few = verify(&pack, &note, &trusted).unwrap_err();
-    assert_eq!(few, SignatureError::TooFew { found: 1, trusted: "martin, petit".into() });
+    assert_eq!(few, FourEyesError::TooFew { found: 1, trusted: "martin, petit".into() }.into());
     let foreign = add_signature(&pack, Some(&note), "petit", &third).unwrap();
     assert!(verify(&pack, &foreign, &trusted).is_err(), "another key under the same name");
     let note = add_signature(&pack, Some(&note), "petit", &other).unwrap();
-    assert_eq!(verify(&pack, &note, &trusted).unwrap().len(), NEEDED_SIGNATURES);
+    assert_eq!(verify(&pack, &note, &trusted).unwrap().len(), FOUR_EYES);
     let same = [signer("martin", &one), signer("martin-again", &one)];
-    assert_eq!(verify(&pack, &note, &same), Err(SignatureError::SameKey));
+    assert_eq!(verify(&pack, &note, &same), Err(FourEyesError::SameKey.into()));
     change(&packs, "fr-cnil/pack.toml", "value = 90", "value = 89");
     let changed = read(&packs.path().join("fr-cnil")).unwrap();
     let error = verify(&changed, &note, &trusted).unwrap_err();

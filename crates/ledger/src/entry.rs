@@ -35,6 +35,10 @@ pub enum EntryKind {
     Terminal,
     /// A law pack put in force.
     Pack,
+    /// A program or a bundle installed.
+    Update,
+    /// Models put in use.
+    Model,
     /// Operation of the box: start, stop, configuration, breach clock.
     Operation,
 }
@@ -53,6 +57,8 @@ impl EntryKind {
             Self::Shard => "shard",
             Self::Terminal => "terminal",
             Self::Pack => "pack",
+            Self::Update => "update",
+            Self::Model => "model",
             Self::Operation => "operation",
         }
     }
@@ -83,7 +89,8 @@ pub struct Entry {
     /// SHA-256 of the law pack in force.
     #[serde(with = "hex")]
     pub pack: Hash,
-    /// Who it concerns, as a [`commitment`]; [`crate::NOBODY`] if nobody.
+    /// Who it concerns, as a [`commitment`]; [`crate::NOBODY`] if nobody. Of an update or of models,
+    /// which concern nobody, the SHA-256 of what was put in use.
     #[serde(with = "hex")]
     pub commitment: Hash,
 }

@@ -32,6 +32,28 @@ pub enum NoteError {
     Signer,
 }
 
+/// Different people who sign together what one alone may not change.
+pub const FOUR_EYES: usize = 2;
+
+/// Too few people signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FourEyesError {
+    /// Not a note, or a signature that does not fit.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// Not enough of the trusted people.
+    #[error("{found} of {FOUR_EYES} signatures: ask another of {trusted} to sign")]
+    TooFew {
+        /// How many signed.
+        found: usize,
+        /// Who could sign.
+        trusted: String,
+    },
+    /// One key twice.
+    #[error("two of the trusted keys are the same: four eyes need two people")]
+    SameKey,
+}
+
 /// How the text was signed; a part of the key id, so that one key serves one algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -175,6 +197,34 @@ impl<'a> Note<'a> {
         good.map(|()| self.text).map_err(|_| NoteError::BadSignature(signer.clone()))
     }
 
+    /// Checks that [`FOUR_EYES`] different trusted people signed; says who did. A wrong signature of
+    /// one of them is refused even where enough others signed.
+    ///
+    /// # Errors
+    /// [`FourEyesError`] says what is missing.
+    pub fn verify_four_eyes(&self, trusted: &[Signer]) -> Result<Vec<String>, FourEyesError> {
+        let repeated = trusted
+            .iter()
+            .enumerate()
+            .any(|(at, signer)| trusted.iter().take(at).any(|other| other.key == signer.key));
+        if repeated {
+            return Err(FourEyesError::SameKey);
+        }
+        let mut names = Vec::new();
+        for signer in trusted {
+            match self.verify(signer) {
+                Ok(_) => names.push(signer.name.clone()),
+                Err(NoteError::NotSigned(_)) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if names.len() < FOUR_EYES {
+            let trusted: Vec<_> = trusted.iter().map(Signer::name).collect();
+            return Err(FourEyesError::TooFew { found: names.len(), trusted: trusted.join(", ") });
+        }
+        Ok(names)
+    }
+
     /// The bytes after the key id in the first line with the name and key id of `signer`.
     pub(crate) fn signature_of(&self, signer: &Signer) -> Result<&[u8], NoteError> {
         let id = signer.key_id();
@@ -205,6 +255,27 @@ pub fn sign(text: &str, name: &str, key: &SigningKey) -> Result<String, NoteErro
     } else {
         Err(NoteError::Malformed("its text does not end with a line feed"))
     }
+}
+
+/// Adds a signature to a note over exactly this text; without a note it is the first.
+///
+/// # Errors
+/// [`NoteError`] when the note has another text, or the name or the text cannot stand in one.
+pub fn sign_too(
+    note: Option<&str>,
+    text: &str,
+    name: &str,
+    key: &SigningKey,
+) -> Result<String, NoteError> {
+    let signed = sign(text, name, key)?;
+    let Some(note) = note else { return Ok(signed) };
+    if Note::parse(note)?.text != text {
+        return Err(NoteError::Malformed("it is over another text"));
+    }
+    let line = signed.get(text.len() + 1..).unwrap_or_default();
+    let both = format!("{note}{line}");
+    Note::parse(&both)?;
+    Ok(both)
 }
 
 #[cfg(test)]

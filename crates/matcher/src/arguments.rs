@@ -1,6 +1,7 @@
 //! The command line of `palmgate-matcher`.
 
-use crate::{serve, standard_input};
+use crate::{Models, serve, standard_input};
+use palmgate_ledger::note::Signer;
 use palmgate_palm::Extractor;
 use rustix::{
     mm::{MlockAllFlags, mlockall},
@@ -21,6 +22,13 @@ pub struct Arguments {
     /// palmgate-matcher.socket gives it. Whoever may write to the socket is served.
     #[arg(long, value_name = "PATH")]
     listen: Option<PathBuf>,
+    /// Directory of models with their registry, as in [palm] models of the gateway; without it those
+    /// that are built in.
+    #[arg(long, value_name = "DIRECTORY", requires = "signer")]
+    models: Option<PathBuf>,
+    /// Verifier key (C2SP) of somebody trusted to sign the registry; at least twice.
+    #[arg(long, value_name = "KEY")]
+    signer: Vec<Signer>,
 }
 
 impl Arguments {
@@ -39,7 +47,14 @@ impl Arguments {
 
     fn serve(&self) -> io::Result<()> {
         let listener = self.listen.as_deref().map_or_else(standard_input, listen)?;
-        serve(&listener, Extractor::load().map_err(io::Error::other)?)
+        let extractor = match &self.models {
+            None => Extractor::load().map_err(io::Error::other)?,
+            Some(directory) => {
+                let models = Models::read(directory, &self.signer).map_err(io::Error::other)?;
+                models.extractor().map_err(io::Error::other)?
+            }
+        };
+        serve(&listener, extractor)
     }
 }
 

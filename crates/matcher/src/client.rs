@@ -39,6 +39,7 @@ impl Remote {
             key: Secret::new(keyed.key.expose().to_vec()),
             weights: (keyed.fusion.embedding_weight, keyed.fusion.code_weight),
             shortlist: u32::try_from(keyed.fusion.shortlist).unwrap_or(u32::MAX),
+            models: keyed.models,
         };
         let asked = connect(&path).and_then(|own| {
             let told = ask(&own, &Asked::Open(opening))?;

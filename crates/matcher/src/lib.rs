@@ -12,12 +12,14 @@
 mod arguments;
 mod client;
 mod matching;
+mod models;
 mod server;
 mod wire;
 
 pub use arguments::Arguments;
 pub use client::Remote;
 pub use matching::{CaptureFacts, Enrolled, Enrolling, Matching, Scanned, Timed};
+pub use models::{Models, ModelsError};
 pub use server::{serve, standard_input};
 
 use palmgate_gallery::{GalleryError, RowId};
@@ -38,6 +40,8 @@ pub struct Keyed {
     pub tenant: Name,
     /// How embeddings and codes become one score.
     pub fusion: Fusion,
+    /// SHA-256 of the models; templates of others say nothing about each other.
+    pub models: [u8; 32],
 }
 
 /// One row to search: one hand of one person for one purpose.
@@ -70,7 +74,7 @@ pub enum MatcherError {
         cause: io::Error,
     },
     /// The process answered with something else than what was asked: another version.
-    #[error("the matcher at {} speaks another version: install gateway and matcher of one version", path.display())]
+    #[error("the matcher at {} speaks another version or has other models: install gateway and matcher of one version, and start palmgate-matcher anew", path.display())]
     Version {
         /// Its socket.
         path: PathBuf,

@@ -139,7 +139,11 @@ impl Connection {
         let (Ok(tenant), Ok(key), VERSION) = (tenant, key, opening.version) else {
             return Told::Unknown;
         };
-        let keyed = Keyed { key: Secret::new(key), tenant, fusion: opening.fusion() };
+        let models = self.server.extractor.models_hash();
+        if models != opening.models {
+            return Told::Unknown;
+        }
+        let keyed = Keyed { key: Secret::new(key), tenant, fusion: opening.fusion(), models };
         let matching = Matching::new(Arc::clone(&self.server.extractor), &keyed);
         let mut current = self.server.current();
         current.number += 1;

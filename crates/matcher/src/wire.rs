@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Changed with every message that changes.
-pub(crate) const VERSION: (u16, u16) = (1, TEMPLATE_FORMAT);
+pub(crate) const VERSION: (u16, u16) = (2, TEMPLATE_FORMAT);
 /// Bytes of one message: a request's pictures, or the probes of an enrolment.
 pub(crate) const MAX_BYTES: usize = 4 << 20;
 /// References in one message.
@@ -77,6 +77,8 @@ pub(crate) struct Opening {
     pub(crate) weights: (f32, f32),
     #[n(4)]
     pub(crate) shortlist: u32,
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub(crate) models: [u8; 32],
 }
 
 impl Opening {

@@ -46,6 +46,7 @@ fn keyed() -> Keyed {
         key: Secret::new([7; 32]),
         tenant: "tenant".parse().unwrap(),
         fusion: Fusion { embedding_weight: 0.5, code_weight: 0.5, shortlist: 8 },
+        models: palmgate_palm::models_hash(),
     }
 }
 
@@ -69,6 +70,15 @@ fn enrol(matcher: &Matcher, first: u64) {
     let references: Vec<Reference> =
         rows.map(|(row, (purpose, _, template))| Reference { row, purpose, template }).collect();
     matcher.insert(&references).unwrap();
+}
+
+#[test]
+fn a_matcher_with_other_models_gets_no_template() {
+    let served = Served::new();
+    let other = Keyed { models: [9; 32], ..keyed() };
+    let refused = Matcher::process(served.socket(), &other).err().unwrap();
+    assert!(matches!(refused, MatcherError::Version { .. }), "{refused}");
+    served.open().ping().unwrap();
 }
 
 #[test]

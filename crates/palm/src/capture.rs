@@ -2,7 +2,7 @@ use crate::code::{Normalised, Responses, SIDE};
 use crate::embed::{self, Vector};
 use crate::landmarks::{self, Landmarks};
 use crate::liveness::Liveness;
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, ModelFile, Role, models_hash, models_hash_of};
 use crate::picture::Picture;
 use crate::quality::{self, Quality};
 use crate::region::Placement;
@@ -24,6 +24,7 @@ pub struct Extractor {
     detector: Model,
     landmarks: Model,
     embedding: Model,
+    models: [u8; 32],
 }
 
 /// What one presentation of a hand gave. The features inside are wiped on drop and leave only
@@ -80,11 +81,44 @@ impl Extractor {
     /// # Errors
     /// [`ModelError`] when a model is not the reviewed one or computes something else here.
     pub fn load() -> Result<Self, ModelError> {
+        let load = |role: Role| Model::load(&role.built_in());
         Ok(Self {
-            detector: Model::load(&detect::SOURCE)?,
-            landmarks: Model::load(&landmarks::SOURCE)?,
-            embedding: Model::load(&embed::SOURCE)?,
+            detector: load(Role::Detection)?,
+            landmarks: load(Role::Landmarks)?,
+            embedding: load(Role::Embedding)?,
+            models: models_hash(),
         })
+    }
+
+    /// The same with models that are not built in, one for each [`Role`].
+    ///
+    /// # Errors
+    /// [`ModelError`] when one is missing, is not the reviewed one, uses an operator that it may not
+    /// use, or computes something else here.
+    pub fn load_from(models: &[ModelFile]) -> Result<Self, ModelError> {
+        let load = |role: Role| {
+            let mut of = models.iter().filter(|model| model.role == role);
+            match (of.next(), of.count()) {
+                (Some(model), 0) => Model::load(&model.source()),
+                (first, more) => {
+                    let found = usize::from(first.is_some()) + more;
+                    Err(ModelError::Missing { role: role.as_str(), found })
+                }
+            }
+        };
+        let of = |role: Role| models.iter().find(|model| model.role == role);
+        let hashes = Role::ALL.map(|role| of(role).map_or([0; 32], |model| model.sha256));
+        Ok(Self {
+            detector: load(Role::Detection)?,
+            landmarks: load(Role::Landmarks)?,
+            embedding: load(Role::Embedding)?,
+            models: models_hash_of(&hashes),
+        })
+    }
+
+    /// SHA-256 over the models, as of [`models_hash`].
+    pub const fn models_hash(&self) -> [u8; 32] {
+        self.models
     }
 
     /// Features of the one hand in `frames`. Visible frames are preferred, near-infrared ones serve

@@ -1,6 +1,6 @@
 //! Where hands are: the palm detector's anchors, boxes and their merging.
 
-use crate::model::{Model, ModelError, Source};
+use crate::model::{Model, ModelError, Operators, Source};
 use crate::picture::{Picture, Point};
 use zeroize::Zeroizing;
 
@@ -12,13 +12,15 @@ const MIN_SCORE: f32 = 0.5;
 /// Boxes that overlap more than this are one hand (intersection over union).
 const SAME_HAND: f32 = 0.3;
 
-pub(crate) const SOURCE: Source = Source {
+pub(crate) const SOURCE: Source<'_> = Source {
     name: "palm_detection_lite",
     bytes: include_bytes!("../models/palm_detection_lite.onnx"),
     sha256: crate::model::sha256(
         "7a34886cdbb6be1388605a18fe739dca6a1cfc0226f168db0b8e080e5aa8688f",
     ),
     input: &[1, SIDE, SIDE, 3],
+    outputs: &[36_288, 2_016],
+    operators: Operators::Reviewed,
     golden: &[9.617_704, 11.621_894],
 };
 

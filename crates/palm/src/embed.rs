@@ -2,17 +2,19 @@
 //! palms only (`training/`).
 
 use crate::code::{Normalised, SIDE};
-use crate::model::{Model, ModelError, Source};
+use crate::model::{Model, ModelError, Operators, Source};
 use palmgate_protocol::EMBEDDING_DIMENSIONS;
 use zeroize::Zeroizing;
 
-pub(crate) const SOURCE: Source = Source {
+pub(crate) const SOURCE: Source<'_> = Source {
     name: "palm_embedding",
     bytes: include_bytes!("../models/palm_embedding.onnx"),
     sha256: crate::model::sha256(
         "8235daf3ac097154b75b0ac2a77f04f86efb202573f1349bd77a708480654bbf",
     ),
     input: &[1, 1, SIDE, SIDE],
+    outputs: &[EMBEDDING_DIMENSIONS],
+    operators: Operators::Reviewed,
     golden: &[0.663_983],
 };
 

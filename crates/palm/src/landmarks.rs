@@ -1,7 +1,7 @@
 //! The 21 landmarks of a hand, from a turned square around it.
 
 use crate::detect::Detection;
-use crate::model::{Model, ModelError, Source};
+use crate::model::{Model, ModelError, Operators, Source};
 use crate::picture::{Picture, Point};
 use palmgate_protocol::Hand;
 use zeroize::Zeroizing;
@@ -10,13 +10,15 @@ const SIDE: usize = 224;
 /// The landmarks that stand still when fingers move, and what the next square is laid around.
 const STEADY: [usize; 12] = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18];
 
-pub(crate) const SOURCE: Source = Source {
+pub(crate) const SOURCE: Source<'_> = Source {
     name: "hand_landmark_lite",
     bytes: include_bytes!("../models/hand_landmark_lite.onnx"),
     sha256: crate::model::sha256(
         "6e81ee68cb6f6898c1cf4e2ef48a2f578384c5551e7a33bccc8a898d45f74075",
     ),
     input: &[1, SIDE, SIDE, 3],
+    outputs: &[63, 1, 1, 63],
+    operators: Operators::Reviewed,
     golden: &[68.382_2, 0.004_646, 0.129_889, 0.011_074],
 };
 

@@ -40,6 +40,6 @@ pub use calibration::{Calibration, Measurement, calibration};
 pub use capture::is_readable;
 pub use capture::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 pub use liveness::Liveness;
-pub use model::{ModelError, models, models_hash};
+pub use model::{ModelError, ModelFile, Role, models, models_hash, models_hash_of};
 pub use quality::Quality;
 pub use transform::Transform;

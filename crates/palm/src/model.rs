@@ -4,12 +4,12 @@ use std::sync::Arc;
 use tract_onnx::prelude::*;
 use zeroize::Zeroizing;
 
-/// A model that was built into the program does not do what it did when it was built: the program
-/// file is damaged, or this processor computes something else.
+/// A model is not the reviewed one, or does not do what it did when it was reviewed: its file is
+/// damaged, or this processor computes something else.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The bytes are not the reviewed ones.
-    #[error("the model {0} is not the reviewed one: install the program again")]
+    #[error("the model {0} is not the reviewed one: install program and models again")]
     Hash(&'static str),
     /// An operator that none of the reviewed models uses.
     #[error("the model {model} uses the operator {operator}, which is not allowed")]
@@ -30,6 +30,24 @@ pub enum ModelError {
     /// The answer is not made of numbers.
     #[error("a model's answer holds values that are no numbers")]
     NotFinite,
+    /// Its answers are not of the sizes that its part has.
+    #[error("the model {model} gives {found:?} values where {expected:?} are wanted")]
+    Outputs {
+        /// The model.
+        model: &'static str,
+        /// How many each answer has.
+        expected: &'static [usize],
+        /// How many it has here.
+        found: Vec<usize>,
+    },
+    /// Not one model for each part.
+    #[error("the models have {found} of the part {role}, where one is wanted")]
+    Missing {
+        /// The part.
+        role: &'static str,
+        /// How many there are.
+        found: usize,
+    },
     /// The answer to a stored input differs from the stored answer.
     #[error("the model {model} computes {found} where {expected} was measured at release")]
     Golden {
@@ -43,30 +61,160 @@ pub enum ModelError {
 }
 
 /// A model file and what is known about it.
-pub(crate) struct Source {
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
     pub name: &'static str,
-    pub bytes: &'static [u8],
+    pub bytes: &'a [u8],
     pub sha256: [u8; 32],
     pub input: &'static [usize],
+    /// Values of each output.
+    pub outputs: &'static [usize],
     /// Mean absolute value of each output for [`golden_input`].
-    pub golden: &'static [f32],
+    pub golden: &'a [f32],
+    /// Operators that it may use.
+    pub operators: Operators<'a>,
+}
+
+/// Names of operators.
+#[derive(Clone, Copy)]
+pub(crate) enum Operators<'a> {
+    /// Those that the reviewed models use.
+    Reviewed,
+    /// Of those, the ones that a registry names.
+    Registered(&'a [String]),
+}
+
+impl Operators<'_> {
+    fn allow(self, operator: &str) -> bool {
+        ALLOWED.contains(&operator)
+            && match self {
+                Self::Reviewed => true,
+                Self::Registered(names) => names.iter().any(|name| name == operator),
+            }
+    }
+}
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Finds hands.
+    Detection,
+    /// Finds the joints of a hand.
+    Landmarks,
+    /// Turns a palm into a vector.
+    Embedding,
+}
+
+impl Role {
+    /// Every part, in the order of [`models`].
+    pub const ALL: [Self; 3] = [Self::Detection, Self::Landmarks, Self::Embedding];
+
+    /// The word in a registry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Detection => "detection",
+            Self::Landmarks => "landmarks",
+            Self::Embedding => "embedding",
+        }
+    }
+
+    /// Where the built-in model is from.
+    pub const fn origin(self) -> &'static str {
+        match self {
+            Self::Detection => "MediaPipe palm detection lite, Google, converted with tf2onnx",
+            Self::Landmarks => "MediaPipe hand landmark lite, Google, converted with tf2onnx",
+            Self::Embedding => "trained on synthetic palms only, crates/palm/training",
+        }
+    }
+
+    /// The built-in model's licence (SPDX).
+    pub const fn licence(self) -> &'static str {
+        "Apache-2.0"
+    }
+
+    pub(crate) const fn built_in(self) -> Source<'static> {
+        match self {
+            Self::Detection => crate::detect::SOURCE,
+            Self::Landmarks => crate::landmarks::SOURCE,
+            Self::Embedding => crate::embed::SOURCE,
+        }
+    }
+}
+
+/// A model that is not built in, with what was reviewed of it.
+pub struct ModelFile {
+    /// What it is for.
+    pub role: Role,
+    /// The ONNX file.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
+    /// ONNX names of the operators that it may use; those that no built-in model uses are refused.
+    pub operators: Vec<String>,
+    /// Mean absolute value of each answer to the fixed input that every start asks for.
+    pub golden: Vec<f32>,
+}
+
+impl ModelFile {
+    /// A model that is built in, as a registry would have it, with the operators that it uses.
+    ///
+    /// # Errors
+    /// [`ModelError`] when it cannot be read.
+    pub fn built_in(role: Role) -> Result<Self, ModelError> {
+        let source = role.built_in();
+        let proto = read(&source)?;
+        let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+        let used: std::collections::BTreeSet<&str> =
+            nodes.map(|node| node.op_type.as_str()).collect();
+        Ok(Self {
+            role,
+            bytes: source.bytes.to_vec(),
+            sha256: source.sha256,
+            operators: used.into_iter().map(str::to_owned).collect(),
+            golden: source.golden.to_vec(),
+        })
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        let built_in = self.role.built_in();
+        Source {
+            name: built_in.name,
+            bytes: &self.bytes,
+            sha256: self.sha256,
+            input: built_in.input,
+            outputs: built_in.outputs,
+            golden: &self.golden,
+            operators: Operators::Registered(&self.operators),
+        }
+    }
 }
 
 /// Name and SHA-256 of every model in this program: what a measurement was made with.
 pub fn models() -> [(&'static str, [u8; 32]); 3] {
-    [crate::detect::SOURCE, crate::landmarks::SOURCE, crate::embed::SOURCE]
-        .map(|source| (source.name, source.sha256))
+    Role::ALL.map(|role| (role.built_in().name, role.built_in().sha256))
 }
 
 /// SHA-256 over the names and hashes of [`models`]: one value that changes with any of them.
 pub fn models_hash() -> [u8; 32] {
+    models_hash_of(&models().map(|(_, sha256)| sha256))
+}
+
+/// The same over models that are not built in, by their SHA-256 in the order of [`Role::ALL`].
+pub fn models_hash_of(hashes: &[[u8; 32]; 3]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for (name, sha256) in models() {
+    for (role, sha256) in Role::ALL.into_iter().zip(hashes) {
+        let name = role.built_in().name;
         hash.update([name.len() as u8]);
         hash.update(name);
         hash.update(sha256);
     }
     hash.finalize().into()
+}
+
+fn read(source: &Source<'_>) -> Result<tract_onnx::pb::ModelProto, ModelError> {
+    let failed =
+        |error: TractError| ModelError::Load { model: source.name, reason: format!("{error:#}") };
+    onnx().proto_model_for_read(&mut &*source.bytes).map_err(failed)
 }
 
 /// An optimised plan with a fixed input shape.
@@ -96,20 +244,28 @@ const ALLOWED: [&str; 17] = [
 ];
 
 impl Model {
-    pub(crate) fn load(source: &Source) -> Result<Self, ModelError> {
+    pub(crate) fn load(source: &Source<'_>) -> Result<Self, ModelError> {
         let model = source.name;
         if <[u8; 32]>::from(Sha256::digest(source.bytes)) != source.sha256 {
             return Err(ModelError::Hash(model));
         }
         let failed = |error: TractError| ModelError::Load { model, reason: format!("{error:#}") };
-        let onnx = onnx();
-        let proto = onnx.proto_model_for_read(&mut &*source.bytes).map_err(failed)?;
+        let proto = read(source)?;
         let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
-        if let Some(node) = nodes.into_iter().find(|node| !ALLOWED.contains(&node.op_type.as_str()))
-        {
+        // An operator of another domain could have any name and do anything.
+        let strange = |node: &&tract_onnx::pb::NodeProto| {
+            !source.operators.allow(&node.op_type) || !["", "ai.onnx"].contains(&&*node.domain)
+        };
+        if let Some(node) = nodes.into_iter().find(strange) {
             return Err(ModelError::Operator { model, operator: node.op_type.clone() });
         }
-        let plan = onnx
+        // What lies in other files is covered by no hash.
+        let constants = proto.graph.iter().flat_map(|graph| &graph.initializer);
+        if constants.into_iter().any(|constant| !constant.external_data.is_empty()) {
+            let reason = "it has weights in another file".into();
+            return Err(ModelError::Load { model, reason });
+        }
+        let plan = onnx()
             .model_for_proto_model(&proto)
             .and_then(|graph| graph.with_input_fact(0, f32::fact(source.input).into()))
             .and_then(InferenceModelExt::into_optimized)
@@ -143,9 +299,17 @@ impl Model {
         if finite { Ok(outputs) } else { Err(ModelError::NotFinite) }
     }
 
-    fn check(&self, source: &Source) -> Result<(), ModelError> {
+    fn check(&self, source: &Source<'_>) -> Result<(), ModelError> {
         let length = source.input.iter().product();
         let outputs = self.run(&golden_input(length))?;
+        let found: Vec<usize> = outputs.iter().map(|output| output.len()).collect();
+        if found != source.outputs || source.golden.len() != found.len() {
+            return Err(ModelError::Outputs {
+                model: source.name,
+                expected: source.outputs,
+                found,
+            });
+        }
         for (output, &expected) in outputs.iter().zip(source.golden) {
             let found = output.iter().map(|value| value.abs()).sum::<f32>() / output.len() as f32;
             let agrees = (found - expected).abs() <= expected.abs() * 0.01 + 1e-4;

@@ -1,17 +1,18 @@
 use super::{Facts, Outcome};
+use palmgate_matcher::Models;
 use palmgate_palm::Extractor;
 use std::os::unix::net::UnixStream;
 
 /// The models are the reviewed ones, compute on this processor what they did at release, and are
 /// those of the running gateway; a matcher of its own listens.
 pub(super) fn check(facts: &Facts) -> Outcome {
-    if let Err(error) = Extractor::load() {
-        return Outcome::fail(
-            error.to_string(),
-            "install the package again, or report the processor",
-        );
-    }
-    let hash = data_encoding::HEXLOWER.encode(&palmgate_palm::models_hash());
+    let hash = match extractor(facts) {
+        Ok(extractor) => data_encoding::HEXLOWER.encode(&extractor.models_hash()),
+        Err(error) => {
+            let remedy = "install package or bundle again, or report the processor";
+            return Outcome::fail(error.to_string(), remedy);
+        }
+    };
     let names = palmgate_palm::models().map(|(name, _)| name).join(", ");
     let found = format!("{names}; SHA-256 {}", &hash[..16]);
     if let Some(socket) = facts.config().and_then(|config| config.options.matcher.as_ref())
@@ -28,5 +29,14 @@ pub(super) fn check(facts: &Facts) -> Outcome {
             Outcome::fail(found, "systemctl restart palmgated: it is of another version")
         }
         _ => Outcome::ok(found),
+    }
+}
+
+/// Those that the configuration names, or those that are built in.
+fn extractor(facts: &Facts) -> anyhow::Result<Extractor> {
+    let options = facts.config().map(|config| &config.options);
+    match options.and_then(|options| Some((options.models.as_ref()?, &options.updates.signers))) {
+        Some((directory, signers)) => Ok(Models::read(directory, signers)?.extractor()?),
+        None => Ok(Extractor::load()?),
     }
 }

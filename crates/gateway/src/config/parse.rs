@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     RootKeeping, broker,
+    in_use::Updates,
     law::{Declared, PackFiles},
     run::{Broker, Cloud, Options},
 };
@@ -19,6 +20,7 @@ use std::{
 use toml::de::DeValue;
 
 const STATE_DIRECTORY: &str = "/var/lib/palmgate";
+const UPDATE_DIRECTORY: &str = "/var/lib/palmgate-update";
 const LANGUAGE: &str = "en";
 const PUBLIC_HOST: &str = "localhost";
 /// The longest that a TLS client accepts is 398 days.
@@ -95,6 +97,12 @@ fn read_options(
     };
     let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
     let matcher = reader.optional("palm", "matcher", checks::path);
+    let models = reader.optional("palm", "models", checks::path);
+    let updates = read_updates(reader);
+    if models.is_some() && updates.signers.is_empty() {
+        let wanted = "`signers` in [update] with it: a registry of models has two signatures";
+        reader.complain("palm", "models", Wanted::new(wanted, "name the signers"));
+    }
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -113,6 +121,8 @@ fn read_options(
         matcher,
         language,
         certificate_lifetime: read_lifetime(reader),
+        models,
+        updates,
     }
 }
 
@@ -204,6 +214,13 @@ fn read_measured(reader: &mut Reader<'_>) -> Option<Measured> {
         bpcer_permille: figures.3?,
         linkability_permille: figures.4?,
     })
+}
+
+fn read_updates(reader: &mut Reader<'_>) -> Updates {
+    Updates {
+        directory: reader.read("update", "directory", UPDATE_DIRECTORY.into(), checks::path),
+        signers: reader.optional("update", "signers", checks::signers).unwrap_or_default(),
+    }
 }
 
 /// Certificates that last for seconds show in minutes how a store renews them.

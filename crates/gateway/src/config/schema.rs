@@ -18,7 +18,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
         ],
     ),
     ("cloud", &["identity", "region", "shard_refresh_seconds", "timeout_ms"]),
-    ("palm", &["workers", "queue_length", "matcher"]),
+    ("palm", &["workers", "queue_length", "matcher", "models"]),
     (
         "limits",
         &["payment_without_step_up_minor_units", "tries_before_block", "clock_skew_seconds"],
@@ -53,6 +53,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
         ],
     ),
     ("root", &["keeper", "tpm"]),
+    ("update", &["signers", "directory"]),
     ("development", &["certificate_seconds", "root_in_file"]),
 ];
 
