@@ -135,6 +135,15 @@ impl Tree {
         Ok(InclusionProof { index, size, path })
     }
 
+    /// The hash of a leaf, for `index < self.size()`.
+    pub(crate) fn leaf<E>(
+        &self,
+        index: u64,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+    ) -> Result<Hash, E> {
+        self.subtree(index, index + 1, tile)
+    }
+
     /// RFC 9162, section 2.1.4.1, for `from <= to <= self.size()`.
     pub(crate) fn consistency<E>(
         &self,
