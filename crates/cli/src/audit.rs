@@ -115,13 +115,28 @@ fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Resul
         verified.index, verified.root_generation
     ));
     for recipient in &verified.recipients {
-        say(&format!("recipient  {}: {:?}", recipient.name, recipient.state));
+        say(&recipient_line(recipient)?);
     }
     say(&format!("status     {:?}", verified.status));
     if !verified.trusted {
         say("key        not compared: pass --key with the store's published key");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A recipient in the receipt's own words.
+fn recipient_line(recipient: &receipt::Recipient) -> Result<String> {
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let mut line =
+        format!("recipient  {}: {}", recipient.name, word(serde_json::to_value(recipient.state)?));
+    if let Some(reason) = recipient.reason {
+        line += &format!(" ({})", word(serde_json::to_value(reason)?));
+    }
+    if !recipient.outstanding.is_empty() {
+        let names: Vec<_> = recipient.outstanding.iter().map(ToString::to_string).collect();
+        line += &format!(": {}", names.join(", "));
+    }
+    Ok(line)
 }
 
 fn check_consent(file: &Path, key: &VerifyingKey) -> Result<ExitCode> {

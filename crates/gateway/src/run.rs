@@ -281,6 +281,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),
         requests,
+        inputs: inputs.clone(),
     });
     let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
@@ -288,7 +289,13 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
-    let scribe = start_scribe(options.history, vault, log, receipts, &law, inputs.clone())?;
+    let paired = terminals.list().into_iter().map(|one| one.name).collect();
+    let scribe = start_scribe(
+        (vault, log, receipts),
+        (paired, cloud.is_some()),
+        (options.history, law.pack.hash()),
+        inputs.clone(),
+    )?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
@@ -393,17 +400,15 @@ fn load_terminals(
 }
 
 fn start_scribe(
-    history: Duration,
-    vault: Arc<Vault>,
-    log: DecisionLog,
-    receipts: Receipts,
-    law: &InForce,
+    (vault, log, receipts): (Arc<Vault>, DecisionLog, Receipts),
+    around: (Vec<Name>, bool),
+    kept_and_pack: (Duration, [u8; 32]),
     done: mpsc::UnboundedSender<Input>,
 ) -> Result<Scribe, anyhow::Error> {
     let told = move |written| {
         let _ = done.send(Input::Done(written));
     };
-    Ok(Scribe::start(vault, log, receipts, history, law.pack.hash(), told)?)
+    Ok(Scribe::start(vault, log, receipts, around, kept_and_pack, told)?)
 }
 
 /// The policy, told what was kept.
