@@ -433,7 +433,8 @@ impl Ledger {
         if leaf_hash(&line) != self.tree.leaf(index, &mut self.tiles())? {
             return Err(HistoryError::altered(place_of(&self.layout, index), *size).into());
         }
-        let entry = String::from_utf8_lossy(&line).into_owned();
+        let entry = String::from_utf8(line)
+            .map_err(|_| HistoryError::altered(place_of(&self.layout, index), *size))?;
         Ok(Evidence { entry, proof, checkpoint: self.note.clone() })
     }
 

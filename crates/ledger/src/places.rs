@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, sync::Arc};
 const STRIDE: u64 = 4;
 const READ_BYTES: usize = 1 << 16;
 /// Tiles that are kept: 16 KiB each.
-const TILES: usize = 128;
+const TILES: usize = 512;
 /// Segments whose places are kept: 10 KiB each.
 const SEGMENTS: usize = 256;
 
@@ -81,9 +81,14 @@ impl Places {
         let bytes = usize::try_from(end.saturating_sub(start.into())).unwrap_or(usize::MAX);
         let mut text = vec![0; bytes.min(STRIDE as usize * (MAX_ENTRY_BYTES + 1))];
         let length = segment.file.read_at(&mut text, start.into()).map_err(io("read", &path))?;
-        let mut lines = text[..length].split_inclusive(|byte| *byte == b'\n');
-        let found = lines.nth((line % STRIDE) as usize).and_then(|line| line.strip_suffix(b"\n"));
-        Ok(found.ok_or_else(missing)?.to_vec())
+        let mut ends = memchr::memchr_iter(b'\n', &text[..length]);
+        let begins = match line % STRIDE {
+            0 => Some(0),
+            nth => ends.nth(nth as usize - 1).map(|end| end + 1),
+        };
+        let found = begins.zip(ends.next()).ok_or_else(missing)?;
+        text.truncate(found.1);
+        Ok(text.split_off(found.0))
     }
 }
 
@@ -92,7 +97,7 @@ impl Segment {
     fn look_on(&mut self) -> std::io::Result<bool> {
         let mut text = vec![0; READ_BYTES];
         let length = self.file.read_at(&mut text, self.end)?;
-        for (at, _) in text[..length].iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        for at in memchr::memchr_iter(b'\n', &text[..length]) {
             self.lines += 1;
             if self.lines.is_multiple_of(STRIDE) {
                 let start = self.end + at as u64 + 1;
