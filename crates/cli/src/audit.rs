@@ -127,16 +127,14 @@ fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Resul
 /// A recipient in the receipt's own words.
 fn recipient_line(recipient: &receipt::Recipient) -> Result<String> {
     let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let mut line =
-        format!("recipient  {}: {}", recipient.name, word(serde_json::to_value(recipient.state)?));
-    if let Some(reason) = recipient.reason {
-        line += &format!(" ({})", word(serde_json::to_value(reason)?));
-    }
-    if !recipient.outstanding.is_empty() {
-        let names: Vec<_> = recipient.outstanding.iter().map(ToString::to_string).collect();
-        line += &format!(": {}", names.join(", "));
-    }
-    Ok(line)
+    let state = word(serde_json::to_value(recipient.state)?);
+    let reason = match recipient.reason {
+        Some(reason) => format!(" ({})", word(serde_json::to_value(reason)?)),
+        None => String::new(),
+    };
+    let names: Vec<_> = recipient.outstanding.iter().map(ToString::to_string).collect();
+    let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    Ok(format!("recipient  {}: {state}{reason}{names}", recipient.name))
 }
 
 fn check_consent(file: &Path, key: &VerifyingKey) -> Result<ExitCode> {

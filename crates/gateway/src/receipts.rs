@@ -202,7 +202,9 @@ impl Receipts {
     pub(crate) fn waits_only_for(&mut self, paired: &[Name], at: Timestamp) {
         let all = self.outstanding.values().flat_map(|(_, terminals)| terminals);
         let gone: BTreeSet<Name> = all.filter(|name| !paired.contains(name)).cloned().collect();
-        gone.into_iter().for_each(|terminal| self.removed(terminal, at));
+        for terminal in gone {
+            self.removed(terminal, at);
+        }
     }
 
     fn hear(&mut self, terminal: Name, heard: Heard) {

@@ -289,19 +289,12 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
-    let paired = terminals.list().into_iter().map(|one| one.name).collect();
-    let scribe = start_scribe(
-        (vault, log, receipts),
-        (paired, cloud.is_some()),
-        (options.history, law.pack.hash()),
-        inputs.clone(),
-    )?;
+    let scribe = start_scribe((vault, log, receipts), &options, &law, &terminals, &inputs)?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
     let kept = Kept::load(&opened.vault)?;
-    let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
     let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
     opened.clock.observe(engine.time_seen());
@@ -332,7 +325,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
         },
-        desk,
+        kept.desk,
     );
     let renewing =
         renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
@@ -401,14 +394,19 @@ fn load_terminals(
 
 fn start_scribe(
     (vault, log, receipts): (Arc<Vault>, DecisionLog, Receipts),
-    around: (Vec<Name>, bool),
-    kept_and_pack: (Duration, [u8; 32]),
-    done: mpsc::UnboundedSender<Input>,
+    options: &Options,
+    law: &InForce,
+    terminals: &Terminals,
+    inputs: &mpsc::UnboundedSender<Input>,
 ) -> Result<Scribe, anyhow::Error> {
+    let done = inputs.clone();
     let told = move |written| {
         let _ = done.send(Input::Done(written));
     };
-    Ok(Scribe::start(vault, log, receipts, around, kept_and_pack, told)?)
+    let paired = terminals.list().into_iter().map(|one| one.name).collect();
+    let around = (paired, options.cloud.is_some());
+    let rules = (options.history, law.pack.hash());
+    Ok(Scribe::start(vault, log, receipts, around, rules, told)?)
 }
 
 /// The policy, told what was kept.

@@ -106,7 +106,7 @@ pub(super) struct Conversation {
 /// A session and its times.
 pub(super) struct Live {
     pub(super) session: Session,
-    joined: Instant,
+    pub(super) joined: Instant,
     checked: Instant,
 }
 

@@ -125,9 +125,10 @@ impl Recipient {
     /// The terminals and the broker between them, while `outstanding` have not begun a session since
     /// the erasure; `at` is when the last change was seen.
     pub fn sessions(outstanding: Vec<Name>, at: Timestamp) -> [Self; 2] {
-        let [terminals, broker] = match outstanding.is_empty() {
-            true => [RecipientState::Acknowledged, RecipientState::NothingKept],
-            false => [RecipientState::Pending, RecipientState::Pending],
+        let [terminals, broker] = if outstanding.is_empty() {
+            [RecipientState::Acknowledged, RecipientState::NothingKept]
+        } else {
+            [RecipientState::Pending, RecipientState::Pending]
         };
         let terminals = Self::new(Kind::Terminals, named(TERMINALS), terminals, at);
         [Self { outstanding, ..terminals }, Self::new(Kind::Broker, named(BROKER), broker, at)]
@@ -182,7 +183,7 @@ impl Recipient {
         let list = &self.outstanding;
         let names = kind == Kind::RemovedTerminals || kind == Kind::Terminals && !self.is_settled();
         let fits = version > 1
-            && reason(kind, self.state) == Some(self.reason)
+            && reason(kind, self.state) == Ok(self.reason)
             && names != list.is_empty()
             && list.len() <= MAX_OUTSTANDING
             && list.is_sorted_by(|a, b| a < b)
@@ -191,10 +192,10 @@ impl Recipient {
     }
 }
 
-/// Why a recipient of this kind is in this state; `None` if it cannot be.
-const fn reason(kind: Kind, state: RecipientState) -> Option<Option<Reason>> {
+/// Why a recipient of this kind is in this state; an error if it cannot be.
+const fn reason(kind: Kind, state: RecipientState) -> Result<Option<Reason>, ()> {
     use RecipientState::{Acknowledged, HandedOver, Impossible, NothingKept, Pending};
-    Some(match (kind, state) {
+    Ok(match (kind, state) {
         (Kind::Cloud | Kind::Store, Pending | Acknowledged) => None,
         (Kind::Terminals | Kind::Broker, Pending) => Some(Reason::OlderSessions),
         (Kind::Terminals, Acknowledged) => Some(Reason::SessionsBegunAnew),
@@ -203,7 +204,7 @@ const fn reason(kind: Kind, state: RecipientState) -> Option<Option<Reason>> {
         (Kind::Broker, NothingKept) => Some(Reason::CiphertextWithoutKeys),
         (Kind::Exports, NothingKept) => Some(Reason::NoneHandedOut),
         (Kind::Exports, HandedOver) => Some(Reason::BelongsToThePerson),
-        _ => return None,
+        _ => return Err(()),
     })
 }
 
