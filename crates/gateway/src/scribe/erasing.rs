@@ -21,17 +21,17 @@ struct Leaver {
 /// An erasure under way, as the vault keeps it where a crash would forget what differs from the rule:
 /// that the cloud is told if there is one, and that no copy was handed out.
 #[derive(Encode, Decode)]
-struct Leaving {
+pub(super) struct Leaving {
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
-    commitment: [u8; 32],
+    pub(super) commitment: [u8; 32],
     #[n(1)]
-    cloud: bool,
+    pub(super) cloud: bool,
     #[n(2)]
-    exported: bool,
+    pub(super) exported: bool,
 }
 
-const LEAVING: &str = "leaving";
+pub(super) const LEAVING: &str = "leaving";
 
 impl Leaver {
     const fn request(&self) -> ErasureRequest {

@@ -1,14 +1,20 @@
-use super::{Deed, Done, Scribe};
+use super::{
+    Deed, Done, Scribe,
+    erasing::{LEAVING, Leaving},
+};
 use crate::{
     clock,
     decision_log::DecisionLog,
     receipts::{Holders, Receipts},
 };
-use palmgate_ledger::{Ledger, receipt};
+use palmgate_ledger::{
+    Ledger,
+    receipt::{self, Kind, RecipientState},
+};
 use palmgate_policy::{Decision, DecisionKind, Rule};
-use palmgate_protocol::{ClaimHandle, MemberId, Name, Secret};
+use palmgate_protocol::{ClaimHandle, MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{random, sign::SigningKey};
-use palmgate_vault::{Column, MemoryRoot, NewPerson, Vault};
+use palmgate_vault::{Column, ErasureRequest, MemoryRoot, NewPerson, Vault};
 use std::{
     path::Path,
     sync::{Arc, mpsc::channel},
@@ -105,4 +111,91 @@ fn erasures_that_wait_share_one_change_of_the_root_and_each_has_its_receipt() {
     let ledger = directory.path().join("ledger");
     let verified = palmgate_ledger::verify::directory(&ledger, &key().public()).unwrap();
     assert_eq!((verified.size, verified.unsigned), (2 * u64::from(PEOPLE), 0));
+}
+
+/// Receipts on the disk, verified.
+fn kept(directory: &Path) -> Vec<receipt::Verified> {
+    let files = std::fs::read_dir(directory.join("receipts")).unwrap();
+    let read = |file: std::io::Result<std::fs::DirEntry>| {
+        receipt::verify(&std::fs::read_to_string(file.unwrap().path()).unwrap(), None).unwrap()
+    };
+    files.map(read).collect()
+}
+
+fn begin(directory: &Path, vault: &Arc<Vault>, terminals: &[&str], cloud: bool) -> Scribe {
+    let pkcs8 = SigningKey::generate().pkcs8();
+    let key = || SigningKey::from_pkcs8(pkcs8.expose()).unwrap();
+    let ledger = Ledger::open(&directory.join("ledger"), "palmgate/a/b", key()).unwrap();
+    let (tenant, store) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let receipts = Receipts::open(directory.join("receipts"), tenant, store, key()).unwrap();
+    let terminals = terminals.iter().map(|name| name.parse().unwrap()).collect();
+    let (around, rules) = ((terminals, cloud), (Duration::from_hours(1), [1; 32]));
+    Scribe::start(Arc::clone(vault), DecisionLog::new(ledger), receipts, around, rules, |_| {})
+        .unwrap()
+}
+
+fn finish(scribe: &Scribe) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(scribe.finish());
+}
+
+#[test]
+fn receipts_wait_for_a_session_begun_after_the_erasure() {
+    let directory = tempfile::tempdir().unwrap();
+    let vault = vault(directory.path());
+    let scribe = begin(directory.path(), &vault, &["kiosk-1", "till-2"], false);
+    let terminals: Vec<Name> = ["kiosk-1", "till-2"].map(|name| name.parse().unwrap()).into();
+    for number in 0..PEOPLE {
+        scribe.submit(Deed::Erase {
+            member: member(number),
+            claim: ClaimHandle::from_random([number ^ 0x80; 16]),
+            salt: [number; 32],
+            rule: Rule::ERASURE,
+            ticket: None,
+            holders: Holders { terminals: terminals.clone(), ..Holders::default() },
+        });
+    }
+    let [early, late] =
+        [-60_000, 60_000].map(|off| Timestamp::from_millis(clock::now().as_millis() + off));
+    scribe.submit(Deed::Joined(terminals[0].clone(), late));
+    scribe.submit(Deed::Joined(terminals[1].clone(), early));
+    // More than are renewed in one go.
+    (0..3).for_each(|_| scribe.submit(Deed::Flush));
+    finish(&scribe);
+    let receipts = kept(directory.path());
+    assert_eq!(receipts.len(), usize::from(PEOPLE));
+    for one in receipts {
+        assert_eq!(one.status, receipt::Status::Partial);
+        let [waits] =
+            &one.recipients.iter().find(|one| !one.outstanding.is_empty()).unwrap().outstanding[..]
+        else {
+            panic!("one terminal is outstanding")
+        };
+        assert_eq!(waits, &terminals[1], "its session is older");
+    }
+}
+
+#[test]
+fn a_receipt_that_a_crash_cut_says_what_the_erasure_knew() {
+    let directory = tempfile::tempdir().unwrap();
+    let vault = vault(directory.path());
+    let erased = |number: u8| ErasureRequest {
+        member: member(number),
+        claim: ClaimHandle::from_random([number ^ 0x80; 16]),
+        commitment: [number; 32],
+    };
+    let leaving = Leaving { commitment: [1; 32], cloud: false, exported: true };
+    vault.put_state(LEAVING, &palmgate_protocol::encode(&vec![leaving])).unwrap();
+    vault.erase(&[erased(1), erased(2)]).unwrap();
+    finish(&begin(directory.path(), &vault, &[], true));
+    assert!(vault.unfinished_erasures().is_empty() && vault.state(LEAVING).unwrap().is_none());
+    let receipts = kept(directory.path());
+    let of = |number: u8, kind| {
+        let one = receipts.iter().find(|one| one.commitment == [number; 32]).unwrap();
+        one.recipients.iter().find(|one| one.kind == Some(kind)).map(|one| one.state)
+    };
+    assert_eq!(of(1, Kind::Exports), Some(RecipientState::HandedOver));
+    assert_eq!(of(1, Kind::Cloud), None);
+    assert_eq!(of(2, Kind::Exports), Some(RecipientState::NothingKept));
+    assert_eq!(of(2, Kind::Cloud), Some(RecipientState::Pending), "as the rule is");
 }
