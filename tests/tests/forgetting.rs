@@ -3,12 +3,13 @@
 
 use anyhow::Result;
 use palmgate_cli::stage::{Cloud, Gateway};
-use palmgate_ledger::receipt::{self, Status};
+use palmgate_ledger::receipt::{self, Kind, Reason, RecipientState, Status, Verified};
 use palmgate_protocol::{
     Custody, Purpose, PurposeSet,
     terminal::{AnswerBody, Intent},
 };
-use palmgate_stories::{Scene, accepted, pay, phone, token};
+use palmgate_stories::{Scene, accepted, palmgate, pay, phone, token};
+use palmgate_terminal::{Paired, Terminal};
 use std::{
     fs,
     path::Path,
@@ -48,7 +49,10 @@ async fn an_erased_shopper_is_gone_after_a_restart_and_the_receipt_verifies_offl
         let key = fs::read_to_string(scene.store.state.join("ledger.pub"))?;
         let key = palmgate_seal::sign::VerifyingKey(hex(key.trim()));
         let verified = receipt::verify(&receipt, Some(&key))?;
-        assert_eq!((verified.status, verified.trusted), (Status::Complete, true));
+        assert_eq!((verified.status, verified.trusted), (Status::Partial, true));
+        let waits = verified.recipients.iter().filter(|one| !one.is_settled());
+        let waits: Vec<_> = waits.map(|one| one.name.as_str()).collect();
+        assert_eq!(waits, [receipt::TERMINALS, receipt::BROKER], "the kiosk's session is as old");
         let changed = receipt.replacen("G-17", "G-18", 1);
         assert!(receipt::verify(&changed, Some(&key)).is_err());
         for restarted in [false, true] {
@@ -59,6 +63,10 @@ async fn an_erased_shopper_is_gone_after_a_restart_and_the_receipt_verifies_offl
             let body = scene.present(&scene.kiosk, &shopper, pay(100), claim).await?;
             assert!(!accepted(&body), "{custody}, restarted {restarted}: {body:?}");
         }
+        let joined = within(Duration::from_mins(1), async || {
+            Ok(kept_receipt(&scene.store.state)?.status == Status::Complete)
+        });
+        assert!(joined.await?, "{custody}: a gateway that restarts has no older session");
         for canary in [phone(shopper.index), token(shopper.index)] {
             assert!(scene.files_with(canary.as_bytes())?.is_empty());
         }
@@ -92,14 +100,10 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
         .await?,
         "lyon forgets, too"
     );
-    let receipts = paris.store.state.join("receipts");
-    let read = || -> Result<_> {
-        let file = fs::read_dir(&receipts)?.next().expect("a receipt")?.path();
-        Ok(receipt::verify(&fs::read_to_string(file)?, None)?)
-    };
+    let read = || kept_receipt(&paris.store.state);
     assert!(
-        within(Duration::from_secs(15), async || Ok(read()?.status == Status::Complete)).await?,
-        "cloud and lyon have confirmed"
+        within(Duration::from_mins(2), async || Ok(read()?.status == Status::Complete)).await?,
+        "cloud, lyon and the kiosk have confirmed"
     );
     let key = fs::read_to_string(paris.store.state.join("cloud.pub"))?;
     let key = palmgate_seal::sign::VerifyingKey(hex(key.trim()));
@@ -120,6 +124,84 @@ async fn an_erasure_reaches_the_other_store_and_the_receipt_becomes_complete() -
     assert!(checkpoint.size > 0);
     assert!(palmgate_ledger::witness::verify(&note, &log, name, &other).is_err());
     Ok(())
+}
+
+/// Two terminals are off when somebody is erased; one comes back, one never does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_waits_for_a_terminal_that_is_off_and_not_for_one_that_was_removed() -> Result<()>
+{
+    let scene = Scene::alone(Custody::Operator).await?;
+    let shopper = scene.enrol(0, &[Purpose::Pay]).await?;
+    let (till, lost) = (
+        scene.store.terminal("till-2", &["pay"], false).await?,
+        scene.store.terminal("till-3", &["pay"], false).await?,
+    );
+    for terminal in [&till, &lost] {
+        assert!(accepted(&scene.present(terminal, &shopper, pay(100), None).await?));
+    }
+    till.close().await;
+    lost.close().await;
+    let copy = scene.present(&scene.kiosk, &shopper, Intent::Export, None).await?;
+    assert!(matches!(copy, AnswerBody::Exported { .. }), "{copy:?}");
+    let body = scene.present(&scene.kiosk, &shopper, Intent::Erase, None).await?;
+    let AnswerBody::Erased { receipt } = body else { panic!("{body:?}") };
+    let of = |verified: &Verified, kind| {
+        verified.recipients.iter().find(|one| one.kind == Some(kind)).cloned()
+    };
+    let outstanding = |verified: &Verified| -> Vec<String> {
+        let terminals = of(verified, Kind::Terminals).unwrap();
+        terminals.outstanding.iter().map(ToString::to_string).collect()
+    };
+    let first = receipt::verify(&receipt, None)?;
+    assert_eq!(outstanding(&first), ["kiosk-1", "till-2", "till-3"]);
+    assert_eq!(of(&first, Kind::Exports).unwrap().state, RecipientState::HandedOver);
+    assert!(of(&first, Kind::Cloud).is_none(), "there is none");
+
+    let read = || kept_receipt(&scene.store.state);
+    let only = async |left: &[&str]| {
+        within(Duration::from_mins(2), async || Ok(outstanding(&read()?) == left)).await
+    };
+    assert!(only(&["till-2", "till-3"]).await?, "the kiosk began a session anew");
+    assert_eq!(read()?.status, Status::Partial);
+    assert_eq!(of(&read()?, Kind::Broker).unwrap().state, RecipientState::Pending);
+    assert!(scene.office(&["terminal", "revoke", "till-3"])?.success);
+    assert!(only(&["till-2"]).await?, "nobody waits for a terminal that was removed");
+
+    let paired = Paired::open(&scene.directory.path().join("terminal-till-2"))?;
+    let till = Terminal::connect(paired)?;
+    till.ready(Duration::from_secs(20)).await?;
+    assert!(
+        within(Duration::from_mins(2), async || Ok(read()?.status == Status::Complete)).await?,
+        "a terminal that comes back begins a session anew"
+    );
+    let last = read()?;
+    let terminals = of(&last, Kind::Terminals).unwrap();
+    assert_eq!(terminals.reason, Some(Reason::SessionsBegunAnew));
+    assert_eq!(of(&last, Kind::Broker).unwrap().reason, Some(Reason::CiphertextWithoutKeys));
+    let removed = of(&last, Kind::RemovedTerminals).unwrap();
+    assert_eq!(removed.outstanding, ["till-3".parse()?]);
+    assert_eq!((last.commitment, last.erased_at), (first.commitment, first.erased_at));
+    assert!(!accepted(&scene.present(&till, &shopper, pay(100), None).await?));
+
+    let file = fs::read_dir(scene.store.state.join("receipts"))?.next().unwrap()?.path();
+    let key = scene.store.state.join("ledger.pub");
+    let (file, key) = (file.display().to_string(), key.display().to_string());
+    let audited = palmgate(&["audit", "receipt", &file, "--key", &key])?;
+    assert!(audited.success, "{}", audited.errors);
+    for line in ["terminals: acknowledged", "till-3", "exports: handed-over", "Complete"] {
+        assert!(audited.text.contains(line), "{line} in {}", audited.text);
+    }
+    Ok(())
+}
+
+/// The only receipt of a store as it stands now.
+fn kept_receipt(state: &Path) -> Result<Verified> {
+    let files = fs::read_dir(state.join("receipts"))?.map(|file| Ok(file?.path()));
+    let files: Vec<_> = files.collect::<Result<_>>()?;
+    // While it is renewed, the next one lies beside it.
+    let file = files.iter().find(|file| file.extension().is_some_and(|end| end == "json"));
+    let file = file.expect("a receipt");
+    Ok(receipt::verify(&fs::read_to_string(file)?, None)?)
 }
 
 /// Until the gauge is at `least`; what it shows.

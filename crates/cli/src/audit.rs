@@ -115,13 +115,26 @@ fn check_receipt(file: &Path, key: Option<&Path>, cloud: Option<&Path>) -> Resul
         verified.index, verified.root_generation
     ));
     for recipient in &verified.recipients {
-        say(&format!("recipient  {}: {:?}", recipient.name, recipient.state));
+        say(&recipient_line(recipient)?);
     }
     say(&format!("status     {:?}", verified.status));
     if !verified.trusted {
         say("key        not compared: pass --key with the store's published key");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A recipient in the receipt's own words.
+fn recipient_line(recipient: &receipt::Recipient) -> Result<String> {
+    let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let state = word(serde_json::to_value(recipient.state)?);
+    let reason = match recipient.reason {
+        Some(reason) => format!(" ({})", word(serde_json::to_value(reason)?)),
+        None => String::new(),
+    };
+    let names: Vec<_> = recipient.outstanding.iter().map(ToString::to_string).collect();
+    let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    Ok(format!("recipient  {}: {state}{reason}{names}", recipient.name))
 }
 
 fn check_consent(file: &Path, key: &VerifyingKey) -> Result<ExitCode> {

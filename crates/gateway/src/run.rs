@@ -304,6 +304,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),
         requests,
+        inputs: inputs.clone(),
     });
     let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
@@ -311,13 +312,12 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
-    let scribe = start_scribe(options.history, vault, log, receipts, &law, inputs.clone())?;
+    let scribe = start_scribe((vault, log, receipts), &options, &law, &terminals, &inputs)?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
     let kept = Kept::load(&opened.vault)?;
-    let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
     let settings = calibrated(&options, opened.references.models());
     let engine = engine(settings, &law, (kept.time, kept.visitors), opened.people, lease);
@@ -349,7 +349,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
         },
-        desk,
+        kept.desk,
     );
     let renewing =
         renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
@@ -417,17 +417,20 @@ fn load_terminals(
 }
 
 fn start_scribe(
-    history: Duration,
-    vault: Arc<Vault>,
-    log: DecisionLog,
-    receipts: Receipts,
+    (vault, log, receipts): (Arc<Vault>, DecisionLog, Receipts),
+    options: &Options,
     law: &InForce,
-    done: mpsc::UnboundedSender<Input>,
+    terminals: &Terminals,
+    inputs: &mpsc::UnboundedSender<Input>,
 ) -> Result<Scribe, anyhow::Error> {
+    let done = inputs.clone();
     let told = move |written| {
         let _ = done.send(Input::Done(written));
     };
-    Ok(Scribe::start(vault, log, receipts, history, law.pack.hash(), told)?)
+    let paired = terminals.list().into_iter().map(|one| one.name).collect();
+    let around = (paired, options.cloud.is_some());
+    let rules = (options.history, law.pack.hash());
+    Ok(Scribe::start(vault, log, receipts, around, rules, told)?)
 }
 
 /// The policy, told what was kept.

@@ -65,6 +65,8 @@ pub(crate) enum Input {
     Fetched(Ticket, Fetched),
     /// The cloud published a shard, and it verified.
     Shard(ShardReceived),
+    /// A terminal began a session.
+    Joined(Name, Timestamp),
     /// A fact about terminals from the control interface.
     Fact(Event),
     /// The last steps of an answer.
@@ -178,7 +180,15 @@ impl Store {
             Input::Done(done) => self.done(done),
             Input::Fetched(ticket, fetched) => self.fetched(ticket, fetched),
             Input::Shard(shard) => self.shard(shard),
-            Input::Fact(event) => self.decide(event),
+            Input::Joined(terminal, at) => {
+                self.around.scribe.submit(Deed::Joined(terminal, at));
+            }
+            Input::Fact(event) => {
+                if let Event::TerminalRemoved(terminal) = &event {
+                    self.around.scribe.submit(Deed::Removed(terminal.clone(), clock::now()));
+                }
+                self.decide(event);
+            }
             Input::Sent(mut steps, arrived, sent) => {
                 steps.add("seal", sent.seal);
                 steps.add("publish", sent.publish);
@@ -234,7 +244,8 @@ impl Store {
         let Inbound { terminal, request, arrived, open } = inbound;
         let mut steps = StepTimes::default();
         steps.add("open", open);
-        let asker = Asker { terminal: terminal.clone(), capture: request.capture, arrived, steps };
+        let (terminal, capture) = (terminal.clone(), request.capture);
+        let asker = Asker { terminal, capture, arrived, about: None, steps };
         match request.body {
             RequestBody::Ping => {
                 let ticket = self.work.open(asker, Sensitive::default());
@@ -420,6 +431,9 @@ impl Store {
                     if let Some(ticket) = ticket {
                         self.reply(ticket, AnswerBody::Erased { receipt });
                     }
+                    // Whatever the person said and was told may lie at a terminal or on the way, and
+                    // opens with the keys of the sessions until now.
+                    self.around.fabric.begin_anew();
                 });
                 self.decide(Event::Erased(member, result));
             }

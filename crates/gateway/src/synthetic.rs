@@ -59,6 +59,7 @@ fn person(number: usize) -> NewPerson {
         objected: false,
         replaces: None,
         released_at: None,
+        exported: false,
     };
     let template = random_template().to_bytes();
     let columns = vec![

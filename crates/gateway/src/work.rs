@@ -2,7 +2,7 @@
 
 use palmgate_policy::{FreshIds, Profile, Ticket};
 use palmgate_protocol::{
-    Biometric, CaptureId, Hand, Name, Probe, Purpose, Template,
+    Biometric, CaptureId, Hand, MemberId, Name, Probe, Purpose, Template,
     cloud::MemberRecord,
     terminal::{Frame, HandCapture, PossessionKey, WrittenRelease},
 };
@@ -17,6 +17,8 @@ pub(crate) struct Asker {
     pub(crate) terminal: Name,
     pub(crate) capture: CaptureId,
     pub(crate) arrived: Instant,
+    /// Whom the answer says something of.
+    pub(crate) about: Option<MemberId>,
     pub(crate) steps: StepTimes,
 }
 

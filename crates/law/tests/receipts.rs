@@ -62,6 +62,7 @@ fn profile() -> Profile {
         objected: true,
         replaces: None,
         released_at: None,
+        exported: false,
     }
 }
 

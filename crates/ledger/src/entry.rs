@@ -1,6 +1,6 @@
 use crate::{
     Hash, commitment,
-    text::{hex, maybe_word, moment, rfc3339},
+    text::{has_text, hex, maybe_word, moment},
 };
 use palmgate_protocol::{MemberId, Name, Purpose, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,9 @@ impl Entry {
     }
 
     fn check(&self) -> Result<(), EntryError> {
-        rfc3339(self.at).ok_or(EntryError::Time)?;
+        if !has_text(self.at) {
+            return Err(EntryError::Time);
+        }
         if !is_outcome(&self.outcome) {
             return Err(EntryError::Outcome);
         }

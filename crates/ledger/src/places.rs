@@ -11,11 +11,11 @@ use crate::{
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, sync::Arc};
 
 /// Lines between two places that are remembered.
-const STRIDE: u64 = 16;
+const STRIDE: u64 = 4;
 const READ_BYTES: usize = 1 << 16;
 /// Tiles that are kept: 16 KiB each.
-const TILES: usize = 128;
-/// Segments whose places are kept: 5 KiB each.
+const TILES: usize = 512;
+/// Segments whose places are kept: 10 KiB each.
 const SEGMENTS: usize = 256;
 
 /// Where lines begin, and tiles that were read.
@@ -28,7 +28,7 @@ pub(crate) struct Places {
 struct Segment {
     file: File,
     /// Where each `STRIDE`th line begins, as far as the file was looked through.
-    starts: Vec<u64>,
+    starts: Vec<u32>,
     lines: u64,
     end: u64,
 }
@@ -74,12 +74,21 @@ impl Places {
                 return Err(missing().into());
             }
         }
-        let start = segment.starts[(line / STRIDE) as usize];
-        let mut text = vec![0; (STRIDE as usize) * (MAX_ENTRY_BYTES + 1)];
-        let length = segment.file.read_at(&mut text, start).map_err(io("read", &path))?;
-        let mut lines = text[..length].split_inclusive(|byte| *byte == b'\n');
-        let found = lines.nth((line % STRIDE) as usize).and_then(|line| line.strip_suffix(b"\n"));
-        Ok(found.ok_or_else(missing)?.to_vec())
+        let place = (line / STRIDE) as usize;
+        let start = segment.starts[place];
+        let end = segment.starts.get(place + 1).map_or(segment.end, |next| u64::from(*next));
+        // What is behind the last line that was looked at may be half a line.
+        let bytes = usize::try_from(end.saturating_sub(start.into())).unwrap_or(usize::MAX);
+        let mut text = vec![0; bytes.min(STRIDE as usize * (MAX_ENTRY_BYTES + 1))];
+        let length = segment.file.read_at(&mut text, start.into()).map_err(io("read", &path))?;
+        let mut ends = memchr::memchr_iter(b'\n', &text[..length]);
+        let begins = match line % STRIDE {
+            0 => Some(0),
+            nth => ends.nth(nth as usize - 1).map(|end| end + 1),
+        };
+        let found = begins.zip(ends.next()).ok_or_else(missing)?;
+        text.truncate(found.1);
+        Ok(text.split_off(found.0))
     }
 }
 
@@ -88,10 +97,12 @@ impl Segment {
     fn look_on(&mut self) -> std::io::Result<bool> {
         let mut text = vec![0; READ_BYTES];
         let length = self.file.read_at(&mut text, self.end)?;
-        for (at, _) in text[..length].iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        for at in memchr::memchr_iter(b'\n', &text[..length]) {
             self.lines += 1;
             if self.lines.is_multiple_of(STRIDE) {
-                self.starts.push(self.end + at as u64 + 1);
+                let start = self.end + at as u64 + 1;
+                // No whole segment is as long: what is behind is no entry, and is not found.
+                self.starts.push(u32::try_from(start).unwrap_or(u32::MAX));
             }
         }
         self.end += length as u64;

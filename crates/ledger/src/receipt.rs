@@ -1,9 +1,16 @@
 //! Erasure receipts: signed JSON that shows, offline and years later, that a person was forgotten,
 //! without saying who.
 
+mod recipient;
+
+pub use recipient::{
+    BROKER, CLOUD, EXPORTS, Kind, MAX_OUTSTANDING, REMOVED_TERMINALS, Reason, Recipient,
+    RecipientState, TERMINALS,
+};
+
 use crate::{
     Entry, EntryKind, Evidence, EvidenceError, Hash,
-    text::{hex, maybe_signature, moment, word},
+    text::{hex, moment, word},
 };
 use data_encoding::BASE64;
 use palmgate_protocol::{Name, Timestamp, cloud::ErasureState};
@@ -11,8 +18,8 @@ use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The version that this code writes and reads.
-pub const VERSION: u16 = 1;
+/// The version that this code writes; it reads all since 1.
+pub const VERSION: u16 = 2;
 /// Bytes of a receipt at most.
 pub const MAX_RECEIPT_BYTES: usize = 64 * 1024;
 /// Recipients in a receipt at most.
@@ -21,43 +28,13 @@ pub const MAX_RECIPIENTS: usize = 128;
 const LABEL: &str = "erasure receipt";
 const SIGNATURE_FIELD: &str = ",\"signature\":\"";
 
-/// Whether a recipient has erased its copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RecipientState {
-    /// Told, and has not answered.
-    Pending,
-    /// Has confirmed.
-    Acknowledged,
-}
-
-/// What the cloud is called among the recipients.
-pub const CLOUD: &str = "cloud";
-
-/// Somebody the data was disclosed to (GDPR Art. 19).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipient {
-    /// Who.
-    #[serde(with = "word")]
-    pub name: Name,
-    /// What is known of them.
-    pub state: RecipientState,
-    /// When they were told, or when they confirmed.
-    #[serde(with = "moment")]
-    pub at: Timestamp,
-    /// The signature in the [`ErasureState`] that they confirmed with, if they sent one.
-    #[serde(with = "maybe_signature", default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<[u8; 64]>,
-}
-
-/// Whether everybody has erased.
+/// Whether anybody is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The store has; a recipient has not confirmed yet.
+    /// The store has erased; a recipient is pending.
     Partial,
-    /// The store and all recipients have.
+    /// The store has erased, and no recipient is pending.
     Complete,
 }
 
@@ -111,7 +88,7 @@ pub enum ReceiptError {
     #[error("not an erasure receipt: {0}")]
     Malformed(String),
     /// A receipt of another version.
-    #[error("a receipt of version {0}; this program reads version {VERSION}")]
+    #[error("a receipt of version {0}; this program reads 1 to {VERSION}")]
     Version(u16),
     /// Signed by a key that the caller does not trust.
     #[error("the receipt is signed with another key than the trusted one")]
@@ -143,6 +120,9 @@ pub enum ReceiptError {
     /// A recipient stands twice.
     #[error("the recipient {0} stands in the receipt twice")]
     Repeated(Name),
+    /// What is said of a recipient does not go together.
+    #[error("what the receipt says of the recipient {0} does not go together")]
+    Contradiction(Name),
     /// A recipient that has not confirmed has a signature.
     #[error("the recipient {0} is pending and yet has signed")]
     PendingSigned(Name),
@@ -196,8 +176,13 @@ impl ErasureReceipt {
         if entry.kind != EntryKind::Erasure {
             return Err(ReceiptError::NotAnErasure);
         }
-        check(&recipients)?;
+        check(&recipients, VERSION)?;
         Ok(Self { tenant, store, root_generation, recipients, entry, evidence })
+    }
+
+    /// Whom the person's data was disclosed to, and where it may have been left.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.recipients
     }
 
     /// What the receipt will say of its recipients together.
@@ -233,10 +218,10 @@ impl Body {
     }
 
     fn check(&self) -> Result<(), ReceiptError> {
-        if self.version != VERSION {
+        if !(1..=VERSION).contains(&self.version) {
             return Err(ReceiptError::Version(self.version));
         }
-        check(&self.recipients)?;
+        check(&self.recipients, self.version)?;
         if self.status != status(&self.recipients) {
             return Err(ReceiptError::Status);
         }
@@ -255,26 +240,20 @@ impl Body {
 }
 
 fn status(recipients: &[Recipient]) -> Status {
-    let confirmed = |recipient: &Recipient| recipient.state == RecipientState::Acknowledged;
-    if recipients.iter().all(confirmed) { Status::Complete } else { Status::Partial }
+    let settled = recipients.iter().all(Recipient::is_settled);
+    if settled { Status::Complete } else { Status::Partial }
 }
 
-fn check(recipients: &[Recipient]) -> Result<(), ReceiptError> {
+fn check(recipients: &[Recipient], version: u16) -> Result<(), ReceiptError> {
     if recipients.len() > MAX_RECIPIENTS {
         return Err(ReceiptError::TooManyRecipients(recipients.len()));
     }
     let mut names = BTreeSet::new();
     for recipient in recipients {
-        let name = &recipient.name;
-        if !names.insert(name) {
-            return Err(ReceiptError::Repeated(name.clone()));
+        if !names.insert((recipient.kind, &recipient.name)) {
+            return Err(ReceiptError::Repeated(recipient.name.clone()));
         }
-        if recipient.state == RecipientState::Pending && recipient.signature.is_some() {
-            return Err(ReceiptError::PendingSigned(name.clone()));
-        }
-        if crate::text::rfc3339(recipient.at).is_none() {
-            return Err(ReceiptError::RecipientTime(name.clone()));
-        }
+        recipient.check(version)?;
     }
     Ok(())
 }
@@ -336,11 +315,12 @@ impl Verified {
         name: &Name,
         key: &VerifyingKey,
     ) -> Result<(), ReceiptError> {
-        let recipient = self.recipients.iter().find(|recipient| recipient.name == *name);
+        let beyond = || self.recipients.iter().filter(|other| other.is_beyond_the_store());
+        let recipient = beyond().find(|recipient| recipient.name == *name);
         let (at, signature) = recipient
             .and_then(|recipient| Some((recipient.at, recipient.signature?)))
             .ok_or_else(|| ReceiptError::NotSigned(name.clone()))?;
-        let pending = self.recipients.iter().filter(|other| other.state == RecipientState::Pending);
+        let pending = beyond().filter(|other| !other.is_settled());
         let mut names: BTreeSet<Name> = pending.map(|other| other.name.clone()).collect();
         let signed = |names: &BTreeSet<Name>| {
             let outstanding = names.iter().cloned().collect();

@@ -18,10 +18,30 @@ pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
     let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
     let (year, month, day) = at.to_calendar_date();
     let (hour, minute, second, milli) = at.to_hms_milli();
-    let month = u8::from(month);
-    (year >= 0).then(|| {
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-    })
+    let year = u16::try_from(year).ok().filter(|year| *year <= 9_999)?;
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut write = |end: usize, mut number: u16| {
+        let mut at = end;
+        while number > 0 {
+            at -= 1;
+            text[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    write(4, year);
+    write(7, u8::from(month).into());
+    write(10, day.into());
+    write(13, hour.into());
+    write(16, minute.into());
+    write(19, second.into());
+    write(23, milli);
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether [`rfc3339`] has a text for it.
+pub(crate) const fn has_text(at: Timestamp) -> bool {
+    // The first millisecond of the year 0, and the last of the year 9999.
+    matches!(at.as_millis(), -62_167_219_200_000..=253_402_300_799_999)
 }
 
 /// Reads exactly what [`rfc3339`] writes.
@@ -105,6 +125,28 @@ pub(crate) mod word {
     }
 }
 
+/// Serde form of several [`word`]s.
+pub(crate) mod words {
+    use super::{Deserialize, Deserializer, Error, Serializer};
+    use std::{fmt::Display, str::FromStr};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(
+        words: &[T],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(words.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'d, T, D>(from: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'d>,
+    {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
 /// Serde form of [`word`] where there may be none; the field is left out then.
 pub(crate) mod maybe_word {
     use super::{Deserializer, Serializer, word};
@@ -155,6 +197,24 @@ pub(crate) mod maybe_signature {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_years_0_to_9999_have_a_text() {
+        for (millis, text) in [
+            (-62_167_219_200_001, None),
+            (-62_167_219_200_000, Some("0000-01-01T00:00:00.000Z")),
+            (-1, Some("1969-12-31T23:59:59.999Z")),
+            (1_785_576_600_250, Some("2026-08-01T09:30:00.250Z")),
+            (253_402_300_799_999, Some("9999-12-31T23:59:59.999Z")),
+            (253_402_300_800_000, None),
+            (i64::MIN, None),
+            (i64::MAX, None),
+        ] {
+            let at = Timestamp::from_millis(millis);
+            assert_eq!(rfc3339(at).as_deref(), text, "{millis}");
+            assert_eq!(has_text(at), text.is_some(), "{millis}");
+        }
+    }
     use proptest::prelude::*;
 
     #[test]
@@ -169,8 +229,17 @@ mod tests {
             assert_eq!(rfc3339(at).as_deref(), Some(text));
             assert_eq!(parse_rfc3339(text), Some(at));
         }
-        assert_eq!(rfc3339(Timestamp::from_millis(253_402_300_800_000)), None);
-        assert_eq!(rfc3339(Timestamp::from_millis(i64::MIN)), None);
+        for (millis, exists) in [
+            (i64::MIN, false),
+            (-62_167_219_200_001, false),
+            (-62_167_219_200_000, true),
+            (253_402_300_799_999, true),
+            (253_402_300_800_000, false),
+            (i64::MAX, false),
+        ] {
+            let at = Timestamp::from_millis(millis);
+            assert_eq!((rfc3339(at).is_some(), has_text(at)), (exists, exists), "{millis}");
+        }
         for other in [
             "",
             "2026-02-30T00:00:00.000Z",

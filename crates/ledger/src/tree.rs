@@ -1,8 +1,11 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_hash, split};
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
 pub(crate) const TILE: u64 = 256;
+
+/// Roots at the right edge that are kept.
+const EDGES: usize = 256;
 
 /// Nodes of a tree whose leaves come one by one: `0[k][i]` is the root over the `i`th `1 << k` of them,
 /// as soon as all of these are there. Nothing is ever hashed twice.
@@ -66,6 +69,9 @@ pub(crate) struct Tree {
     /// The incomplete tile.
     tail: Levels,
     size: u64,
+    /// Roots over ranges that are no complete subtree: those at the right edge of the sizes that were
+    /// asked for last. What a range holds never changes.
+    edges: RefCell<BTreeMap<(u64, u64), Hash>>,
 }
 
 impl Tree {
@@ -135,6 +141,15 @@ impl Tree {
         Ok(InclusionProof { index, size, path })
     }
 
+    /// The hash of a leaf, for `index < self.size()`.
+    pub(crate) fn leaf<E>(
+        &self,
+        index: u64,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+    ) -> Result<Hash, E> {
+        self.subtree(index, index + 1, tile)
+    }
+
     /// RFC 9162, section 2.1.4.1, for `from <= to <= self.size()`.
     pub(crate) fn consistency<E>(
         &self,
@@ -168,6 +183,27 @@ impl Tree {
     /// The root over the leaves `start..end`, which is a range that RFC 9162 splits a tree into: it
     /// starts at a multiple of the least power of two that is not below its length.
     fn subtree<E>(
+        &self,
+        start: u64,
+        end: u64,
+        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+    ) -> Result<Hash, E> {
+        if (end - start).is_power_of_two() {
+            return self.hashed(start, end, tile);
+        }
+        if let Some(root) = self.edges.borrow().get(&(start, end)) {
+            return Ok(*root);
+        }
+        let root = self.hashed(start, end, tile)?;
+        let mut edges = self.edges.borrow_mut();
+        if edges.len() >= EDGES {
+            edges.clear();
+        }
+        edges.insert((start, end), root);
+        Ok(root)
+    }
+
+    fn hashed<E>(
         &self,
         start: u64,
         end: u64,

@@ -7,7 +7,7 @@ use common::{key, open};
 use palmgate_ledger::{
     Checkpoint, Entry, ErasureReceipt,
     note::{Algorithm, Signer},
-    receipt::{self, Recipient, RecipientState},
+    receipt::{self, Kind, Recipient},
     witness,
 };
 use palmgate_protocol::{Timestamp, cloud::ErasureState};
@@ -29,16 +29,14 @@ fn recipients(entry: &Entry) -> Vec<Recipient> {
     let state = ErasureState { erased_at: confirmed, outstanding, signature: Vec::new() };
     let bytes = state.signed_bytes(&entry.commitment);
     let cloud = key(2).sign(ErasureState::LABEL, &bytes);
-    let recipient = |name: &str, state, at, signature| Recipient {
-        name: name.parse().unwrap(),
-        state,
-        at,
-        signature,
-    };
-    vec![
-        recipient("cloud", RecipientState::Acknowledged, confirmed, Some(cloud)),
-        recipient("paris", RecipientState::Pending, told, None),
-    ]
+    let name = |text: &str| text.parse().unwrap();
+    let mut recipients = vec![
+        Recipient::acknowledged(Kind::Cloud, name("cloud"), confirmed, Some(cloud)),
+        Recipient::pending(Kind::Store, name("paris"), told),
+    ];
+    recipients.extend(Recipient::sessions(vec![name("till-3")], told));
+    recipients.push(Recipient::exports(true, told));
+    recipients
 }
 
 #[test]

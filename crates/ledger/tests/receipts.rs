@@ -6,7 +6,7 @@ mod common;
 use common::{entry, key, open};
 use palmgate_ledger::{
     Entry, EntryKind, ErasureReceipt, Evidence, EvidenceError, Ledger, NOBODY,
-    receipt::{MAX_RECIPIENTS, ReceiptError, Recipient, RecipientState, Status, verify},
+    receipt::{Kind, MAX_RECIPIENTS, ReceiptError, Recipient, RecipientState, Status, verify},
 };
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp, cloud::ErasureState};
 use palmgate_seal::sign::SigningKey;
@@ -41,9 +41,17 @@ fn ledger(dir: &Path) -> Ledger {
     ledger
 }
 
+/// When the recipients were told.
+fn told() -> Timestamp {
+    Timestamp::from_millis(1_785_600_000_000)
+}
+
+fn kind(recipient: &str) -> Kind {
+    if recipient == "cloud" { Kind::Cloud } else { Kind::Store }
+}
+
 fn pending(recipient: &str) -> Recipient {
-    let at = Timestamp::from_millis(1_785_600_000_000);
-    Recipient { name: name(recipient), state: RecipientState::Pending, at, signature: None }
+    Recipient::pending(kind(recipient), name(recipient), told())
 }
 
 /// Confirmed by a recipient that knows of others who have not.
@@ -53,7 +61,7 @@ fn acknowledged(recipient: &str, key: &SigningKey, outstanding: &[&str]) -> Reci
     let state = ErasureState { erased_at: at, outstanding, signature: Vec::new() };
     let bytes = state.signed_bytes(&erasure().commitment);
     let signature = Some(key.sign(ErasureState::LABEL, &bytes));
-    Recipient { name: name(recipient), state: RecipientState::Acknowledged, at, signature }
+    Recipient::acknowledged(kind(recipient), name(recipient), at, signature)
 }
 
 fn try_new(
@@ -154,8 +162,13 @@ fn a_store_that_lies_is_caught_by_its_own_ledger() {
         ("partial", "complete", ReceiptError::Status),
         ("pending", "acknowledged", ReceiptError::Status),
         ("acknowledged", "pending", ReceiptError::PendingSigned(name("cloud"))),
-        ("\"paris\"", "\"cloud\"", ReceiptError::Repeated(name("cloud"))),
-        ("\"version\":1", "\"version\":2", ReceiptError::Version(2)),
+        (
+            "\"paris\",\"kind\":\"store\"",
+            "\"cloud\",\"kind\":\"cloud\"",
+            ReceiptError::Repeated(name("cloud")),
+        ),
+        ("\"version\":2", "\"version\":1", ReceiptError::Contradiction(name("cloud"))),
+        ("\"version\":2", "\"version\":3", ReceiptError::Version(3)),
     ] {
         assert_eq!(verify(&resigned(&text, from, to), None), Err(expected), "{from}");
     }
@@ -177,8 +190,8 @@ fn a_receipt_has_one_spelling_only() {
     let (_dir, text) = signed(vec![pending("paris")]);
     for (from, to) in [
         ("{\"version\"", "{ \"version\""),
-        ("\"version\":1,", "\"version\":1,\"note\":\"\","),
-        ("\"version\":1,", ""),
+        ("\"version\":2,", "\"version\":2,\"note\":\"\","),
+        ("\"version\":2,", ""),
         ("partial", "Partial"),
         ("\"lyon\"", "\"l\\u0079on\""),
         ("\"root_generation\":7", "\"root_generation\":7.0"),
@@ -239,6 +252,98 @@ fn an_acknowledgement_is_for_what_the_receipt_says() {
     let both = || acknowledged("cloud", &cloud, &["lyon", "paris"]);
     assert!(check(vec![both(), pending("paris")]));
     assert!(!check(vec![both()]));
+}
+
+fn places(outstanding: &[&str], handed_over: bool) -> Vec<Recipient> {
+    let outstanding = outstanding.iter().map(|terminal| name(terminal)).collect();
+    let [terminals, broker] = Recipient::sessions(outstanding, told());
+    vec![terminals, broker, Recipient::exports(handed_over, told())]
+}
+
+#[test]
+fn a_receipt_waits_for_terminals_and_says_what_else_is_left_and_why() {
+    let (_dir, waits) = signed(places(&["kiosk-1", "till-3"], true));
+    let verified = verify(&waits, None).unwrap();
+    assert_eq!(verified.status, Status::Partial);
+    assert_eq!(verified.recipients[0].outstanding, [name("kiosk-1"), name("till-3")]);
+    for part in [
+        r#""kind":"terminals","state":"pending""#,
+        r#""outstanding":["kiosk-1","till-3"],"reason":"older-sessions""#,
+        r#""kind":"broker","state":"pending""#,
+        r#""state":"handed-over""#,
+        r#""reason":"belongs-to-the-person""#,
+    ] {
+        assert!(waits.contains(part), "{part} in {waits}");
+    }
+    let (_dir, done) = signed(places(&[], false));
+    assert_eq!(verify(&done, None).unwrap().status, Status::Complete);
+    assert!(done.contains(r#""state":"acknowledged""#) && done.contains("sessions-begun-anew"));
+    let mut removed = places(&[], false);
+    removed.push(Recipient::removed_terminals(vec![name("till-3")], told()));
+    let (_dir, removed) = signed(removed);
+    assert_eq!(verify(&removed, None).unwrap().status, Status::Complete);
+    assert!(removed.contains(r#""state":"impossible""#), "{removed}");
+    let (_dir, none) = signed(Recipient::no_sessions(told()).to_vec());
+    assert_eq!(verify(&none, None).unwrap().status, Status::Complete);
+}
+
+#[test]
+fn what_is_said_of_a_place_goes_together_or_the_receipt_is_refused() {
+    let (_dir, text) = signed(places(&["kiosk-1", "till-3"], true));
+    for (from, to, who) in [
+        (r#""outstanding":["kiosk-1","till-3"],"#, "", "terminals"),
+        (r#"["kiosk-1","till-3"]"#, r#"["till-3","kiosk-1"]"#, "terminals"),
+        (r#"["kiosk-1","till-3"]"#, r#"["till-3","till-3"]"#, "terminals"),
+        ("older-sessions", "no-terminal", "terminals"),
+        (r#""terminals","state":"pending""#, r#""terminals","state":"acknowledged""#, "terminals"),
+        (r#""terminals","state":"pending""#, r#""terminals","state":"impossible""#, "terminals"),
+        (r#""kind":"terminals""#, r#""kind":"store""#, "terminals"),
+        (r#""kind":"terminals","#, "", "terminals"),
+        (r#""broker","state":"pending""#, r#""broker","state":"nothing-kept""#, "broker"),
+        ("handed-over", "nothing-kept", "exports"),
+        (r#","reason":"belongs-to-the-person""#, "", "exports"),
+    ] {
+        let refused = verify(&resigned(&text, from, to), None);
+        assert_eq!(refused, Err(ReceiptError::Contradiction(name(who))), "{from} to {to}");
+    }
+    let dir = tempdir().unwrap();
+    let ledger = ledger(dir.path());
+    let signature = acknowledged("paris", &key(2), &[]).signature;
+    let [terminals, _] = Recipient::sessions(Vec::new(), told());
+    let signed_for = try_new(&ledger, 20, vec![Recipient { signature, ..terminals }]);
+    assert_eq!(signed_for, Err(ReceiptError::Contradiction(name("terminals"))));
+    let old = Recipient { kind: None, ..pending("paris") };
+    let old = try_new(&ledger, 20, vec![old]);
+    assert_eq!(old, Err(ReceiptError::Contradiction(name("paris"))), "new ones say what they are");
+}
+
+#[test]
+fn terminals_do_not_disturb_what_the_cloud_signed() {
+    let cloud = key(2);
+    let mut recipients = vec![acknowledged("cloud", &cloud, &["paris"]), pending("paris")];
+    recipients.extend(places(&["kiosk-1"], false));
+    let (_dir, text) = signed(recipients);
+    let verified = verify(&text, None).unwrap();
+    verified.check_acknowledgement(&name("cloud"), &cloud.public()).unwrap();
+    // A store may be called what a place is called.
+    let mut recipients = vec![acknowledged("broker", &cloud, &[])];
+    recipients.extend(places(&[], false));
+    let (_dir, text) = signed(recipients);
+    verify(&text, None).unwrap().check_acknowledgement(&name("broker"), &cloud.public()).unwrap();
+}
+
+/// Written by version 1: the example that `docs/ledger.md` had then.
+const OLDER: &str = include_str!("receipt-version-1.json");
+
+#[test]
+fn a_receipt_of_version_1_still_holds() {
+    let verified = verify(OLDER, Some(&key(1).public())).unwrap();
+    assert_eq!((verified.status, verified.recipients.len()), (Status::Partial, 2));
+    assert_eq!(verified.recipients[0].state, RecipientState::Acknowledged);
+    assert!(verified.recipients.iter().all(|recipient| recipient.kind.is_none()));
+    verified.check_acknowledgement(&name("cloud"), &key(2).public()).unwrap();
+    let changed = resigned(OLDER.trim_end(), "\"version\":1", "\"version\":2");
+    assert_eq!(verify(&changed, None), Err(ReceiptError::Contradiction(name("cloud"))));
 }
 
 /// The trail of two people, of whom one is forgotten.

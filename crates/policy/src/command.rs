@@ -77,6 +77,8 @@ pub enum Command {
         ticket: Option<Ticket>,
         /// Whether other stores and the cloud must forget too.
         relay: bool,
+        /// Whether the person was handed a copy of their data.
+        exported: bool,
     },
     /// Wipe frames, probes, keys and records that belong to the ticket.
     Wipe(Ticket),

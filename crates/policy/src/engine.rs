@@ -56,6 +56,7 @@ pub(crate) struct Erasing {
     pub(crate) rule: Rule,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) relay: bool,
+    pub(crate) exported: bool,
     pub(crate) failed: bool,
 }
 
@@ -305,10 +306,10 @@ impl Engine {
         self.claims.remove(&profile.claim);
         self.tries.remove(&profile.claim);
         self.replacing.remove(&member);
-        let (claim, salt) = (profile.claim, profile.salt);
-        let erasing = Erasing { claim, salt, rule, ticket, relay, failed: false };
+        let (claim, salt, exported) = (profile.claim, profile.salt, profile.exported);
+        let erasing = Erasing { claim, salt, rule, ticket, relay, exported, failed: false };
         self.erasing.insert(member, erasing);
-        vec![Command::Erase { member, claim, salt, rule, ticket, relay }]
+        vec![Command::Erase { member, claim, salt, rule, ticket, relay, exported }]
     }
 
     fn erased(&mut self, member: MemberId, result: Result<(), ()>) -> Vec<Command> {
@@ -375,8 +376,8 @@ impl Engine {
         failed
             .map(|(member, erasing)| {
                 erasing.failed = false;
-                let Erasing { claim, salt, rule, ticket, relay, .. } = *erasing;
-                Command::Erase { member: *member, claim, salt, rule, ticket, relay }
+                let Erasing { claim, salt, rule, ticket, relay, exported, .. } = *erasing;
+                Command::Erase { member: *member, claim, salt, rule, ticket, relay, exported }
             })
             .collect()
     }

@@ -270,6 +270,7 @@ impl Engine {
             objected: false,
             replaces: None,
             released_at: self.kept_release(facts, now),
+            exported: false,
         };
         if let Some((member, old)) =
             work.replaces.and_then(|member| Some((member, self.people.get(&member)?)))

@@ -57,6 +57,10 @@ pub struct Profile {
     /// When the person signed a written release, where the pack keeps one.
     #[n(14)]
     pub released_at: Option<Timestamp>,
+    /// The person was handed a copy of their data (GDPR Art. 15, 20).
+    #[n(15)]
+    #[cbor(default)]
+    pub exported: bool,
 }
 
 /// Payments by palm alone since the last strong authentication (RTS on SCA Art. 11).

@@ -101,16 +101,16 @@ impl Engine {
         commands
     }
 
-    /// A copy for the person themselves; with a key, their templates sealed to it.
+    /// A copy for the person themselves; with a key, their templates sealed to it. That it was handed
+    /// out stands in the receipt of a later erasure.
     fn export(
-        &self,
+        &mut self,
         ticket: Ticket,
         scan: &ScanWork,
         member: MemberId,
         key: Option<[u8; 32]>,
         mut cited: Vec<Rule>,
     ) -> Vec<Command> {
-        let Some(person) = self.people.get(&member) else { return Vec::new() };
         let mut items = vec!["consents", "use", "phone", "card-token"];
         if key.is_some() {
             items.push("template");
@@ -123,13 +123,14 @@ impl Engine {
                 Command::Log(scan.decision(outcome, rules)),
             ];
         }
+        let Some(person) = self.people.get_mut(&member) else { return Vec::new() };
+        let first = !std::mem::replace(&mut person.exported, true);
         cited.extend(verdict.rules);
         let mut decision = scan.decision(if key.is_some() { "ported" } else { "exported" }, cited);
         decision.subject = Some((member, person.salt));
-        vec![
-            Command::ReplyExport(ticket, member, Box::new(person.clone()), key),
-            Command::Log(decision),
-        ]
+        let update = first.then(|| Command::Update(member, Box::new(person.clone())));
+        let reply = Command::ReplyExport(ticket, member, Box::new(person.clone()), key);
+        update.into_iter().chain([reply, Command::Log(decision)]).collect()
     }
 
     /// From now on the answer to a loyalty scan says so.

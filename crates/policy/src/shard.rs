@@ -84,6 +84,7 @@ impl Engine {
             objected: self.people.get(&facts.member).is_some_and(|known| known.objected),
             replaces: None,
             released_at: None,
+            exported: false,
         }
     }
 }

@@ -37,6 +37,7 @@ fn kept(profile: &Profile) -> usize {
         objected: _,
         replaces: _,
         released_at: _,
+        exported: _,
     } = profile;
     consents.len()
 }
@@ -78,6 +79,7 @@ fn what_is_kept_of_a_person_is_a_closed_list() {
         objected: false,
         replaces: None,
         released_at: None,
+        exported: false,
     };
     assert_eq!(kept(&profile), 0);
     assert_eq!(answered(&AnswerBody::NotRecognised), 0);

@@ -89,10 +89,21 @@ impl SessionFile {
         file.sync_data()
     }
 
-    /// Deletes the stored session durably, if there is one.
+    /// Overwrites and deletes the stored session durably, if there is one: its keys may open the last
+    /// messages. Flash may keep a block that was overwritten.
     pub(crate) fn delete(&self) -> Result<(), TerminalError> {
         let _saves = self.saves();
+        self.wipe().map_err(TerminalError::file("overwrite", &self.path))?;
         files::delete(&self.path)
+    }
+
+    fn wipe(&self) -> io::Result<()> {
+        let file = match File::options().write(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        file.write_all_at(&vec![0; 2 * SLOT_BYTES], 0)?;
+        file.sync_data()
     }
 
     /// The stored session; `None` when there is none or it is damaged, since joining anew costs
@@ -149,6 +160,25 @@ mod tests {
         assert!(!stored.windows(5).any(|window| window == b"state"));
         (0..2).for_each(|_| open(root.path(), "till-1").delete().unwrap());
         assert!(open(root.path(), "till-1").load().unwrap().is_none());
+    }
+
+    #[test]
+    fn of_a_deleted_session_both_slots_are_overwritten() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, kept) = (root.path().join("session.sealed"), root.path().join("kept"));
+        let file = open(root.path(), "till-1");
+        file.save(&Secret::new(b"older".to_vec())).unwrap();
+        file.save(&Secret::new(b"state".to_vec())).unwrap();
+        std::fs::hard_link(&path, &kept).unwrap();
+        let slots = |bytes: &[u8]| {
+            bytes.chunks(SLOT_BYTES).filter(|slot| slot.iter().any(|byte| *byte != 0)).count()
+        };
+        assert_eq!(slots(&std::fs::read(&kept).unwrap()), 2, "the control");
+        file.delete().unwrap();
+        assert!(!path.exists());
+        assert_eq!(slots(&std::fs::read(&kept).unwrap()), 0);
+        file.save(&Secret::new(b"newer".to_vec())).unwrap();
+        assert_eq!(open(root.path(), "till-1").load().unwrap().unwrap().expose(), b"newer");
     }
 
     #[test]

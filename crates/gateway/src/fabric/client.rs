@@ -2,9 +2,9 @@ use super::{
     Admission, Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, store::Input};
 use palmgate_protocol::{
-    Name,
+    MemberId, Name,
     limits::MAX_PAYLOAD_BYTES,
     topic::{self, Channel},
 };
@@ -38,6 +38,7 @@ pub(crate) struct FabricOptions {
     pub(crate) vault: Arc<Vault>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: mpsc::Sender<Inbound>,
+    pub(crate) inputs: mpsc::UnboundedSender<Input>,
 }
 
 /// The gateway's connection to the broker and its conversations with terminals.
@@ -68,6 +69,7 @@ impl Fabric {
             vault: options.vault,
             client,
             requests: options.requests,
+            inputs: options.inputs,
             metrics: options.metrics,
         });
         let (echoed, health) = watch::channel(None);
@@ -98,6 +100,29 @@ impl Fabric {
         let heard = self.lock().get(terminal).cloned();
         if heard.is_none_or(|heard| heard.try_send(Heard::Answer(outbound)).is_err()) {
             self.shared.metrics.shed("answers");
+        }
+    }
+
+    /// Wipes the answers that say something of an erased person.
+    pub(crate) fn forget(&self, member: MemberId) {
+        self.tell_all(|| Heard::Forget(member));
+    }
+
+    /// Has every terminal begin a new session, so that the keys of those until now end on both sides.
+    pub(crate) fn begin_anew(&self) {
+        self.tell_all(|| Heard::BeginAnew);
+    }
+
+    /// A conversation that is busy hears it later, and none misses it.
+    fn tell_all(&self, what: impl Fn() -> Heard) {
+        for conversation in self.lock().values() {
+            match conversation.try_send(what()) {
+                Err(mpsc::error::TrySendError::Full(heard)) => {
+                    let conversation = conversation.clone();
+                    tokio::spawn(async move { conversation.send(heard).await });
+                }
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
         }
     }
 

@@ -8,9 +8,9 @@ use super::{
     Admission, Inbound, Outbound, Sent,
     joins::{Joins, NotAgain},
 };
-use crate::{broker::Pace, metrics::Metrics};
+use crate::{broker::Pace, metrics::Metrics, store::Input};
 use palmgate_protocol::{
-    CaptureId, Name, Secret, decode, encode, encode_for_sealing,
+    CaptureId, MemberId, Name, Secret, decode, encode, encode_for_sealing,
     limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES},
     terminal::{Answer, AnswerBody, Refusal, Request, RequestBody, RequestHead, Scan},
     topic::{Channel, topic},
@@ -53,6 +53,12 @@ const MOST_IN_WORK: usize = 8;
 /// Nothing is in work for longer.
 const LONGEST_WORK: Duration = Duration::from_secs(20);
 
+/// After an erasure a terminal begins a new session, but not more often than this: with many erasures
+/// it would do little else.
+const ANEW_AFTER: Duration = Duration::from_secs(30);
+/// How often it is looked whether it can be asked to.
+const ANEW_PAUSE: Duration = Duration::from_secs(3);
+
 /// What a conversation is told.
 pub(super) enum Heard {
     /// A payload on `join`.
@@ -61,6 +67,10 @@ pub(super) enum Heard {
     Up(Vec<u8>, Instant),
     /// An answer for the terminal.
     Answer(Outbound),
+    /// The person was erased: no answer of theirs is repeated.
+    Forget(MemberId),
+    /// Somebody was erased: the keys of this session have opened what there was of them.
+    BeginAnew,
     /// The terminal was removed.
     Removed,
 }
@@ -72,6 +82,7 @@ pub(super) struct Shared {
     pub(super) vault: Arc<Vault>,
     pub(super) client: AsyncClient,
     pub(super) requests: mpsc::Sender<Inbound>,
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -82,6 +93,9 @@ pub(super) struct Conversation {
     remembered: VecDeque<(CaptureId, Option<Remembered>)>,
     joins: Joins,
     hinted: Option<Instant>,
+    /// A new session is wanted.
+    anew: bool,
+    asked_anew: Option<Instant>,
     pace: Pace,
     in_work: Vec<(CaptureId, Instant)>,
     /// Digests of the last messages, under a key that nobody knows.
@@ -92,7 +106,7 @@ pub(super) struct Conversation {
 /// A session and its times.
 pub(super) struct Live {
     pub(super) session: Session,
-    joined: Instant,
+    pub(super) joined: Instant,
     checked: Instant,
 }
 
@@ -102,9 +116,10 @@ impl Live {
     }
 }
 
-/// An answer, and when it was given.
+/// An answer, whom it says something of, and when it was given.
 struct Remembered {
     answer: Secret<Vec<u8>>,
+    about: Option<MemberId>,
     at: Instant,
 }
 
@@ -124,6 +139,8 @@ impl Conversation {
             remembered: VecDeque::new(),
             joins,
             hinted: None,
+            anew: false,
+            asked_anew: None,
             pace,
             in_work: Vec::new(),
             heard: VecDeque::new(),
@@ -134,17 +151,22 @@ impl Conversation {
     /// Serves the terminal until it is removed or the gateway stops.
     pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
         loop {
-            let next = tokio::time::timeout(QUIET, heard.recv()).await;
+            let pause = if self.anew { ANEW_PAUSE } else { QUIET };
+            let next = tokio::time::timeout(pause, heard.recv()).await;
             let now = Instant::now();
             self.forget_answers(now);
             match next {
+                Err(_) if self.anew => {}
                 Err(_) => self.renew(now).await,
                 Ok(None) => return,
                 Ok(Some(Heard::Join(package))) => self.join(&package).await,
                 Ok(Some(Heard::Up(payload, arrived))) => self.up(&payload, arrived).await,
                 Ok(Some(Heard::Answer(outbound))) => self.answer(outbound).await,
+                Ok(Some(Heard::Forget(member))) => self.forget(&member),
+                Ok(Some(Heard::BeginAnew)) => self.anew = true,
                 Ok(Some(Heard::Removed)) => return self.remove().await,
             }
+            self.begin_anew(Instant::now()).await;
         }
     }
 
@@ -152,6 +174,37 @@ impl Conversation {
     pub(super) async fn renew(&mut self, now: Instant) {
         if self.session.as_ref().is_some_and(|live| live.age(now) >= RENEWED_AFTER) {
             self.hint().await;
+        }
+    }
+
+    /// Asks the terminal to join again, which ends the keys of both sides, as soon as nothing of it is
+    /// in work; again now and then until it has.
+    pub(super) async fn begin_anew(&mut self, now: Instant) {
+        // Without a session the terminal joins anew in any case.
+        self.anew &= self.session.is_some();
+        let young = self.session.as_ref().is_some_and(|live| live.age(now) < ANEW_AFTER);
+        self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
+        let asked = |at: Instant| now.saturating_duration_since(at) < ANEW_AFTER;
+        if self.anew && !young && self.in_work.is_empty() && !self.asked_anew.is_some_and(asked) {
+            self.asked_anew = Some(now);
+            // While joins cannot be noted they are refused: the terminal keeps what it has until then.
+            if self.keep_joins().await {
+                self.hint().await;
+            }
+        }
+    }
+
+    /// A new session is wanted as soon as it can be had.
+    #[cfg(test)]
+    pub(super) const fn want_anew(&mut self) {
+        self.anew = true;
+    }
+
+    /// Wipes what this person was answered.
+    pub(super) fn forget(&mut self, member: &MemberId) {
+        for (_, answer) in &mut self.remembered {
+            let theirs = |one: &mut Remembered| one.about.as_ref() == Some(member);
+            let _ = answer.take_if(theirs);
         }
     }
 
@@ -190,6 +243,9 @@ impl Conversation {
         }
         let now = Instant::now();
         self.session = Some(Live { session: admitted.session, joined: now, checked: now });
+        (self.anew, self.asked_anew) = (false, None);
+        let joined = Input::Joined(self.terminal.clone(), crate::clock::now());
+        let _ = shared.inputs.send(joined);
         self.publish(Channel::Welcome, admitted.welcome).await;
         tracing::info!(terminal = %self.terminal, "joined");
     }
@@ -288,8 +344,8 @@ impl Conversation {
         }
     }
 
-    async fn answer(&mut self, outbound: Outbound) {
-        let Outbound { answer, sent } = outbound;
+    pub(super) async fn answer(&mut self, outbound: Outbound) {
+        let Outbound { answer, about, sent } = outbound;
         self.in_work.retain(|(known, _)| *known != answer.capture);
         let mut bytes = encode_for_sealing(&answer);
         if bytes.expose().len() > MAX_MESSAGE_BYTES {
@@ -299,7 +355,7 @@ impl Conversation {
         let kept = Secret::new(bytes.expose().clone());
         let entry = self.remembered.iter_mut().find(|(known, _)| *known == answer.capture);
         if let Some((_, slot)) = entry {
-            *slot = Some(Remembered { answer: kept, at: Instant::now() });
+            *slot = Some(Remembered { answer: kept, about, at: Instant::now() });
         }
         if let Some(times) = self.send(bytes).await {
             let _ = sent.send(times);

@@ -10,7 +10,7 @@ mod tests;
 
 pub(crate) use client::{Fabric, FabricOptions};
 use palmgate_protocol::{
-    Name,
+    MemberId, Name,
     terminal::{Answer, Request},
 };
 use palmgate_seal::pki::Identity;
@@ -29,6 +29,8 @@ pub(crate) struct Inbound {
 /// An answer on its way; the times spent on it come back through `sent`.
 pub(crate) struct Outbound {
     pub(crate) answer: Answer,
+    /// Whom it says something of.
+    pub(crate) about: Option<MemberId>,
     pub(crate) sent: tokio::sync::oneshot::Sender<Sent>,
 }
 

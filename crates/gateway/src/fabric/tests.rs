@@ -1,12 +1,12 @@
 //! What an attacker who records everything, owns the broker, or takes the disk can do with it.
 
 use super::{
-    Admission, Inbound,
+    Admission, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, store::Input};
 use palmgate_protocol::{
-    CaptureId, DAY, Name, Timestamp, decode, encode_for_sealing,
+    CaptureId, DAY, MemberId, Name, Timestamp, decode, encode_for_sealing,
     terminal::{Answer, AnswerBody, Intent, Request, RequestBody, Scan},
     topic::{self, Channel},
 };
@@ -84,6 +84,7 @@ struct Gateway {
     conversation: Conversation,
     requests: mpsc::Receiver<Inbound>,
     published: flume::Receiver<rumqttc::Request>,
+    told: mpsc::UnboundedReceiver<Input>,
 }
 
 struct World {
@@ -106,6 +107,7 @@ impl World {
     fn start(&self, directory: &Path, revoked: &[&[u8]]) -> Gateway {
         let (requests, received) = mpsc::channel(2 * RECORDED);
         let (publish, published) = flume::unbounded();
+        let (inputs, told) = mpsc::unbounded_channel();
         let shared = Shared {
             terminals: Arc::new(Admitted {
                 gateway: Arc::new(copy(&self.gateway)),
@@ -115,10 +117,11 @@ impl World {
             vault: vault(directory),
             client: rumqttc::AsyncClient::from_senders(publish),
             requests,
+            inputs,
             metrics: Arc::new(Metrics::new(directory.to_owned()).unwrap()),
         };
         let conversation = Conversation::begin(Arc::new(shared), name("till-1"));
-        Gateway { conversation, requests: received, published }
+        Gateway { conversation, requests: received, published, told }
     }
 
     fn path(&self) -> &Path {
@@ -341,4 +344,57 @@ async fn a_doubled_message_does_not_make_the_terminal_join_again_and_an_old_stat
     let mut till = Session::restore(old.expose(), &world.till).unwrap();
     assert_eq!(gateway.hears(&sealed(&mut till, 1)).await, 0);
     assert_eq!(gateway.published(), [(Channel::Welcome, Vec::new())], "the hint to join");
+}
+
+#[tokio::test]
+async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_anew() {
+    let begun = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+    let world = World::new();
+    let mut gateway = world.start(world.path(), &[]);
+    let (mut till, _) = world.joined(&mut gateway).await;
+    assert!(matches!(gateway.told.try_recv(), Ok(Input::Joined(..))));
+    let people = [1, 2].map(|number| MemberId::from_random([number; 16]));
+    let say = |session: &mut Session, number, intent| {
+        let request = request(number, RequestBody::Scan(scan(intent)));
+        session.seal(encode_for_sealing(&request).expose()).unwrap()
+    };
+    let asked = [0, 1].map(|number| say(&mut till, number, Intent::Entry));
+    assert_eq!(gateway.hears(&asked).await, 2);
+    let later = Instant::now() + Duration::from_mins(1);
+    gateway.conversation.want_anew();
+    let live = gateway.conversation.session.as_mut().unwrap();
+    let joined = std::mem::replace(&mut live.joined, begun);
+    gateway.conversation.begin_anew(Instant::now()).await;
+    assert_eq!(gateway.published(), [], "somebody waits for an answer");
+    gateway.conversation.session.as_mut().unwrap().joined = joined;
+    for (number, member) in people.iter().enumerate() {
+        let answer =
+            Answer { capture: request(number, RequestBody::Ping).capture, body: AnswerBody::Done };
+        let (sent, _) = tokio::sync::oneshot::channel();
+        gateway.conversation.answer(Outbound { answer, about: Some(*member), sent }).await;
+    }
+    assert_eq!(gateway.published().len(), 2);
+
+    gateway.conversation.forget(&people[0]);
+    let again = [0, 1].map(|number| say(&mut till, number, Intent::Entry));
+    assert_eq!(gateway.hears(&again).await, 0, "both are decided");
+    assert_eq!(gateway.published().len(), 1, "and only the other one's answer is repeated");
+
+    gateway.conversation.begin_anew(Instant::now()).await;
+    assert_eq!(gateway.published(), [], "the session is young");
+    gateway.conversation.begin_anew(later).await;
+    let hint = [(Channel::Welcome, Vec::new())];
+    assert_eq!(gateway.published(), hint);
+    gateway.conversation.begin_anew(later).await;
+    assert_eq!(gateway.published(), [], "it was asked just now");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    gateway.conversation.begin_anew(later + Duration::from_mins(1)).await;
+    assert_eq!(gateway.published(), hint, "and is asked again");
+    let recorded = [say(&mut till, 7, Intent::Erase)];
+    world.joined(&mut gateway).await;
+    assert!(matches!(gateway.told.try_recv(), Ok(Input::Joined(..))));
+    assert_eq!(gateway.hears(&recorded).await, 0, "the keys until then are gone");
+    let _ = gateway.published();
+    gateway.conversation.begin_anew(later + Duration::from_hours(1)).await;
+    assert_eq!(gateway.published(), [], "nothing is wanted any more");
 }

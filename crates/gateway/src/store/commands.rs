@@ -1,7 +1,10 @@
 //! Commands of the policy, carried out.
 
 use super::{Input, Store};
-use crate::{clock, cloud::Fetched, extraction::Job, fabric::Outbound, records, scribe::Deed};
+use crate::{
+    clock, cloud::Fetched, extraction::Job, fabric::Outbound, receipts::Holders, records,
+    scribe::Deed,
+};
 use palmgate_policy::{Command, Decision, Event, Resolved, Source, Ticket};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Pseudonym, Purpose, PurposeSet,
@@ -32,10 +35,12 @@ impl Store {
             }
             Command::Reply(ticket, body) => self.reply(ticket, body),
             Command::ReplyHistory(ticket, member, consents) => {
+                self.concerns(ticket, member);
                 let answer = Box::new(move |uses| AnswerBody::History { uses, consents });
                 self.around.scribe.submit(Deed::WithHistory { ticket, member, answer });
             }
             Command::ReplyExport(ticket, member, profile, key) => {
+                self.concerns(ticket, member);
                 self.export(ticket, member, *profile, key);
             }
             Command::TellRecipients(ticket, member, profile) => {
@@ -45,6 +50,10 @@ impl Store {
                 self.around.scribe.submit(crate::kept::visitors(&visitors));
             }
             Command::ReplyEnrolled(ticket) => {
+                let person = self.work.sensitive(ticket).and_then(|kept| kept.enrolment.as_ref());
+                if let Some(member) = person.map(|person| person.ids.member) {
+                    self.concerns(ticket, member);
+                }
                 let receipts = self.consent_receipts(ticket);
                 let claims = self.issue_claims(ticket);
                 self.reply(ticket, AnswerBody::Enrolled { claims, receipts });
@@ -58,8 +67,9 @@ impl Store {
             Command::RemovePurposes(ticket, member, purposes, profile) => {
                 self.remove_purposes(ticket, member, purposes, &profile);
             }
-            Command::Erase { member, claim, salt, rule, ticket, relay } => {
+            Command::Erase { member, claim, salt, rule, ticket, relay, exported } => {
                 self.around.references.remove(member);
+                self.around.fabric.forget(member);
                 self.around.metrics.erased(rule.id());
                 self.around.scribe.submit(Deed::Erase {
                     member,
@@ -67,12 +77,18 @@ impl Store {
                     salt,
                     rule,
                     ticket,
-                    relay: relay && self.around.cloud.is_some(),
+                    holders: self.holders(relay, exported),
                 });
             }
             Command::Wipe(ticket) => self.work.wipe(ticket),
             Command::Log(decision) => self.log(decision),
         }
+    }
+
+    /// Who could have something of a person now.
+    fn holders(&self, relay: bool, exported: bool) -> Holders {
+        let terminals = self.around.terminals.list().into_iter().map(|one| one.name).collect();
+        Holders { cloud: relay && self.around.cloud.is_some(), terminals, exported }
     }
 
     pub(super) fn log(&self, decision: Decision) {
@@ -191,6 +207,10 @@ impl Store {
         payment: Option<Payment>,
         objected: bool,
     ) {
+        let fetched = self.work.sensitive(ticket).and_then(|kept| kept.fetched.as_ref());
+        if let Some(member) = member.or_else(|| fetched.map(|record| record.member)) {
+            self.concerns(ticket, member);
+        }
         let now = clock::now();
         let around = &self.around;
         let terminal = self.work.asker(ticket).map(|asker| asker.terminal.clone());
@@ -216,6 +236,13 @@ impl Store {
             objected,
         };
         self.reply(ticket, AnswerBody::Accepted(accepted));
+    }
+
+    /// The answer says something of this person.
+    fn concerns(&mut self, ticket: Ticket, member: MemberId) {
+        if let Some(asker) = self.work.asker(ticket) {
+            asker.about = Some(member);
+        }
     }
 
     fn issue_claims(&mut self, ticket: Ticket) -> Vec<IssuedClaim> {
@@ -296,7 +323,7 @@ impl Store {
         let Some(asker) = self.work.answered(ticket) else { return };
         let (sent, times) = oneshot::channel();
         let answer = Answer { capture: asker.capture, body };
-        self.around.fabric.answer(&asker.terminal, Outbound { answer, sent });
+        self.around.fabric.answer(&asker.terminal, Outbound { answer, about: asker.about, sent });
         let (inputs, steps, arrived) = (self.around.inputs.clone(), asker.steps, asker.arrived);
         tokio::spawn(async move {
             if let Ok(times) = times.await {
