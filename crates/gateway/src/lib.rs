@@ -32,6 +32,7 @@ mod references;
 mod renewal;
 mod run;
 mod scribe;
+mod slots;
 mod store;
 mod supervision;
 pub mod synthetic;
@@ -40,6 +41,7 @@ mod witness;
 mod work;
 
 pub use arguments::Arguments;
+pub use fabric::Freshness;
 pub use keeper::RootKeeping;
 pub use run::{Broker, Cloud, Gateway, Options, StartError, run};
 

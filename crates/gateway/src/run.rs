@@ -8,7 +8,7 @@ use crate::{
     control,
     decision_log::DecisionLog,
     extraction::Workers,
-    fabric::{Fabric, FabricOptions},
+    fabric::{Fabric, FabricOptions, Freshness},
     http::{self, Served},
     identity::OwnIdentity,
     keeper::RootKeeping,
@@ -20,6 +20,7 @@ use crate::{
     receipts::Receipts,
     references, renewal,
     scribe::Scribe,
+    slots::Slots,
     store::{Desk, Input, Store, Surroundings},
     supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
@@ -84,6 +85,11 @@ pub struct Options {
     pub language: String,
     /// How long certificates of the gateway and of terminals last.
     pub certificate_lifetime: Duration,
+    /// How fresh scans have to be.
+    pub freshness: Freshness,
+    /// In `operator` custody scans are answered at multiples of this after they came; zero is at
+    /// once.
+    pub answer_slot: Duration,
 }
 
 /// Which broker carries the store's messages.
@@ -281,6 +287,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         vault: Arc::clone(&opened.vault),
         metrics: Arc::clone(&metrics),
         requests,
+        freshness: options.freshness,
     });
     let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
@@ -324,6 +331,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             fabric: Arc::clone(&fabric),
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
+            slots: Slots::of(options.settings.custody, options.answer_slot),
         },
         desk,
     );

@@ -19,6 +19,7 @@ use crate::{
     records,
     references::References,
     scribe::{Deed, Done, Scribe},
+    slots::Slots,
     terminals::Terminals,
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
@@ -67,6 +68,8 @@ pub(crate) enum Input {
     Shard(ShardReceived),
     /// A fact about terminals from the control interface.
     Fact(Event),
+    /// The slot of an answer came.
+    Due(Ticket, AnswerBody),
     /// The last steps of an answer.
     Sent(StepTimes, Instant, Sent),
     /// Somebody asks for the standing.
@@ -96,6 +99,7 @@ pub(crate) struct Surroundings {
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) slots: Slots,
 }
 
 pub(crate) struct Store {
@@ -179,6 +183,7 @@ impl Store {
             Input::Fetched(ticket, fetched) => self.fetched(ticket, fetched),
             Input::Shard(shard) => self.shard(shard),
             Input::Fact(event) => self.decide(event),
+            Input::Due(ticket, body) => self.answer(ticket, body),
             Input::Sent(mut steps, arrived, sent) => {
                 steps.add("seal", sent.seal);
                 steps.add("publish", sent.publish);
@@ -234,7 +239,12 @@ impl Store {
         let Inbound { terminal, request, arrived, open } = inbound;
         let mut steps = StepTimes::default();
         steps.add("open", open);
-        let asker = Asker { terminal: terminal.clone(), capture: request.capture, arrived, steps };
+        let slots = match request.body {
+            RequestBody::Scan(_) => self.around.slots,
+            _ => Slots::default(),
+        };
+        let (terminal, capture) = (terminal, request.capture);
+        let asker = Asker { terminal, capture, arrived, steps, slots };
         match request.body {
             RequestBody::Ping => {
                 let ticket = self.work.open(asker, Sensitive::default());

@@ -1,5 +1,6 @@
 //! What belongs to one request while it is worked on, and what must be wiped with it.
 
+use crate::slots::Slots;
 use palmgate_policy::{FreshIds, Profile, Ticket};
 use palmgate_protocol::{
     Biometric, CaptureId, Hand, Name, Probe, Purpose, Template,
@@ -18,6 +19,7 @@ pub(crate) struct Asker {
     pub(crate) capture: CaptureId,
     pub(crate) arrived: Instant,
     pub(crate) steps: StepTimes,
+    pub(crate) slots: Slots,
 }
 
 /// How long each step of one scan took. Holds no identity.

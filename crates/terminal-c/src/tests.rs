@@ -20,7 +20,7 @@ fn empty_scan() -> Scan {
 }
 
 fn given(body: AnswerBody) -> *mut Given {
-    Box::into_raw(Box::new(Given::new(Answer { capture: CaptureId::from_random([1; 16]), body })))
+    Box::into_raw(Box::new(Given::new(Answer::new(CaptureId::from_random([1; 16]), body))))
 }
 
 #[test]

@@ -6,12 +6,15 @@ use super::{
     reader::{Reader, Wanted},
 };
 use crate::{
-    RootKeeping, broker,
+    Freshness, RootKeeping, broker,
     law::{Declared, PackFiles},
     run::{Broker, Cloud, Options},
 };
 use palmgate_policy::{Measured, Settings};
-use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp, limits::MAX_CLOCK_SKEW};
+use palmgate_protocol::{
+    Custody, Name, Purpose, PurposeSet, Timestamp,
+    limits::{CHALLENGE_LIFETIME, MAX_CLOCK_SKEW},
+};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
@@ -95,6 +98,7 @@ fn read_options(
     };
     let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
     let matcher = reader.optional("palm", "matcher", checks::path);
+    let (freshness, answer_slot) = (read_freshness(reader), read_answer_slot(reader));
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -113,7 +117,23 @@ fn read_options(
         matcher,
         language,
         certificate_lifetime: read_lifetime(reader),
+        freshness,
+        answer_slot,
     }
+}
+
+fn read_freshness(reader: &mut Reader<'_>) -> Freshness {
+    let most = CHALLENGE_LIFETIME.as_secs();
+    let seconds = |value: &DeValue<'_>| checks::whole(value, 5..=most);
+    let lifetime = Duration::from_secs(reader.read("limits", "challenge_seconds", most, seconds));
+    let all = Purpose::MATCHED.into_iter().collect();
+    let needed_for = reader.read("limits", "challenge_needed_for", all, checks::purposes);
+    Freshness { lifetime, needed_for }
+}
+
+fn read_answer_slot(reader: &mut Reader<'_>) -> Duration {
+    let milliseconds = |value: &DeValue<'_>| checks::whole(value, 0..=500);
+    Duration::from_millis(reader.read("limits", "answer_slot_milliseconds", 100, milliseconds))
 }
 
 fn read_settings(reader: &mut Reader<'_>, custody: Custody, cloud: bool) -> Settings {

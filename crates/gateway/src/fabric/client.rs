@@ -1,5 +1,5 @@
 use super::{
-    Admission, Inbound, Outbound,
+    Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ pub(crate) struct FabricOptions {
     pub(crate) vault: Arc<Vault>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: mpsc::Sender<Inbound>,
+    pub(crate) freshness: Freshness,
 }
 
 /// The gateway's connection to the broker and its conversations with terminals.
@@ -69,6 +70,7 @@ impl Fabric {
             client,
             requests: options.requests,
             metrics: options.metrics,
+            freshness: options.freshness,
         });
         let (echoed, health) = watch::channel(None);
         let fabric = Arc::new(Self { shared, conversations: Mutex::new(HashMap::new()), health });

@@ -292,10 +292,25 @@ impl Store {
         self.around.scribe.submit(deed);
     }
 
+    /// Answers, at once or when the answer's slot comes.
     pub(super) fn reply(&mut self, ticket: Ticket, body: AnswerBody) {
+        let Some(asker) = self.work.asker(ticket) else { return };
+        let now = Instant::now();
+        let Some(due) = asker.slots.next(asker.arrived, now, &body) else {
+            return self.answer(ticket, body);
+        };
+        asker.steps.add("slot", due.saturating_duration_since(now));
+        let inputs = self.around.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(due.into()).await;
+            let _ = inputs.send(Input::Due(ticket, body));
+        });
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, body: AnswerBody) {
         let Some(asker) = self.work.answered(ticket) else { return };
         let (sent, times) = oneshot::channel();
-        let answer = Answer { capture: asker.capture, body };
+        let answer = Answer::new(asker.capture, body);
         self.around.fabric.answer(&asker.terminal, Outbound { answer, sent });
         let (inputs, steps, arrived) = (self.around.inputs.clone(), asker.steps, asker.arrived);
         tokio::spawn(async move {
