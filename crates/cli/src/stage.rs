@@ -26,6 +26,9 @@ const FIRST_PORT: u16 = 16_384;
 /// See [`FIRST_PORT`].
 const PORTS: u32 = 16_384;
 
+/// More of a configuration, for what measures: slots of time would round its figures.
+pub const WITHOUT_SLOTS: &str = "\n[limits]\nanswer_slot_milliseconds = 0\n";
+
 /// A process that ends with its owner.
 pub struct Process {
     child: Child,

@@ -26,7 +26,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
-use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen, Visitor};
+use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
@@ -303,7 +303,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let kept = Kept::load(&opened.vault)?;
     let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
-    let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
+    let known = [Event::VisitorsLoaded(kept.visitors), Event::TriesLoaded(kept.tries)];
+    let engine = engine(&options, &law, (kept.time, known), opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -418,12 +419,12 @@ fn start_scribe(
 fn engine(
     options: &Options,
     law: &InForce,
-    (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
+    (time, kept): (Option<TimeSeen>, [Event; 2]),
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
 ) -> Engine {
     let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
-    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
+    let known = time.map(Event::TimeSeen).into_iter().chain(kept);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
         engine.handle(event, clock::now());

@@ -44,6 +44,7 @@ impl Store {
             Command::KeepVisitors(visitors) => {
                 self.around.scribe.submit(crate::kept::visitors(&visitors));
             }
+            Command::KeepTries(tries) => self.around.scribe.submit(crate::kept::tries(&tries)),
             Command::ReplyEnrolled(ticket) => {
                 let receipts = self.consent_receipts(ticket);
                 let claims = self.issue_claims(ticket);
