@@ -26,7 +26,7 @@ use crate::{
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
-use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen};
+use palmgate_policy::{Engine, Event, Pack, Profile, Settings};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
@@ -301,10 +301,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     }
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
     let kept = Kept::load(&opened.vault)?;
-    let desk = kept.desk;
     let lease = opened.shard.map(|shard| shard.lease_until);
-    let known = [Event::VisitorsLoaded(kept.visitors), Event::TriesLoaded(kept.tries)];
-    let engine = engine(&options, &law, (kept.time, known), opened.people, lease);
+    let (engine, desk) = engine(&options, &law, kept, opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -419,17 +417,18 @@ fn start_scribe(
 fn engine(
     options: &Options,
     law: &InForce,
-    (time, kept): (Option<TimeSeen>, [Event; 2]),
+    Kept { desk, time, visitors, tries }: Kept,
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
-) -> Engine {
+) -> (Engine, palmgate_policy::office::Desk) {
     let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
+    let kept = [Event::VisitorsLoaded(visitors), Event::TriesLoaded(tries)];
     let known = time.map(Event::TimeSeen).into_iter().chain(kept);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
         engine.handle(event, clock::now());
     }
-    engine
+    (engine, desk)
 }
 
 /// Metrics that show what was opened, too.

@@ -34,7 +34,7 @@ const IDLE: Duration = Duration::from_mins(1);
 
 /// What the task can be asked.
 pub(crate) enum Asked {
-    Request(Ask),
+    Request(Box<Ask>),
     /// A challenge that is good for so long.
     Challenge(Duration, oneshot::Sender<Option<ScanChallenge>>),
 }
@@ -108,7 +108,7 @@ impl Driver {
             let wake = wake.min(Instant::from_std(self.renewing.wake_at(clock::now())));
             tokio::select! {
                 ask = asks.recv() => match ask {
-                    Some(Asked::Request(ask)) => self.ask(ask),
+                    Some(Asked::Request(ask)) => self.ask(*ask),
                     Some(Asked::Challenge(left, reply)) => {
                         let _ = reply.send(self.conversation.take_challenge(left, clock::now()));
                     }

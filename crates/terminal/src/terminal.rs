@@ -186,7 +186,7 @@ impl Terminal {
         let deadline = deadline_of(&request.body);
         let (reply, answer) = oneshot::channel();
         let ask = Ask { request, deadline, reply };
-        self.tell(Asked::Request(ask))?;
+        self.tell(Asked::Request(Box::new(ask)))?;
         let answer = answer.await.unwrap_or(Err(TerminalError::Closed))?;
         match answer.body {
             AnswerBody::Busy => Err(TerminalError::Busy),

@@ -63,7 +63,7 @@ impl Outstanding {
 mod tests {
     use super::*;
 
-    const LIFETIME: Duration = Duration::from_secs(60);
+    const LIFETIME: Duration = Duration::from_mins(1);
 
     #[test]
     fn each_is_good_once_and_for_its_time() {

@@ -121,7 +121,7 @@ impl World {
             client: rumqttc::AsyncClient::from_senders(publish),
             requests,
             metrics: Arc::new(Metrics::new(directory.to_owned()).unwrap()),
-            freshness: Freshness { lifetime: Duration::from_secs(60), needed_for },
+            freshness: Freshness { lifetime: Duration::from_mins(1), needed_for },
         };
         let conversation = Conversation::begin(Arc::new(shared), name("till-1"));
         Gateway { conversation, requests: received, published }
