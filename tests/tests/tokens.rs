@@ -9,6 +9,7 @@ use palmgate_protocol::{
 use palmgate_stories::{Scene, accepted, pay};
 use palmgate_terminal::Presentation;
 use qrcode::{EcLevel, QrCode, Version};
+use std::time::Duration;
 
 const PURPOSES: [Purpose; 4] = [Purpose::Pay, Purpose::Loyalty, Purpose::Entry, Purpose::Roaming];
 
@@ -91,5 +92,25 @@ async fn a_capture_about_a_used_challenge_is_refused_and_every_other_scan_needs_
         let body = answer?.body;
         assert!(accepted(&body), "{body:?}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_tries_with_a_token_count_over_a_restart() -> Result<()> {
+    let mut scene = Scene::alone(Custody::Split).await?;
+    let one = scene.enrol(0, &[Purpose::Loyalty]).await?;
+    let stranger = palmgate_stories::Person { index: 30, ..one.clone() };
+    for number in 0..5 {
+        let body = scene.present(&scene.kiosk, &stranger, Intent::Loyalty, Some(0)).await?;
+        assert!(matches!(body, AnswerBody::NotRecognised), "{number}: {body:?}");
+    }
+    scene.store.process.stop()?;
+    scene.store.restart().await?;
+    scene.kiosk.ready(Duration::from_mins(2)).await?;
+    let body = scene.present(&scene.kiosk, &one, Intent::Loyalty, Some(0)).await?;
+    assert!(
+        matches!(body, AnswerBody::Refused { reason: Refusal::TooManyTries }),
+        "not even with the right hand: {body:?}"
+    );
     Ok(())
 }
