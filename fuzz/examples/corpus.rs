@@ -35,10 +35,10 @@ fn main() {
         possession: None,
     };
     let capture = CaptureId::from_random([1; 16]);
-    let request = |body| encode(&Request { capture, at, body });
+    let request = |body| encode(&Request::new(capture, at, body));
     write("terminal", "scan", &request(RequestBody::Scan(scan)));
     write("terminal", "ping", &request(RequestBody::Ping));
-    let answer = |body| encode(&Answer { capture, body });
+    let answer = |body| encode(&Answer::new(capture, body));
     write("terminal", "refused", &answer(AnswerBody::Refused { reason: Refusal::Stale }));
     write("terminal", "erased", &answer(AnswerBody::Erased { receipt: "{}".into() }));
 

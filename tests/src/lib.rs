@@ -78,10 +78,12 @@ impl Scene {
         Self::shaped(&shape, directory).await
     }
 
-    /// A store by itself with so many people more, who never come.
+    /// A store by itself with so many people more, who never come, for what measures: it answers
+    /// without slots of time.
     pub async fn crowded(custody: Custody, people: usize) -> Result<Self> {
         let (tenant, store): (Name, Name) = ("tenant".parse()?, "lyon".parse()?);
-        let shape = Shape { custody, strangers: people, ..Shape::new(&tenant, &store) };
+        let (strangers, more) = (people, stage::WITHOUT_SLOTS);
+        let shape = Shape { custody, strangers, more, ..Shape::new(&tenant, &store) };
         Self::shaped(&shape, tempfile::tempdir()?).await
     }
 
@@ -135,6 +137,8 @@ impl Scene {
         let claim = claim.and_then(|number| person.claims.get(number)).cloned();
         let hand = Presentation {
             frames: self.pictures[person.index].other_frames(77),
+            // A token that can be copied pays beside chip and PIN only (P-SCA-7).
+            authenticated: claim.is_some() && intent.purpose() == Some(Purpose::Pay),
             claim: claim.map(Biometric::new),
             ask_cloud: true,
             ..Presentation::default()

@@ -438,8 +438,6 @@ async fn a_palm_and_a_phone_that_proves_it_is_there_pay_beyond_the_exemption() -
         }
     }
     let shopper = shopper.unwrap();
-    let body = scene.present(&scene.kiosk, &shopper, pay(8_000), Some(0)).await?;
-    assert!(matches!(body, AnswerBody::Refused { reason: Refusal::StepUp }), "{body:?}");
     let hand = |index: usize, possession: Option<Prover>| Presentation {
         frames: scene.pictures[index].other_frames(77),
         claim: Some(Biometric::new(shopper.claims[0].clone())),
@@ -450,6 +448,10 @@ async fn a_palm_and_a_phone_that_proves_it_is_there_pay_beyond_the_exemption() -
         let key = palmgate_seal::sign::SigningKey::from_pkcs8(key.pkcs8().expose()).unwrap();
         Box::new(move |challenge| challenge.sign(&key))
     };
+    for amount in [100, 8_000] {
+        let body = scene.kiosk.scan(pay(amount), hand(shopper.index, None)).await?.body;
+        assert!(matches!(body, AnswerBody::Refused { reason: Refusal::StepUp }), "{body:?}");
+    }
     let other = palmgate_seal::sign::SigningKey::generate();
     let body = scene.kiosk.scan(pay(8_000), hand(shopper.index, Some(sign(&other)))).await?.body;
     assert!(matches!(body, AnswerBody::Refused { reason: Refusal::ClaimInvalid }), "{body:?}");

@@ -4,7 +4,7 @@ use crate::{
     control::block_on,
     format::{heading, millis, percentile, say},
     hands,
-    stage::{Gateway, Shape},
+    stage::{Gateway, Shape, WITHOUT_SLOTS},
 };
 use anyhow::{Result, bail};
 use palmgate_gateway::control::ScanSteps;
@@ -44,7 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     block_on(async {
         let directory = tempfile::Builder::new().prefix("palmgate-bench-").tempdir()?;
         let (tenant, store): (Name, Name) = ("bench".parse()?, "store".parse()?);
-        let shape = Shape { strangers: arguments.people, ..Shape::new(&tenant, &store) };
+        let shape = Shape {
+            strangers: arguments.people,
+            more: WITHOUT_SLOTS,
+            ..Shape::new(&tenant, &store)
+        };
         let mut gateway = Gateway::start(directory.path(), &shape).await?;
         let kiosk = gateway.terminal("kiosk-1", &["entry"], true).await?;
         let mut enrolled = Vec::new();

@@ -15,11 +15,19 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How long a process may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to be ready: seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Where free ports are looked for, and how many.
+const FIRST_PORT: u16 = 16_384;
+/// See [`FIRST_PORT`].
+const PORTS: u32 = 16_384;
+
+/// More of a configuration, for what measures: slots of time would round its figures.
+pub const WITHOUT_SLOTS: &str = "\n[limits]\nanswer_slot_milliseconds = 0\n";
 
 /// A process that ends with its owner.
 pub struct Process {
@@ -433,8 +441,22 @@ pub fn serve_cloud(state: PathBuf, listen: SocketAddr, monitor: SocketAddr) -> E
 }
 
 /// An address on loopback that nobody listens on.
+///
+/// Linux gives outgoing connections ports from 32768 on. Below it, nobody takes the port before the
+/// process that it is for, nor while that one restarts; and each program begins elsewhere.
+///
+/// # Errors
+/// Every port is taken.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORTS {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Relaxed));
+        let port = u16::try_from(u32::from(FIRST_PORT) + number % PORTS)?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port from {FIRST_PORT} on is free on loopback")
 }
 
 fn now() -> Timestamp {

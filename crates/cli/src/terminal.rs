@@ -341,7 +341,7 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
         claim,
         ask_cloud: arguments.ask_cloud,
         authenticated: arguments.authenticated,
-        possession: None,
+        ..Presentation::default()
     };
     let terminal = connect(&arguments.own).await?;
     let begun = Instant::now();

@@ -1,7 +1,8 @@
-//! What the store's task keeps in the vault beside people: the office, time, visitors' payments.
+//! What the store's task keeps in the vault beside people: the office, time, visitors' payments,
+//! failed tries.
 
 use crate::scribe::Deed;
-use palmgate_policy::{TimeSeen, Visitor, office::Desk};
+use palmgate_policy::{FailedTries, TimeSeen, Visitor, office::Desk};
 use palmgate_protocol::{decode, encode_for_sealing};
 use palmgate_vault::Vault;
 use tokio::sync::oneshot;
@@ -9,12 +10,14 @@ use tokio::sync::oneshot;
 const OFFICE: &str = "office";
 const TIME: &str = "time";
 const VISITORS: &str = "visitors";
+const TRIES: &str = "tries";
 
 /// What an earlier run kept.
 pub(crate) struct Kept {
     pub(crate) desk: Desk,
     pub(crate) time: Option<TimeSeen>,
     pub(crate) visitors: Vec<Visitor>,
+    pub(crate) tries: FailedTries,
 }
 
 impl Kept {
@@ -23,7 +26,13 @@ impl Kept {
         let desk = vault.state(OFFICE)?.map(|kept| decode(kept.expose())).transpose()?;
         let time = time_seen(vault)?;
         let visitors = vault.state(VISITORS)?.map(|kept| decode(kept.expose())).transpose()?;
-        Ok(Self { desk: desk.unwrap_or_default(), time, visitors: visitors.unwrap_or_default() })
+        let tries = vault.state(TRIES)?.map(|kept| decode(kept.expose())).transpose()?;
+        Ok(Self {
+            desk: desk.unwrap_or_default(),
+            time,
+            visitors: visitors.unwrap_or_default(),
+            tries: tries.unwrap_or_default(),
+        })
     }
 }
 
@@ -43,4 +52,8 @@ pub(crate) fn time(seen: &TimeSeen) -> Deed {
 
 pub(crate) fn visitors(visitors: &Vec<Visitor>) -> Deed {
     Deed::Keep { name: VISITORS, value: encode_for_sealing(visitors), kept: None }
+}
+
+pub(crate) fn tries(tries: &FailedTries) -> Deed {
+    Deed::Keep { name: TRIES, value: encode_for_sealing(tries), kept: None }
 }

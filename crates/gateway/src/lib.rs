@@ -33,6 +33,7 @@ mod references;
 mod renewal;
 mod run;
 mod scribe;
+mod slots;
 mod store;
 mod supervision;
 pub mod synthetic;
@@ -41,6 +42,7 @@ mod witness;
 mod work;
 
 pub use arguments::Arguments;
+pub use fabric::Freshness;
 pub use in_use::Updates;
 pub use keeper::RootKeeping;
 pub use run::{Broker, Cloud, Gateway, Options, StartError, run};

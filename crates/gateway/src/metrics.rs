@@ -180,13 +180,14 @@ impl Certificate {
 
 /// Label values that are there from the start: what counts from 0 has a rate from the first event.
 const QUEUES: [&str; 4] = ["requests", "answers", "conversation", "extraction"];
-const FAULTS: [&str; 11] = [
+const FAULTS: [&str; 12] = [
     "unknown",
     "malformed",
     "unopened",
     "replayed",
     "expired",
     "flooding",
+    "challenge",
     "join-for-another",
     "join-refused",
     "join-replayed",

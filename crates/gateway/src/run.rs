@@ -8,7 +8,7 @@ use crate::{
     control,
     decision_log::DecisionLog,
     extraction::Workers,
-    fabric::{Fabric, FabricOptions},
+    fabric::{Fabric, FabricOptions, Freshness},
     http::{self, Served},
     identity::OwnIdentity,
     in_use::{self, Updates},
@@ -21,12 +21,13 @@ use crate::{
     receipts::Receipts,
     references, renewal,
     scribe::Scribe,
+    slots::Slots,
     store::{Desk, Input, Store, Surroundings},
     supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
     witness::{self, Witness},
 };
-use palmgate_policy::{Engine, Event, Pack, Profile, Settings, TimeSeen, Visitor};
+use palmgate_policy::{Engine, Event, Pack, Profile, Settings};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
 use palmgate_seal::{
     aead,
@@ -90,6 +91,11 @@ pub struct Options {
     pub models: Option<PathBuf>,
     /// Whose updates are taken, and what they left.
     pub updates: Updates,
+    /// How fresh scans have to be.
+    pub freshness: Freshness,
+    /// In `operator` custody scans are answered at multiples of this after they came; zero is at
+    /// once.
+    pub answer_slot: Duration,
 }
 
 /// Which broker carries the store's messages.
@@ -305,6 +311,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         metrics: Arc::clone(&metrics),
         requests,
         inputs: inputs.clone(),
+        freshness: options.freshness,
     });
     let identity = own.current();
     let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
@@ -320,7 +327,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let kept = Kept::load(&opened.vault)?;
     let lease = opened.shard.map(|shard| shard.lease_until);
     let settings = calibrated(&options, opened.references.models());
-    let engine = engine(settings, &law, (kept.time, kept.visitors), opened.people, lease);
+    let (engine, desk) = engine(settings, &law, kept, opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -348,6 +355,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             fabric: Arc::clone(&fabric),
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
+            slots: Slots::of(options.settings.custody, options.answer_slot),
         },
         kept.desk,
     );
@@ -437,17 +445,18 @@ fn start_scribe(
 fn engine(
     settings: Settings,
     law: &InForce,
-    (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
+    Kept { desk, time, visitors, tries }: Kept,
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
-) -> Engine {
+) -> (Engine, palmgate_policy::office::Desk) {
     let mut engine = Engine::with_pack(settings, Arc::clone(&law.pack));
-    let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
+    let kept = [Event::VisitorsLoaded(visitors), Event::TriesLoaded(tries)];
+    let known = time.map(Event::TimeSeen).into_iter().chain(kept);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
         engine.handle(event, clock::now());
     }
-    engine
+    (engine, desk)
 }
 
 /// Metrics that show what was opened, too.

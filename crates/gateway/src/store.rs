@@ -19,6 +19,7 @@ use crate::{
     records,
     references::References,
     scribe::{Deed, Done, Scribe},
+    slots::Slots,
     terminals::Terminals,
     work::{Asker, InWork, NewPerson, Sensitive, StepTimes},
 };
@@ -69,6 +70,8 @@ pub(crate) enum Input {
     Joined(Name, Timestamp),
     /// A fact about terminals from the control interface.
     Fact(Event),
+    /// The slot of an answer came.
+    Due(Ticket, AnswerBody),
     /// The last steps of an answer.
     Sent(StepTimes, Instant, Sent),
     /// Somebody asks for the standing.
@@ -98,6 +101,7 @@ pub(crate) struct Surroundings {
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) slots: Slots,
 }
 
 pub(crate) struct Store {
@@ -189,6 +193,7 @@ impl Store {
                 }
                 self.decide(event);
             }
+            Input::Due(ticket, body) => self.answer(ticket, body),
             Input::Sent(mut steps, arrived, sent) => {
                 steps.add("seal", sent.seal);
                 steps.add("publish", sent.publish);
@@ -244,8 +249,12 @@ impl Store {
         let Inbound { terminal, request, arrived, open } = inbound;
         let mut steps = StepTimes::default();
         steps.add("open", open);
+        let slots = match request.body {
+            RequestBody::Scan(_) => self.around.slots,
+            _ => Slots::default(),
+        };
         let (terminal, capture) = (terminal.clone(), request.capture);
-        let asker = Asker { terminal, capture, arrived, about: None, steps };
+        let asker = Asker { terminal, capture, arrived, about: None, steps, slots };
         match request.body {
             RequestBody::Ping => {
                 let ticket = self.work.open(asker, Sensitive::default());

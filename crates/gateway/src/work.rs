@@ -1,5 +1,6 @@
 //! What belongs to one request while it is worked on, and what must be wiped with it.
 
+use crate::slots::Slots;
 use palmgate_policy::{FreshIds, Profile, Ticket};
 use palmgate_protocol::{
     Biometric, CaptureId, Hand, MemberId, Name, Probe, Purpose, Template,
@@ -20,6 +21,7 @@ pub(crate) struct Asker {
     /// Whom the answer says something of.
     pub(crate) about: Option<MemberId>,
     pub(crate) steps: StepTimes,
+    pub(crate) slots: Slots,
 }
 
 /// How long each step of one scan took. Holds no identity.

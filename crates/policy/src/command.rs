@@ -1,4 +1,4 @@
-use crate::{Profile, Rule, Ticket, Visitor};
+use crate::{FailedTries, Profile, Rule, Ticket, Visitor};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Pseudonym, Purpose, PurposeSet,
     terminal::{AnswerBody, Payment},
@@ -49,6 +49,8 @@ pub enum Command {
     TellRecipients(Ticket, MemberId, Box<Profile>),
     /// Keep what visitors paid.
     KeepVisitors(Vec<Visitor>),
+    /// Keep the failed tries that still count.
+    KeepTries(FailedTries),
     /// Answer with the claim tokens of a new enrolment.
     ReplyEnrolled(Ticket),
     /// Store the ticket's templates and this profile as a new person: durable before

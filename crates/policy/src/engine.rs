@@ -1,10 +1,10 @@
 use crate::{
     Command, Decision, DecisionKind, Doubt, Event, Law, Origin, Pack, Profile, Rule, Settings,
     Spent, TerminalFacts, Ticket, TimeSeen, Visitor, enrolment::EnrolmentWork, rules,
-    scan::ScanWork,
+    scan::ScanWork, tries::Tries,
 };
 use palmgate_protocol::{
-    ClaimHandle, Custody, MemberId, Name, Purpose, Timestamp,
+    ClaimHandle, Custody, MemberId, Name, Timestamp,
     limits::FRAMES_LIFETIME,
     terminal::{AnswerBody, Refusal},
 };
@@ -12,8 +12,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Work may take this long before its frames and secrets are wiped and the terminal is told.
 const WORK_LIFETIME: Duration = FRAMES_LIFETIME;
-/// Claims whose failed tries are remembered at once; the oldest gives way.
-const MAX_TRIED_CLAIMS: usize = 4_096;
 
 /// The state that decisions depend on, and the decisions.
 pub struct Engine {
@@ -24,6 +22,8 @@ pub struct Engine {
     pub(crate) terminals: BTreeMap<Name, Terminal>,
     pub(crate) work: BTreeMap<Ticket, (Timestamp, Work)>,
     pub(crate) tries: BTreeMap<ClaimHandle, Tries>,
+    /// Of readers before a restart, until they are known again.
+    pub(crate) reader_tries: BTreeMap<Name, Tries>,
     pub(crate) erasing: BTreeMap<MemberId, Erasing>,
     pub(crate) lease_until: Option<Timestamp>,
     /// Without a ledger entry there is no decision: scans and enrolments wait, rights do not.
@@ -40,13 +40,6 @@ pub struct Engine {
 pub(crate) struct Terminal {
     pub(crate) facts: TerminalFacts,
     pub(crate) tries: Tries,
-}
-
-/// Failed tries in a row (RTS on SCA Art. 4(3)(b)).
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Tries {
-    pub(crate) failed: u8,
-    pub(crate) last: Option<Timestamp>,
 }
 
 /// An erasure that was decided and is not yet durable.
@@ -102,6 +95,7 @@ impl Engine {
             terminals: BTreeMap::new(),
             work: BTreeMap::new(),
             tries: BTreeMap::new(),
+            reader_tries: BTreeMap::new(),
             erasing: BTreeMap::new(),
             lease_until: None,
             log_writable: true,
@@ -143,6 +137,7 @@ impl Engine {
             Event::VisitorsLoaded(visitors) => {
                 self.visitors = visitors.into_iter().map(|one| (one.member, one)).collect();
             }
+            Event::TriesLoaded(tries) => self.load_tries(tries),
             Event::Decommissioned => return self.decommission(),
             Event::PackChanged(pack) => {
                 self.law = Law::new(pack, &self.settings.store_facts());
@@ -153,8 +148,7 @@ impl Engine {
             Event::Loaded(member, profile) => self.load(member, *profile),
             Event::LeaseLoaded(until) => self.lease_until = Some(until),
             Event::TerminalKnown(facts) => {
-                let name = facts.name.clone();
-                self.terminals.insert(name, Terminal { facts, tries: Tries::default() });
+                self.know_terminal(facts);
             }
             Event::TerminalRemoved(name) => return self.remove_terminal(&name),
             Event::Scan(ticket, facts)
@@ -304,12 +298,13 @@ impl Engine {
     ) -> Vec<Command> {
         let Some(profile) = self.people.remove(&member) else { return Vec::new() };
         self.claims.remove(&profile.claim);
-        self.tries.remove(&profile.claim);
+        let tries = self.forget_tries(&profile.claim);
         self.replacing.remove(&member);
         let (claim, salt, exported) = (profile.claim, profile.salt, profile.exported);
         let erasing = Erasing { claim, salt, rule, ticket, relay, exported, failed: false };
         self.erasing.insert(member, erasing);
-        vec![Command::Erase { member, claim, salt, rule, ticket, relay, exported }]
+        let erase = Command::Erase { member, claim, salt, rule, ticket, relay, exported };
+        [erase].into_iter().chain(tries).collect()
     }
 
     fn erased(&mut self, member: MemberId, result: Result<(), ()>) -> Vec<Command> {
@@ -386,47 +381,6 @@ impl Engine {
     pub(crate) fn refuse(ticket: Ticket, reason: Refusal, decision: Decision) -> Vec<Command> {
         let refused = AnswerBody::Refused { reason };
         vec![Command::Wipe(ticket), Command::Reply(ticket, refused), Command::Log(decision)]
-    }
-
-    /// Failed tries in a row that still count.
-    pub(crate) fn recent(&self, tries: Tries, now: Timestamp) -> u8 {
-        let recent = tries.last.is_some_and(|last| now.since(last) < self.settings.block);
-        if recent { tries.failed } else { 0 }
-    }
-
-    /// Notes that a comparison failed: against the claim, and for payments against the reader.
-    pub(crate) fn note_failure(&mut self, scan: &ScanWork, now: Timestamp) {
-        let block = self.settings.block;
-        let note = |tries: &mut Tries| {
-            if tries.last.is_none_or(|last| now.since(last) >= block) {
-                tries.failed = 0;
-            }
-            tries.failed = tries.failed.saturating_add(1);
-            tries.last = Some(now);
-        };
-        if let Some(claim) = &scan.claim {
-            if self.tries.len() >= MAX_TRIED_CLAIMS {
-                let oldest = self.tries.iter().min_by_key(|(_, tries)| tries.last);
-                if let Some(handle) = oldest.map(|(handle, _)| *handle) {
-                    self.tries.remove(&handle);
-                }
-            }
-            note(self.tries.entry(claim.handle).or_default());
-        }
-        if scan.intent.purpose() == Some(Purpose::Pay)
-            && let Some(terminal) = self.terminals.get_mut(&scan.terminal)
-        {
-            note(&mut terminal.tries);
-        }
-    }
-
-    pub(crate) fn note_success(&mut self, scan: &ScanWork) {
-        if let Some(claim) = &scan.claim {
-            self.tries.remove(&claim.handle);
-        }
-        if let Some(terminal) = self.terminals.get_mut(&scan.terminal) {
-            terminal.tries = Tries::default();
-        }
     }
 
     /// The rule that lets this custody hold or open references.

@@ -219,14 +219,14 @@ impl Engine {
         let Some((_, Work::Enrolment(mut work))) = self.work.remove(&ticket) else {
             return Vec::new();
         };
-        if let Some(correcting) = work.correcting.take() {
-            self.note_failure(&correcting, now);
-        }
-        vec![
+        let correcting = work.correcting.take();
+        let tries = correcting.and_then(|correcting| self.note_failure(&correcting, now));
+        let answer = [
             Command::Wipe(ticket),
             Command::Reply(ticket, AnswerBody::NotRecognised),
             Command::Log(work.decision("not-recognised", vec![rules::G_22, rules::E_79])),
-        ]
+        ];
+        answer.into_iter().chain(tries).collect()
     }
 
     fn store_command(&mut self, ticket: Ticket) -> Option<Command> {

@@ -1,4 +1,4 @@
-use crate::{Pack, Profile, Spent};
+use crate::{FailedTries, Pack, Profile, Spent};
 use minicbor::{Decode, Encode};
 use palmgate_protocol::{
     ClaimHandle, Custody, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -66,6 +66,8 @@ pub enum Event {
     TimeConfirmed(Timestamp),
     /// Payments of people whose records stay in their tokens, read from disk at start.
     VisitorsLoaded(Vec<Visitor>),
+    /// Failed tries of before a restart, read from disk at start.
+    TriesLoaded(FailedTries),
     /// Every enrolment ends: somebody opened the box, or its life is over.
     Decommissioned,
     /// Another law pack is in force from now on.

@@ -26,6 +26,7 @@ mod rules;
 mod scan;
 mod settings;
 mod shard;
+mod tries;
 
 pub use card::looks_like_card_number;
 pub use command::{Command, Decision, DecisionKind, Source};
@@ -40,3 +41,4 @@ pub use person::{Origin, Profile, Spent};
 pub use retention::STORED;
 pub use rules::{MAX_RULE_BYTES, Rule};
 pub use settings::Settings;
+pub use tries::FailedTries;

@@ -278,8 +278,9 @@ impl Engine {
             return self.failed(ticket, now, cited);
         };
         let Some((_, Work::Scan(scan))) = self.work.remove(&ticket) else { return Vec::new() };
-        self.note_success(&scan);
-        Self::refuse(ticket, reason, scan.decision(reason.as_str(), verdict.rules))
+        let tries = self.note_success(&scan);
+        let decision = scan.decision(reason.as_str(), verdict.rules);
+        Self::refuse(ticket, reason, decision).into_iter().chain(tries).collect()
     }
 
     pub(crate) fn resolved(
@@ -316,7 +317,7 @@ impl Engine {
     /// The person was recognised: do what they came for.
     fn found(&mut self, ticket: Ticket, found: Found, now: Timestamp) -> Vec<Command> {
         let Some((_, Work::Scan(mut scan))) = self.work.remove(&ticket) else { return Vec::new() };
-        self.note_success(&scan);
+        let tries = self.note_success(&scan);
         let mut commands = Vec::new();
         let mut member = found.member;
         // What a token carries stays in the token (CNIL type 1).
@@ -332,6 +333,7 @@ impl Engine {
             commands.extend(self.accept(ticket, &scan, Found { member, ..found }, now));
         }
         commands.push(Command::Wipe(ticket));
+        commands.extend(tries);
         commands
     }
 
@@ -390,8 +392,8 @@ impl Engine {
     /// A comparison was made and failed.
     fn failed(&mut self, ticket: Ticket, now: Timestamp, cited: Vec<Rule>) -> Vec<Command> {
         let Some((_, Work::Scan(scan))) = self.work.remove(&ticket) else { return Vec::new() };
-        self.note_failure(&scan, now);
-        Self::miss(ticket, &scan, cited)
+        let tries = self.note_failure(&scan, now);
+        Self::miss(ticket, &scan, cited).into_iter().chain(tries).collect()
     }
 
     /// There was nobody to compare with.

@@ -4,6 +4,7 @@
 //! No input or output, no cryptography, no runtime: this crate only says what things are.
 
 mod biometric;
+mod challenge;
 pub mod cloud;
 mod ids;
 pub mod limits;
@@ -15,6 +16,7 @@ mod time;
 pub mod topic;
 
 pub use biometric::{Biometric, Secret};
+pub use challenge::{Challenges, ScanChallenge};
 pub use ids::{CaptureId, ClaimHandle, InvalidName, MemberId, Name, Pseudonym};
 pub use purpose::{Custody, Hand, Purpose, PurposeSet};
 pub use template::{

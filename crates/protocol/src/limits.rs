@@ -23,6 +23,12 @@ pub const MAX_SEALED_RECORD_BYTES: usize = 12 * 1024;
 pub const MAX_HISTORY_ENTRIES: usize = 64;
 /// How far a request's clock may be from the gateway's.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
+/// How long a scan may name a challenge, at most; the gateway's configuration may shorten it.
+pub const CHALLENGE_LIFETIME: Duration = Duration::from_mins(1);
+/// Challenges that a terminal has at hand: as many as its scans that may be in work.
+pub const CHALLENGES_AT_HAND: usize = 8;
+/// Challenges of one terminal that may be good at once; the oldest gives way.
+pub const MAX_CHALLENGES: usize = 2 * CHALLENGES_AT_HAND;
 /// How long frames may stay in memory.
 pub const FRAMES_LIFETIME: Duration = Duration::from_secs(5);
 /// Answers are padded to a multiple of this many bytes, so that size says little.

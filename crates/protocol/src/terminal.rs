@@ -1,7 +1,10 @@
 //! Messages between a terminal and the gateway. Each travels as the payload of one MLS application
 //! message; fields are numbered, so that old and new versions read each other.
 
-use crate::{Biometric, CaptureId, Hand, Pseudonym, Purpose, PurposeSet, Timestamp};
+use crate::{
+    Biometric, CaptureId, Challenges, Hand, Pseudonym, Purpose, PurposeSet, ScanChallenge,
+    Timestamp,
+};
 use minicbor::{Decode, Encode};
 
 /// A terminal asks.
@@ -16,6 +19,16 @@ pub struct Request {
     /// What is asked.
     #[n(2)]
     pub body: RequestBody,
+    /// For a scan: one of the gateway's challenges. Terminals of before name none.
+    #[n(3)]
+    pub challenge: Option<ScanChallenge>,
+}
+
+impl Request {
+    /// A request that names no challenge.
+    pub const fn new(capture: CaptureId, at: Timestamp, body: RequestBody) -> Self {
+        Self { capture, at, body, challenge: None }
+    }
 }
 
 /// What a terminal can ask.
@@ -351,6 +364,16 @@ pub struct Answer {
     /// What became of it.
     #[n(1)]
     pub body: AnswerBody,
+    /// For the next scans. Gateways of before give none.
+    #[n(2)]
+    pub challenges: Option<Challenges>,
+}
+
+impl Answer {
+    /// An answer that brings no challenges.
+    pub const fn new(capture: CaptureId, body: AnswerBody) -> Self {
+        Self { capture, body, challenges: None }
+    }
 }
 
 /// What can become of a request. The set is closed and holds no score.
@@ -636,6 +659,10 @@ pub enum Refusal {
     /// The request is of a version that the gateway does not know: update the gateway.
     #[n(14)]
     NotUnderstood,
+    /// The scan names no challenge of the gateway's, or one that was used or has ended. The answer
+    /// brings others.
+    #[n(15)]
+    ChallengeNeeded,
 }
 
 impl Refusal {
@@ -657,6 +684,7 @@ impl Refusal {
             Self::AlreadyEnrolled => "already-enrolled",
             Self::StepUp => "step-up",
             Self::NotUnderstood => "not-understood",
+            Self::ChallengeNeeded => "challenge-needed",
         }
     }
 }

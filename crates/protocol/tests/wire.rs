@@ -5,7 +5,8 @@
 use cddl_cat::validate_cbor_bytes;
 use data_encoding::HEXLOWER;
 use palmgate_protocol::{
-    Biometric, CaptureId, Hand, Pseudonym, Purpose, PurposeSet, Timestamp, decode, encode,
+    Biometric, CaptureId, Challenges, Hand, Pseudonym, Purpose, PurposeSet, ScanChallenge,
+    Timestamp, decode, encode,
     pairing::{PairAnswer, PairRequest},
     terminal::*,
 };
@@ -27,12 +28,12 @@ fn capture() -> CaptureId {
 }
 
 fn request(name: &'static str, body: RequestBody) -> Vector {
-    let bytes = encode(&Request { capture: capture(), at: AT, body });
+    let bytes = encode(&Request::new(capture(), AT, body));
     Vector { name, rule: "request", bytes }
 }
 
 fn answer(name: &'static str, body: AnswerBody) -> Vector {
-    Vector { name, rule: "answer", bytes: encode(&Answer { capture: capture(), body }) }
+    Vector { name, rule: "answer", bytes: encode(&Answer::new(capture(), body)) }
 }
 
 fn frame(band: Band) -> Frame {
@@ -126,6 +127,23 @@ fn scans() -> Vec<Vector> {
     pay.into_iter().chain(simple).collect()
 }
 
+/// A scan as terminals say it since challenges.
+fn fresh_scan() -> Vector {
+    let challenge = Some(ScanChallenge::from_random([0xf5; 16]));
+    let body = RequestBody::Scan(scan(Intent::Entry));
+    let bytes = encode(&Request { challenge, ..Request::new(capture(), AT, body) });
+    Vector { name: "scan-fresh", rule: "request", bytes }
+}
+
+/// An answer as gateways say it since challenges.
+fn with_challenges(name: &'static str, body: AnswerBody) -> Vector {
+    let given =
+        vec![ScanChallenge::from_random([0xf6; 16]), ScanChallenge::from_random([0xf7; 16])];
+    let challenges = Some(Challenges { lifetime_ms: 60_000, given });
+    let bytes = encode(&Answer { challenges, ..Answer::new(capture(), body) });
+    Vector { name, rule: "answer", bytes }
+}
+
 fn requests() -> Vec<Vector> {
     let renewal = |csr_der| Renewal { using: vec![0x41, 2, 3], csr_der };
     vec![
@@ -134,6 +152,7 @@ fn requests() -> Vec<Vector> {
         request("ping", RequestBody::Ping),
         request("renew-told", RequestBody::Renew(renewal(None))),
         request("renew-asked", RequestBody::Renew(renewal(Some(vec![0x30, 0x82].into())))),
+        fresh_scan(),
     ]
 }
 
@@ -164,6 +183,11 @@ fn answers() -> Vec<Vector> {
         answer("erased", AnswerBody::Erased { receipt: "{}".into() }),
         answer("exported", AnswerBody::Exported { document: Document("{}".into()) }),
         answer("renewed", AnswerBody::Renewed { chain_der }),
+        with_challenges("done-challenges", AnswerBody::Done),
+        with_challenges(
+            "challenge-needed",
+            AnswerBody::Refused { reason: Refusal::ChallengeNeeded },
+        ),
     ]
 }
 
@@ -225,7 +249,7 @@ fn what_is_written_down_is_read_and_follows_the_cddl() {
     }
     assert_eq!(
         read.into_iter().collect::<Vec<_>>(),
-        [("answer", 13), ("pair-answer", 1), ("pair-request", 1), ("request", 18)]
+        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 19)]
     );
 }
 
@@ -250,7 +274,10 @@ fn a_field_of_a_later_version_is_skipped() {
     // A text, a map and an array of later versions.
     for item in [b"\x63new".as_slice(), b"\xa1\x01\x02", b"\x82\x01\x81\x02"] {
         for Vector { name, rule, bytes } in all() {
-            let later = with_field(&bytes, item);
+            // A later version says null where it says nothing, since its own fields follow.
+            let lacks = matches!((rule, bytes[0]), ("request", 0x83) | ("answer", 0x82));
+            let whole = if lacks { with_field(&bytes, b"\xf6") } else { bytes.clone() };
+            let later = with_field(&whole, item);
             assert_eq!(again(rule, &later).unwrap(), bytes, "{name}");
             validate_cbor_bytes(rule, CDDL, &later)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -271,6 +298,30 @@ fn a_message_of_an_earlier_version_is_read_with_what_it_lacks_at_rest() {
         [b"\x82\x50".as_slice(), &[0xca; 16], b"\x82\x00\x81\x83\x50", &[0x9d; 16], b"\xf6\xf6"];
     let answer: Answer = decode(&accepted.concat()).unwrap();
     assert!(matches!(answer.body, AnswerBody::Accepted(accepted) if !accepted.objected));
+    assert!(request.challenge.is_none() && answer.challenges.is_none());
+}
+
+/// The outer arrays as a version before challenges read them.
+#[test]
+fn a_reader_of_before_reads_what_names_a_challenge() {
+    #[derive(minicbor::Decode)]
+    struct OldAnswer {
+        #[n(0)]
+        capture: CaptureId,
+        #[n(1)]
+        body: AnswerBody,
+    }
+    #[derive(minicbor::Decode)]
+    struct OldRequest {
+        #[n(0)]
+        capture: CaptureId,
+        #[n(2)]
+        body: RequestBody,
+    }
+    let answer: OldAnswer = decode(&with_challenges("", AnswerBody::Done).bytes).unwrap();
+    assert!(answer.capture == capture() && matches!(answer.body, AnswerBody::Done));
+    let request: OldRequest = decode(&fresh_scan().bytes).unwrap();
+    assert!(request.capture == capture() && matches!(request.body, RequestBody::Scan(_)));
 }
 
 #[test]

@@ -89,8 +89,9 @@ static int show(const palmgate_answer *answer) {
 }
 
 static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
-    struct bytes picture = read_file(arguments[1]);
+    struct bytes picture;
     struct bytes claim = {NULL, 0};
+    uint8_t challenge[16];
     palmgate_frame frame = {PALMGATE_BAND_VISIBLE, NULL, 0, PALMGATE_VIEW_HAND};
     palmgate_payment payment;
     palmgate_scan_request scan;
@@ -98,6 +99,11 @@ static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
     palmgate_status status;
     int code;
 
+    /* Before the capture: a sensor that signs its verdict signs the challenge with it. */
+    status = palmgate_challenge(terminal, challenge);
+    if (status != PALMGATE_STATUS_OK)
+        return failed("challenge", status);
+    picture = read_file(arguments[1]);
     if (count > 2)
         claim = read_file(arguments[2]);
     memset(&payment, 0, sizeof payment);
@@ -115,6 +121,7 @@ static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
     scan.payment = &payment;
     scan.claim = claim.data;
     scan.claim_length = claim.length;
+    scan.challenge = challenge;
 
     status = palmgate_scan(terminal, &scan, &answer);
     free(picture.data);

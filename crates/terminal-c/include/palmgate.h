@@ -234,6 +234,8 @@ typedef struct palmgate_scan_request {
   uint32_t purposes;
   // For `PALMGATE_INTENT_PORT`: 32 bytes, the person's X25519 public key.
   const uint8_t *port_key;
+  // The 16 bytes of `palmgate_challenge` that the capture is about, or NULL.
+  const uint8_t *challenge;
 } palmgate_scan_request;
 
 // One capture of one hand.
@@ -347,6 +349,16 @@ void palmgate_close(struct palmgate_terminal *terminal);
 // written.
 enum palmgate_status palmgate_ping(const struct palmgate_terminal *terminal,
                                    uint64_t *microseconds);
+
+// Gives the 16 random bytes of the gateway for a capture that is about to be taken: have the sensor
+// sign them with its verdict, and name them in the scan. They are good for one scan and, as a rule,
+// for half a minute at least. A scan without any is given some by itself.
+//
+// # Safety
+// `terminal` is NULL or of `palmgate_connect`, and not closed; `challenge` is NULL or 16 bytes that
+// may be written.
+enum palmgate_status palmgate_challenge(const struct palmgate_terminal *terminal,
+                                        uint8_t *challenge);
 
 // Asks to recognise a hand for what its owner came for; five seconds at most, fifteen for a right.
 //

@@ -2,7 +2,7 @@
 
 use crate::status::Failure;
 use palmgate_terminal::protocol::{
-    Biometric, PurposeSet,
+    Biometric, PurposeSet, ScanChallenge,
     limits::{
         MAX_CAPTURES_PER_ENROLMENT, MAX_CLAIM_BYTES, MAX_FRAME_BYTES, MAX_FRAMES_PER_CAPTURE,
     },
@@ -161,6 +161,8 @@ pub struct Scan {
     pub purposes: u32,
     /// For `PALMGATE_INTENT_PORT`: 32 bytes, the person's X25519 public key.
     pub port_key: *const u8,
+    /// The 16 bytes of `palmgate_challenge` that the capture is about, or NULL.
+    pub challenge: *const u8,
 }
 
 /// One capture of one hand.
@@ -327,12 +329,16 @@ impl Scan {
         // SAFETY: the caller's promise is passed on.
         let claim = unsafe { many(self.claim, self.claim_length, MAX_CLAIM_BYTES, "claim") }?;
         let claim = (!claim.is_empty()).then(|| Biometric::new(claim.to_vec()));
+        let given = usize::from(!self.challenge.is_null());
+        // SAFETY: the caller's promise is passed on.
+        let challenge = unsafe { many(self.challenge.cast::<[u8; 16]>(), given, 1, "challenge") }?;
         let hand = palmgate_terminal::Presentation {
             frames,
             claim,
             ask_cloud: self.ask_cloud,
             authenticated: self.authenticated,
             possession: None,
+            challenge: challenge.first().copied().map(ScanChallenge::from_random),
         };
         // SAFETY: the caller's promise is passed on.
         Ok(Scanned { intent: unsafe { self.intent() }?, hand })

@@ -236,6 +236,24 @@ pub unsafe extern "C" fn palmgate_ping(terminal: *const Handle, microseconds: *m
     })
 }
 
+/// Gives the 16 random bytes of the gateway for a capture that is about to be taken: have the sensor
+/// sign them with its verdict, and name them in the scan. They are good for one scan and, as a rule,
+/// for half a minute at least. A scan without any is given some by itself.
+///
+/// # Safety
+/// `terminal` is NULL or of `palmgate_connect`, and not closed; `challenge` is NULL or 16 bytes that
+/// may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmgate_challenge(terminal: *const Handle, challenge: *mut u8) -> Status {
+    guarded(|| {
+        // SAFETY: the caller's promise is passed on.
+        let Handle { terminal, runtime } = unsafe { one(terminal, "terminal") }?;
+        let drawn = runtime.block_on(terminal.challenge())?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { give(challenge.cast::<[u8; 16]>(), *drawn.as_bytes()) }
+    })
+}
+
 /// Asks to recognise a hand for what its owner came for; five seconds at most, fifteen for a right.
 ///
 /// # Safety

@@ -20,7 +20,7 @@ fn empty_scan() -> Scan {
 }
 
 fn given(body: AnswerBody) -> *mut Given {
-    Box::into_raw(Box::new(Given::new(Answer { capture: CaptureId::from_random([1; 16]), body })))
+    Box::into_raw(Box::new(Given::new(Answer::new(CaptureId::from_random([1; 16]), body))))
 }
 
 #[test]
@@ -47,6 +47,8 @@ fn null_is_misuse_everywhere_and_never_read() {
         // SAFETY: NULL is allowed.
         unsafe { palmgate_ping(ptr::null(), ptr::null_mut()) },
         // SAFETY: NULL is allowed.
+        unsafe { palmgate_challenge(ptr::null(), ptr::null_mut()) },
+        // SAFETY: NULL is allowed.
         unsafe { palmgate_scan(ptr::null(), ptr::null(), &raw mut answer) },
         // SAFETY: NULL is allowed.
         unsafe { palmgate_enrol(ptr::null(), ptr::null(), &raw mut answer) },
@@ -55,7 +57,7 @@ fn null_is_misuse_everywhere_and_never_read() {
         // SAFETY: NULL is allowed.
         unsafe { palmgate_answer_use(ptr::null(), 0, ptr::null_mut()) },
     ];
-    assert_eq!(statuses, [Status::Misuse; 9]);
+    assert_eq!(statuses, [Status::Misuse; 10]);
     // SAFETY: NULL is allowed.
     unsafe { palmgate_close(ptr::null_mut()) };
     // SAFETY: NULL is allowed.
@@ -130,7 +132,12 @@ fn what_is_given_is_checked_before_it_is_read() {
         payee: c"Acme".as_ptr(),
         nonce: [9; 16],
     };
+    let challenge = [5_u8; 16];
+    let named = Scan { challenge: challenge.as_ptr(), ..empty_scan() };
+    let (_, hand) = read(Scan { intent: 2, ..named }).ok().unwrap();
+    assert_eq!(hand.challenge.unwrap().as_bytes(), &challenge);
     let (intent, hand) = read(Scan { payment: &raw const payment, ..scan }).ok().unwrap();
+    assert!(hand.challenge.is_none());
     let palmgate_terminal::protocol::terminal::Intent::Pay(paid) = intent else { panic!("pay") };
     assert_eq!((paid.minor_units, paid.currency.as_str(), paid.nonce), (1999, "EUR", [9; 16]));
     assert!(*hand.frames[0].picture.expose() == picture);

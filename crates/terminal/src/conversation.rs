@@ -1,10 +1,10 @@
 //! What the terminal says to the gateway and when, without sockets, files or clocks: the MLS
 //! group of two, joining and rejoining it, and the requests under way.
 
-use crate::{TerminalError, exchange::Exchange, membership::Membership};
+use crate::{TerminalError, challenges::AtHand, exchange::Exchange, membership::Membership};
 use palmgate_protocol::{
-    CaptureId, Secret, Timestamp, decode, encode_for_sealing, limits,
-    terminal::{Answer, Request, RequestBody},
+    CaptureId, Challenges, ScanChallenge, Secret, Timestamp, decode, encode_for_sealing, limits,
+    terminal::{Answer, AnswerBody, Refusal, Request, RequestBody},
     topic::Channel,
 };
 use palmgate_seal::{
@@ -21,6 +21,8 @@ use std::{
 pub(crate) const MAX_WAITING: usize = 32;
 /// How long the gateway may take to prove, after a new connection, that it still knows the group.
 const PROOF_DEADLINE: Duration = limits::FRAMES_LIFETIME;
+/// How long challenges are asked for: scans wait for them no longer than that.
+const CHALLENGES_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The present, on the clock that never jumps and on the one that certificates use.
 #[derive(Clone, Copy)]
@@ -81,6 +83,9 @@ pub(crate) struct Conversation {
     membership: Membership,
     exchanges: Vec<Exchange>,
     proof: Option<CaptureId>,
+    challenges: AtHand,
+    /// The question that brings challenges.
+    fetching: Option<CaptureId>,
     connected: bool,
     proven: bool,
     dirty: bool,
@@ -97,6 +102,8 @@ impl Conversation {
             joining: None,
             exchanges: Vec::new(),
             proof: None,
+            challenges: AtHand::default(),
+            fetching: None,
             connected: false,
             proven: false,
             dirty: false,
@@ -132,19 +139,18 @@ impl Conversation {
     /// Takes a request in and sends it as soon as there is a way.
     pub(crate) fn ask(
         &mut self,
-        request: &Request,
+        request: Request,
         deadline: Duration,
         now: Now,
     ) -> Result<(), TerminalError> {
         if self.exchanges.len() >= MAX_WAITING {
             return Err(TerminalError::TooMany(MAX_WAITING));
         }
-        let bytes = encode_for_sealing(request);
-        let (is, limit) = (bytes.expose().len(), limits::MAX_MESSAGE_BYTES);
+        let (is, limit) = (encode_for_sealing(&request).expose().len(), limits::MAX_MESSAGE_BYTES);
         if is > limit {
             return Err(TerminalError::OverLimit { what: "the whole request in bytes", is, limit });
         }
-        self.exchanges.push(Exchange::new(request.capture, bytes, deadline, now.instant));
+        self.exchanges.push(Exchange::new(request, deadline, now.instant));
         if !self.membership.is_in() {
             self.doubt(now);
         }
@@ -154,9 +160,9 @@ impl Conversation {
 
     /// Nobody waits for this answer any more; its frames are wiped.
     pub(crate) fn forget(&mut self, nobody_waits: impl Fn(CaptureId) -> bool) {
-        let proof = self.proof;
+        let own = [self.proof, self.fetching];
         self.exchanges.retain(|exchange| {
-            Some(exchange.capture()) == proof || !nobody_waits(exchange.capture())
+            own.contains(&Some(exchange.capture())) || !nobody_waits(exchange.capture())
         });
     }
 
@@ -182,6 +188,14 @@ impl Conversation {
     }
 
     fn admitted(&mut self, session: Session, now: Now) {
+        self.challenges.clear();
+        match session.export(ScanChallenge::LABEL, ScanChallenge::FIRST_BYTES) {
+            Ok(bytes) => {
+                self.challenges.add(Some(&Challenges::first(bytes.expose())), now.instant);
+            }
+            Err(error) => tracing::error!(%error, "the session derives no challenges"),
+        }
+        self.exchanges.iter_mut().for_each(Exchange::drop_challenge);
         self.session = Some(session);
         self.dirty = true;
         self.proven = true;
@@ -196,7 +210,7 @@ impl Conversation {
             Ok(Opened::Message(message)) => {
                 self.dirty = true;
                 self.proven = true;
-                self.answered(message.expose());
+                self.answered(message.expose(), now);
             }
             Ok(Opened::Changed) => {
                 self.dirty = true;
@@ -217,9 +231,17 @@ impl Conversation {
         self.tick(now);
     }
 
-    fn answered(&mut self, message: &[u8]) {
+    fn answered(&mut self, message: &[u8], now: Now) {
         let (capture, action) = match decode::<Answer>(message) {
-            Ok(answer) => (answer.capture, Action::Deliver(answer)),
+            Ok(answer) => {
+                self.challenges.add(answer.challenges.as_ref(), now.instant);
+                let came = |exchange: &mut Exchange| exchange.challenges_came(now.instant);
+                self.exchanges.iter_mut().for_each(came);
+                if self.is_challenged_again(&answer, now) {
+                    return;
+                }
+                (answer.capture, Action::Deliver(answer))
+            }
             Err(error) => {
                 tracing::error!(%error, "the gateway says what this version does not know");
                 let Ok(AnswerHead { capture }) = decode(message) else { return };
@@ -229,10 +251,32 @@ impl Conversation {
         // A second answer to the same act is the gateway's repetition: the first one counted.
         if let Some(index) = self.exchanges.iter().position(|e| e.capture() == capture) {
             self.exchanges.remove(index);
-            if self.proof.take_if(|proof| *proof == capture).is_none() {
+            if !self.is_own(capture) {
                 self.actions.push(action);
             }
         }
+    }
+
+    /// Whether the gateway decided nothing yet: it wants another challenge, and gets one.
+    fn is_challenged_again(&mut self, answer: &Answer, now: Now) -> bool {
+        let reason = Refusal::ChallengeNeeded;
+        if !matches!(answer.body, AnswerBody::Refused { reason: why } if why == reason) {
+            return false;
+        }
+        let mut exchanges = self.exchanges.iter_mut();
+        let asked = exchanges.find(|exchange| exchange.capture() == answer.capture);
+        asked.is_some_and(|exchange| exchange.challenge_again(now.instant))
+    }
+
+    /// Whether this ends a question of the conversation's own, that no caller waits for.
+    fn is_own(&mut self, capture: CaptureId) -> bool {
+        let own = |asked: &mut Option<CaptureId>| asked.take_if(|own| *own == capture).is_some();
+        own(&mut self.proof) || own(&mut self.fetching)
+    }
+
+    /// A challenge that is good for `left` from now on, for a capture that is to be about it.
+    pub(crate) fn take_challenge(&mut self, left: Duration, now: Now) -> Option<ScanChallenge> {
+        self.challenges.take(left, now.instant)
     }
 
     /// Does what is due by now.
@@ -251,10 +295,11 @@ impl Conversation {
             self.exchanges.extract_if(.., |exchange| exchange.is_over(now.instant)).collect();
         for exchange in late {
             let (capture, waited) = (exchange.capture(), exchange.waited(now.instant));
-            if self.proof.take_if(|proof| *proof == capture).is_none() {
+            let proof = self.proof == Some(capture);
+            if !self.is_own(capture) {
                 self.actions.push(Action::GiveUp { capture, waited, standing });
                 self.suspect_silence(now);
-            } else if self.connected && !self.proven {
+            } else if proof && self.connected && !self.proven {
                 self.doubt(now);
             }
         }
@@ -279,12 +324,33 @@ impl Conversation {
     }
 
     fn send(&mut self, now: Now) {
-        let Some(session) = self.session.as_mut().filter(|_| self.connected) else { return };
+        if self.send_what_is_due(now) && self.fetching.is_none() && self.proof.is_none() {
+            self.fetching = Some(self.ask_for_life(CHALLENGES_DEADLINE, now));
+            self.send_what_is_due(now);
+        }
+    }
+
+    /// Returns whether scans wait for a challenge.
+    fn send_what_is_due(&mut self, now: Now) -> bool {
+        let Some(session) = self.session.as_mut().filter(|_| self.connected) else { return false };
+        let mut wanted = false;
         for exchange in &mut self.exchanges {
             if !exchange.is_due(now.instant) {
                 continue;
             }
-            match exchange.request().map(|request| session.seal(request)) {
+            if exchange.lacks_challenge() {
+                match self.challenges.take(Duration::ZERO, now.instant) {
+                    Some(challenge) => exchange.challenge(challenge),
+                    None if self.challenges.may_come()
+                        && exchange.wait_for_challenge(now.instant) =>
+                    {
+                        wanted = true;
+                        continue;
+                    }
+                    None => {}
+                }
+            }
+            match exchange.request().map(|request| session.seal(request.expose())) {
                 Some(Ok(message)) => {
                     self.dirty = true;
                     self.actions.push(Action::Publish(Channel::Up, message));
@@ -294,6 +360,7 @@ impl Conversation {
             }
             exchange.sent(now.instant);
         }
+        wanted
     }
 
     /// Asks the gateway for a sign that it still shares the session, so that a rejoin, if one is
@@ -302,12 +369,16 @@ impl Conversation {
         let old = self.proof.take();
         self.exchanges.retain(|exchange| Some(exchange.capture()) != old);
         if self.session.is_some() {
-            let capture = CaptureId::from_random(random::bytes());
-            let ping = Request { capture, at: now.wall, body: RequestBody::Ping };
-            let bytes = encode_for_sealing(&ping);
-            self.exchanges.push(Exchange::new(capture, bytes, PROOF_DEADLINE, now.instant));
-            self.proof = Some(capture);
+            self.proof = Some(self.ask_for_life(PROOF_DEADLINE, now));
         }
+    }
+
+    /// A question of the conversation's own.
+    fn ask_for_life(&mut self, deadline: Duration, now: Now) -> CaptureId {
+        let capture = CaptureId::from_random(random::bytes());
+        let ping = Request::new(capture, now.wall, RequestBody::Ping);
+        self.exchanges.push(Exchange::new(ping, deadline, now.instant));
+        capture
     }
 
     fn doubt(&mut self, now: Now) {
@@ -319,6 +390,7 @@ impl Conversation {
     /// Wipes the group's keys; what waits for an answer keeps waiting.
     fn leave(&mut self) {
         self.dirty |= self.session.take().is_some();
+        self.challenges.clear();
         self.joining = None;
         self.proven = false;
     }

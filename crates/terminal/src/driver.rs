@@ -12,7 +12,7 @@ use crate::{
     session_file::SessionFile,
 };
 use palmgate_protocol::{
-    CaptureId, Name,
+    CaptureId, Name, ScanChallenge,
     terminal::{Answer, Request, RequestBody},
     topic,
 };
@@ -31,6 +31,13 @@ use tokio::{
 
 /// Nothing due: look again after this.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// What the task can be asked.
+pub(crate) enum Asked {
+    Request(Box<Ask>),
+    /// A challenge that is good for so long.
+    Challenge(Duration, oneshot::Sender<Option<ScanChallenge>>),
+}
 
 /// A request and where its answer goes.
 pub(crate) struct Ask {
@@ -93,7 +100,7 @@ impl Driver {
     }
 
     /// Works until the last handle of the terminal is dropped.
-    pub(crate) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+    pub(crate) async fn run(mut self, mut asks: mpsc::Receiver<Asked>) {
         loop {
             let now = Instant::now();
             let wake = self.conversation.wake_at(now.into_std());
@@ -101,7 +108,10 @@ impl Driver {
             let wake = wake.min(Instant::from_std(self.renewing.wake_at(clock::now())));
             tokio::select! {
                 ask = asks.recv() => match ask {
-                    Some(ask) => self.ask(ask),
+                    Some(Asked::Request(ask)) => self.ask(*ask),
+                    Some(Asked::Challenge(left, reply)) => {
+                        let _ = reply.send(self.conversation.take_challenge(left, clock::now()));
+                    }
                     None => return,
                 },
                 event = self.link.next() => self.link_event(event),
@@ -129,7 +139,7 @@ impl Driver {
         let capture = CaptureId::from_random(random::bytes());
         let (reply, answer) = oneshot::channel();
         self.renewed = Some(answer);
-        self.ask(Ask { request: Request { capture, at: now.wall, body }, deadline, reply });
+        self.ask(Ask { request: Request::new(capture, now.wall, body), deadline, reply });
     }
 
     /// Keeps a new certificate and goes on under it. What fails is tried again in an hour.
@@ -159,8 +169,9 @@ impl Driver {
 
     fn ask(&mut self, ask: Ask) {
         let Ask { request, deadline, reply } = ask;
-        match self.conversation.ask(&request, deadline, clock::now()) {
-            Ok(()) => drop(self.waiting.insert(request.capture, reply)),
+        let capture = request.capture;
+        match self.conversation.ask(request, deadline, clock::now()) {
+            Ok(()) => drop(self.waiting.insert(capture, reply)),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -335,7 +346,7 @@ mod tests {
         let (reply, answered) = oneshot::channel();
         let capture = CaptureId::from_random([1; 16]);
         driver.waiting.insert(capture, reply);
-        (Action::Deliver(Answer { capture, body: AnswerBody::Done }), answered)
+        (Action::Deliver(Answer::new(capture, AnswerBody::Done)), answered)
     }
 
     #[tokio::test]

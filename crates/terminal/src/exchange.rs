@@ -1,11 +1,15 @@
 use palmgate_protocol::{
-    CaptureId, Secret, limits,
-    terminal::{RequestBody, Scan},
+    CaptureId, ScanChallenge, Secret, encode_for_sealing, limits,
+    terminal::{Request, RequestBody, Scan},
 };
 use std::time::{Duration, Instant};
 
 /// First pause before the same request is sent again; doubles each time.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
+/// How long a scan waits for a challenge before it goes without one; the refusal brings some.
+const CHALLENGE_WAIT: Duration = Duration::from_millis(500);
+/// How often a scan is given another challenge.
+const CHALLENGES: u8 = 3;
 /// How long somebody waits in front of a till.
 const SCAN_DEADLINE: Duration = limits::FRAMES_LIFETIME;
 /// How long somebody waits for an enrolment or for one of their rights to be carried out.
@@ -26,27 +30,29 @@ pub(crate) fn deadline_of(body: &RequestBody) -> Duration {
 /// Sending again is safe: the gateway decides once for each capture id and repeats its answer.
 pub(crate) struct Exchange {
     capture: CaptureId,
-    request: Option<Secret<Vec<u8>>>,
+    request: Option<Request>,
     asked_at: Instant,
     deadline: Duration,
     send_at: Instant,
     pause: Duration,
+    /// The capture is about its challenge, so that no other takes its place.
+    bound: bool,
+    waited: bool,
+    refused: u8,
 }
 
 impl Exchange {
-    pub(crate) fn new(
-        capture: CaptureId,
-        request: Secret<Vec<u8>>,
-        deadline: Duration,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(request: Request, deadline: Duration, now: Instant) -> Self {
         Self {
-            capture,
+            capture: request.capture,
+            bound: request.challenge.is_some(),
             request: Some(request),
             asked_at: now,
             deadline,
             send_at: now,
             pause: RESEND_AFTER,
+            waited: false,
+            refused: 0,
         }
     }
 
@@ -77,8 +83,57 @@ impl Exchange {
     }
 
     /// The encoded request, until it is wiped.
-    pub(crate) fn request(&self) -> Option<&[u8]> {
-        self.request.as_ref().map(|request| request.expose().as_slice())
+    pub(crate) fn request(&self) -> Option<Secret<Vec<u8>>> {
+        self.request.as_ref().map(encode_for_sealing)
+    }
+
+    /// Whether it is a scan that names no challenge yet.
+    pub(crate) fn lacks_challenge(&self) -> bool {
+        let scan = |request: &Request| matches!(request.body, RequestBody::Scan(_));
+        self.request.as_ref().is_some_and(|asked| asked.challenge.is_none() && scan(asked))
+    }
+
+    /// Names a challenge.
+    pub(crate) fn challenge(&mut self, challenge: ScanChallenge) {
+        if let Some(request) = &mut self.request {
+            request.challenge = Some(challenge);
+        }
+    }
+
+    /// Waits for a challenge, once and not for long. Returns whether it does.
+    pub(crate) fn wait_for_challenge(&mut self, now: Instant) -> bool {
+        let first = !self.waited;
+        if first {
+            self.waited = true;
+            self.send_at = now + CHALLENGE_WAIT;
+        }
+        first
+    }
+
+    /// Challenges came: what waited for one goes now.
+    pub(crate) fn challenges_came(&mut self, now: Instant) {
+        if self.waited && self.lacks_challenge() {
+            self.send_at = now;
+        }
+    }
+
+    /// The gateway wants another challenge. Returns whether the scan is sent again with one: not
+    /// when its capture is about the one it named, nor for ever.
+    pub(crate) fn challenge_again(&mut self, now: Instant) -> bool {
+        if self.bound || self.request.is_none() || self.refused >= CHALLENGES {
+            return false;
+        }
+        self.refused += 1;
+        self.drop_challenge();
+        self.send_again(now);
+        true
+    }
+
+    /// The session is another: what its gateway gave before is worth nothing.
+    pub(crate) fn drop_challenge(&mut self) {
+        if let Some(request) = self.request.as_mut().filter(|_| !self.bound) {
+            request.challenge = None;
+        }
     }
 
     /// Notes that it was sent.
@@ -111,12 +166,53 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use palmgate_protocol::{Timestamp, terminal::Intent};
 
     const MILLI: Duration = Duration::from_millis(1);
 
     fn exchange(deadline: Duration, now: Instant) -> Exchange {
-        let capture = CaptureId::from_random([7; 16]);
-        Exchange::new(capture, Secret::new(vec![1, 2, 3]), deadline, now)
+        Exchange::new(request(RequestBody::Ping), deadline, now)
+    }
+
+    fn request(body: RequestBody) -> Request {
+        let (capture, at) = (CaptureId::from_random([7; 16]), Timestamp::from_millis(0));
+        Request::new(capture, at, body)
+    }
+
+    fn scan() -> Request {
+        request(RequestBody::Scan(Scan {
+            intent: Intent::Entry,
+            frames: Vec::new(),
+            claim: None,
+            ask_cloud: false,
+            authenticated: false,
+            possession: None,
+        }))
+    }
+
+    #[test]
+    fn a_scan_waits_for_a_challenge_once_and_is_given_others_three_times() {
+        let (start, challenge) = (Instant::now(), ScanChallenge::from_random([1; 16]));
+        assert!(!exchange(SCAN_DEADLINE, start).lacks_challenge(), "a ping needs none");
+        let mut scan = Exchange::new(scan(), SCAN_DEADLINE, start);
+        assert!(scan.lacks_challenge() && scan.wait_for_challenge(start) && !scan.is_due(start));
+        assert!(scan.is_due(start + CHALLENGE_WAIT) && !scan.wait_for_challenge(start));
+        scan.challenges_came(start);
+        assert!(scan.is_due(start));
+        for _ in 0..3 {
+            scan.challenge(challenge);
+            assert!(!scan.lacks_challenge() && scan.challenge_again(start));
+            assert!(scan.lacks_challenge());
+        }
+        assert!(!scan.challenge_again(start));
+    }
+
+    #[test]
+    fn a_capture_that_is_about_its_challenge_names_no_other() {
+        let (start, challenge) = (Instant::now(), Some(ScanChallenge::from_random([1; 16])));
+        let mut scan = Exchange::new(Request { challenge, ..scan() }, SCAN_DEADLINE, start);
+        scan.drop_challenge();
+        assert!(!scan.lacks_challenge() && !scan.challenge_again(start));
     }
 
     /// The times, in milliseconds after the start, at which an unanswered request is sent when it

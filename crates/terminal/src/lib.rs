@@ -31,6 +31,7 @@
 //! library keeps no picture and no template on any disk. [`simulated`] is a terminal without
 //! hardware, built on nothing but this interface.
 
+mod challenges;
 mod clock;
 mod conversation;
 mod driver;

@@ -27,8 +27,10 @@ const CONNECT_SECONDS: u64 = 5;
 const PACKET_OVERHEAD: usize = 128;
 /// Messages that may wait in either direction.
 const QUEUE: usize = 64;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// With the handshakes and a join, a terminal is back within five seconds of its broker.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that lasted this long starts the pauses over.
 const STABLE: Duration = Duration::from_secs(10);
 
@@ -98,10 +100,11 @@ async fn keep_connected(route: Route, events: mpsc::Sender<LinkEvent>) {
     }
 }
 
-/// Between half and the whole of `pause`, so that a store's terminals do not come back in step.
+/// Between nearly nothing and the whole of `pause`, so that a store's terminals come back one by one
+/// instead of in step.
 fn jittered(pause: Duration) -> Duration {
     let share = f64::from(u16::from_le_bytes(random::bytes())) / f64::from(u16::MAX);
-    pause.mul_f64(0.5 + share / 2.0)
+    pause.mul_f64(share).max(SHORTEST_PAUSE)
 }
 
 /// One connection from CONNECT to its end. Its client is not used again: rumqttc would carry
@@ -285,9 +288,12 @@ mod tests {
 
     #[test]
     fn pauses_are_spread() {
-        for _ in 0..100 {
-            let pause = jittered(LONGEST_PAUSE);
-            assert!(pause >= LONGEST_PAUSE / 2 && pause <= LONGEST_PAUSE);
+        let pauses: Vec<_> = (0..2_000).map(|_| jittered(LONGEST_PAUSE)).collect();
+        assert!(pauses.iter().all(|pause| (SHORTEST_PAUSE..=LONGEST_PAUSE).contains(pause)));
+        // Two hundred terminals, a tenth of the pause each: every tenth has some of them.
+        for tenth in 0..10 {
+            let within = LONGEST_PAUSE / 10 * tenth..=LONGEST_PAUSE / 10 * (tenth + 1);
+            assert!(pauses.iter().any(|pause| within.contains(pause)), "{tenth}");
         }
     }
 

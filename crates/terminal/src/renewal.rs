@@ -122,7 +122,7 @@ mod tests {
     fn renewed(chain: Vec<Vec<u8>>) -> Answer {
         let chain_der = chain.into_iter().map(Into::into).collect();
         let capture = CaptureId::from_random([1; 16]);
-        Answer { capture, body: AnswerBody::Renewed { chain_der } }
+        Answer::new(capture, AnswerBody::Renewed { chain_der })
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
         let told = renewing.ask(now).unwrap();
         assert_eq!((told.using.as_slice(), told.csr_der), (own.serial(), None));
         assert!(renewing.ask(now).is_none(), "not twice at once");
-        let done = Answer { capture: CaptureId::from_random([1; 16]), body: AnswerBody::Done };
+        let done = Answer::new(CaptureId::from_random([1; 16]), AnswerBody::Done);
         let name = own.name();
         let quiet = renewing.answered(done, &name, ours.certificate_der(), now).unwrap();
         assert!(quiet.is_none());

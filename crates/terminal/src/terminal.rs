@@ -1,11 +1,11 @@
 use crate::{
     Paired, TerminalError, Trouble, clock,
     conversation::MAX_WAITING,
-    driver::{Ask, Driver},
+    driver::{Ask, Asked, Driver},
     exchange::deadline_of,
 };
 use palmgate_protocol::{
-    Biometric, CaptureId, Name, PurposeSet, limits,
+    Biometric, CaptureId, Name, PurposeSet, ScanChallenge, limits,
     terminal::{
         Answer, AnswerBody, Enrolment, Frame, Intent, Possession, Replaces, Request, RequestBody,
         Scan,
@@ -46,7 +46,13 @@ pub struct Presentation {
     /// Has the phone or card that holds the claim sign the act, if it can: with the palm as strong
     /// as chip and PIN.
     pub possession: Option<Prover>,
+    /// The challenge of [`Terminal::challenge`] that the capture is about: the sensor signed it, or
+    /// it was shown before the hand. Without one the terminal names a challenge by itself.
+    pub challenge: Option<ScanChallenge>,
 }
+
+/// How long a capture may take that is about a challenge.
+const CAPTURE_TAKES: Duration = Duration::from_secs(30);
 
 /// Asks a phone or card to sign the challenge of an act with the key that its claim names.
 pub type Prover = Box<dyn FnOnce(&Challenge) -> Possession + Send>;
@@ -60,7 +66,7 @@ pub type Prover = Box<dyn FnOnce(&Challenge) -> Possession + Send>;
 #[derive(Clone)]
 pub struct Terminal {
     name: Name,
-    asks: mpsc::Sender<Ask>,
+    asks: mpsc::Sender<Asked>,
     connection: watch::Receiver<Connection>,
 }
 
@@ -172,7 +178,7 @@ impl Terminal {
     /// ```
     pub async fn request(&self, body: RequestBody) -> Result<Answer, TerminalError> {
         let capture = CaptureId::from_random(random::bytes());
-        self.ask(Request { capture, at: clock::now().wall, body }).await
+        self.ask(Request::new(capture, clock::now().wall, body)).await
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, TerminalError> {
@@ -180,15 +186,60 @@ impl Terminal {
         let deadline = deadline_of(&request.body);
         let (reply, answer) = oneshot::channel();
         let ask = Ask { request, deadline, reply };
-        self.asks.try_send(ask).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => TerminalError::TooMany(MAX_WAITING),
-            mpsc::error::TrySendError::Closed(_) => TerminalError::Closed,
-        })?;
+        self.tell(Asked::Request(Box::new(ask)))?;
         let answer = answer.await.unwrap_or(Err(TerminalError::Closed))?;
         match answer.body {
             AnswerBody::Busy => Err(TerminalError::Busy),
             _ => Ok(answer),
         }
+    }
+
+    fn tell(&self, asked: Asked) -> Result<(), TerminalError> {
+        self.asks.try_send(asked).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => TerminalError::TooMany(MAX_WAITING),
+            mpsc::error::TrySendError::Closed(_) => TerminalError::Closed,
+        })
+    }
+
+    /// Random bytes of the gateway for a capture that is about to be taken, good for one scan: give
+    /// them to the sensor, have it sign them with its verdict, and name them in
+    /// [`Presentation::challenge`]. They hold for half a minute at least unless the gateway is
+    /// configured otherwise; a scan that names ended ones is refused with
+    /// [`ChallengeNeeded`](palmgate_protocol::terminal::Refusal::ChallengeNeeded), and a new capture
+    /// about new ones is needed. Asks the gateway only when none is at hand.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`]; [`TerminalError::Incompatible`] when the gateway gives none.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     sensor: impl Fn(&[u8; 16]) -> Vec<palmgate_terminal::protocol::terminal::Frame>,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::{Presentation, protocol::terminal::Intent};
+    ///
+    /// let challenge = terminal.challenge().await?;
+    /// let frames = sensor(challenge.as_bytes());
+    /// let hand = Presentation { frames, challenge: Some(challenge), ..Default::default() };
+    /// terminal.scan(Intent::Entry, hand).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn challenge(&self) -> Result<ScanChallenge, TerminalError> {
+        if let Some(challenge) = self.challenge_at_hand(CAPTURE_TAKES).await? {
+            return Ok(challenge);
+        }
+        self.ping().await?;
+        let challenge = self.challenge_at_hand(Duration::ZERO).await?;
+        challenge.ok_or_else(|| TerminalError::Incompatible("it gives no challenges".into()))
+    }
+
+    async fn challenge_at_hand(
+        &self,
+        left: Duration,
+    ) -> Result<Option<ScanChallenge>, TerminalError> {
+        let (reply, taken) = oneshot::channel();
+        self.tell(Asked::Challenge(left, reply))?;
+        taken.await.map_err(|_| TerminalError::Closed)
     }
 
     /// Asks to recognise a hand for what its owner came for.
@@ -211,11 +262,11 @@ impl Terminal {
     /// # Ok(()) }
     /// ```
     pub async fn scan(&self, intent: Intent, hand: Presentation) -> Result<Answer, TerminalError> {
-        let Presentation { frames, claim, ask_cloud, authenticated, possession } = hand;
+        let Presentation { frames, claim, ask_cloud, authenticated, possession, challenge } = hand;
         let (capture, at) = (CaptureId::from_random(random::bytes()), clock::now().wall);
         let possession = possession.map(|prove| prove(&Challenge::new(capture, at, &intent)));
         let scan = Scan { intent, frames, claim, ask_cloud, authenticated, possession };
-        self.ask(Request { capture, at, body: RequestBody::Scan(scan) }).await
+        self.ask(Request { challenge, ..Request::new(capture, at, RequestBody::Scan(scan)) }).await
     }
 
     /// Asks to enrol a person who agreed, purpose by purpose, on this terminal's screen.

@@ -6,13 +6,16 @@ use super::{
     reader::{Reader, Wanted},
 };
 use crate::{
-    RootKeeping, broker,
+    Freshness, RootKeeping, broker,
     in_use::Updates,
     law::{Declared, PackFiles},
     run::{Broker, Cloud, Options},
 };
 use palmgate_policy::{Measured, Settings};
-use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Timestamp, limits::MAX_CLOCK_SKEW};
+use palmgate_protocol::{
+    Custody, Name, Purpose, PurposeSet, Timestamp,
+    limits::{CHALLENGE_LIFETIME, MAX_CLOCK_SKEW},
+};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
@@ -103,6 +106,7 @@ fn read_options(
         let wanted = "`signers` in [update] with it: a registry of models has two signatures";
         reader.complain("palm", "models", Wanted::new(wanted, "name the signers"));
     }
+    let (freshness, answer_slot) = (read_freshness(reader), read_answer_slot(reader));
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -123,7 +127,23 @@ fn read_options(
         certificate_lifetime: read_lifetime(reader),
         models,
         updates,
+        freshness,
+        answer_slot,
     }
+}
+
+fn read_freshness(reader: &mut Reader<'_>) -> Freshness {
+    let most = CHALLENGE_LIFETIME.as_secs();
+    let seconds = |value: &DeValue<'_>| checks::whole(value, 5..=most);
+    let lifetime = Duration::from_secs(reader.read("limits", "challenge_seconds", most, seconds));
+    let all = Purpose::MATCHED.into_iter().collect();
+    let needed_for = reader.read("limits", "challenge_needed_for", all, checks::purposes);
+    Freshness { lifetime, needed_for }
+}
+
+fn read_answer_slot(reader: &mut Reader<'_>) -> Duration {
+    let milliseconds = |value: &DeValue<'_>| checks::whole(value, 0..=500);
+    Duration::from_millis(reader.read("limits", "answer_slot_milliseconds", 100, milliseconds))
 }
 
 fn read_settings(reader: &mut Reader<'_>, custody: Custody, cloud: bool) -> Settings {

@@ -21,7 +21,14 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
     ("palm", &["workers", "queue_length", "matcher", "models"]),
     (
         "limits",
-        &["payment_without_step_up_minor_units", "tries_before_block", "clock_skew_seconds"],
+        &[
+            "payment_without_step_up_minor_units",
+            "tries_before_block",
+            "clock_skew_seconds",
+            "challenge_seconds",
+            "challenge_needed_for",
+            "answer_slot_milliseconds",
+        ],
     ),
     ("retention", &["inactivity_days", "history_days", "consent_reconfirmation_days"]),
     ("staff", &["zones"]),

@@ -1,5 +1,5 @@
 use super::{
-    Admission, Inbound, Outbound,
+    Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
 use crate::{metrics::Metrics, store::Input};
@@ -39,6 +39,7 @@ pub(crate) struct FabricOptions {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: mpsc::Sender<Inbound>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
+    pub(crate) freshness: Freshness,
 }
 
 /// The gateway's connection to the broker and its conversations with terminals.
@@ -71,6 +72,7 @@ impl Fabric {
             requests: options.requests,
             inputs: options.inputs,
             metrics: options.metrics,
+            freshness: options.freshness,
         });
         let (echoed, health) = watch::channel(None);
         let fabric = Arc::new(Self { shared, conversations: Mutex::new(HashMap::new()), health });

@@ -5,12 +5,13 @@
 //! no disk ever holds what would open recorded traffic.
 
 use super::{
-    Admission, Inbound, Outbound, Sent,
+    Admission, Freshness, Inbound, Outbound, Sent,
+    challenges::Outstanding,
     joins::{Joins, NotAgain},
 };
 use crate::{broker::Pace, metrics::Metrics, store::Input};
 use palmgate_protocol::{
-    CaptureId, MemberId, Name, Secret, decode, encode, encode_for_sealing,
+    CaptureId, MemberId, Name, ScanChallenge, Secret, decode, encode, encode_for_sealing,
     limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES},
     terminal::{Answer, AnswerBody, Refusal, Request, RequestBody, RequestHead, Scan},
     topic::{Channel, topic},
@@ -50,6 +51,8 @@ const REQUESTS_PER_SECOND: u32 = 50;
 const REQUESTS_AT_ONCE: u32 = 100;
 /// Scans and enrolments of one terminal that may be in work: it must not fill the store's queue.
 const MOST_IN_WORK: usize = 8;
+/// Room for the challenges that come with an answer.
+const CHALLENGES_BYTES: usize = 256;
 /// Nothing is in work for longer.
 const LONGEST_WORK: Duration = Duration::from_secs(20);
 
@@ -84,6 +87,7 @@ pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<Inbound>,
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) freshness: Freshness,
 }
 
 pub(super) struct Conversation {
@@ -106,6 +110,7 @@ pub(super) struct Conversation {
 /// A session and its times.
 pub(super) struct Live {
     pub(super) session: Session,
+    challenges: Outstanding,
     pub(super) joined: Instant,
     checked: Instant,
 }
@@ -241,8 +246,12 @@ impl Conversation {
         if !self.keep_joins().await {
             return;
         }
+        let exported = admitted.session.export(ScanChallenge::LABEL, ScanChallenge::FIRST_BYTES);
+        let Ok(exported) = exported else { return self.fault("join-refused") };
         let now = Instant::now();
-        self.session = Some(Live { session: admitted.session, joined: now, checked: now });
+        let challenges = Outstanding::begin(shared.freshness.lifetime, exported.expose(), now);
+        let session = admitted.session;
+        self.session = Some(Live { session, challenges, joined: now, checked: now });
         (self.anew, self.asked_anew) = (false, None);
         let joined = Input::Joined(self.terminal.clone(), crate::clock::now());
         let _ = shared.inputs.send(joined);
@@ -284,7 +293,7 @@ impl Conversation {
                 self.fault("malformed");
                 if let Ok(RequestHead { capture }) = decode(message.expose()) {
                     let body = AnswerBody::Refused { reason: Refusal::NotUnderstood };
-                    self.send(encode_for_sealing(&Answer { capture, body })).await;
+                    self.say(Answer::new(capture, body)).await;
                 }
                 return;
             }
@@ -314,9 +323,9 @@ impl Conversation {
     async fn take(&mut self, request: Request, arrived: Instant, open: Duration) {
         let capture = request.capture;
         if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| *known == capture) {
-            let again = answer.as_ref().map(|kept| Secret::new(kept.answer.expose().clone()));
+            let again = answer.as_ref().and_then(|kept| decode(kept.answer.expose()).ok());
             if let Some(answer) = again {
-                self.send(answer).await;
+                self.say(answer).await;
             }
             return;
         }
@@ -326,7 +335,12 @@ impl Conversation {
         self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
         if !right && (self.in_work.len() >= MOST_IN_WORK || !self.pace.allows(now)) {
             self.fault("flooding");
-            return self.send(busy(capture)).await.map_or((), drop);
+            return self.say(Answer::new(capture, AnswerBody::Busy)).await.map_or((), drop);
+        }
+        if !self.is_fresh(&request, now) {
+            self.fault("challenge");
+            let body = AnswerBody::Refused { reason: Refusal::ChallengeNeeded };
+            return self.say(Answer::new(capture, body)).await.map_or((), drop);
         }
         if self.remembered.len() == REMEMBERED_ANSWERS {
             self.remembered.pop_front();
@@ -338,33 +352,47 @@ impl Conversation {
         let inbound = Inbound { terminal: self.terminal.clone(), request, arrived, open };
         if self.shared.requests.try_send(inbound).is_err() {
             self.shared.metrics.shed("requests");
-            self.send(busy(capture)).await;
+            self.say(Answer::new(capture, AnswerBody::Busy)).await;
             self.in_work.retain(|(known, _)| *known != capture);
             self.remembered.retain(|(known, _)| *known != capture);
         }
     }
 
+    /// Whether a scan is of now: it names one of the session's challenges. Rights wait for none.
+    /// Nothing is decided about a scan that is not, so that it may be asked again with another.
+    fn is_fresh(&mut self, request: &Request, now: Instant) -> bool {
+        let RequestBody::Scan(scan) = &request.body else { return true };
+        let live = self.session.as_mut();
+        let redeem = |named| live.is_some_and(|live| live.challenges.redeem(named, now));
+        let named = request.challenge.as_ref().map(redeem);
+        scan.intent.purpose().is_none_or(|purpose| {
+            named.unwrap_or(!self.shared.freshness.needed_for.contains(purpose))
+        })
+    }
+
     pub(super) async fn answer(&mut self, outbound: Outbound) {
-        let Outbound { answer, about, sent } = outbound;
+        let Outbound { mut answer, about, sent } = outbound;
         self.in_work.retain(|(known, _)| *known != answer.capture);
         let mut bytes = encode_for_sealing(&answer);
-        if bytes.expose().len() > MAX_MESSAGE_BYTES {
-            let body = AnswerBody::Refused { reason: Refusal::Internal };
-            bytes = encode_for_sealing(&Answer { capture: answer.capture, body });
+        if bytes.expose().len() > MAX_MESSAGE_BYTES - CHALLENGES_BYTES {
+            answer.body = AnswerBody::Refused { reason: Refusal::Internal };
+            bytes = encode_for_sealing(&answer);
         }
-        let kept = Secret::new(bytes.expose().clone());
         let entry = self.remembered.iter_mut().find(|(known, _)| *known == answer.capture);
         if let Some((_, slot)) = entry {
-            *slot = Some(Remembered { answer: kept, about, at: Instant::now() });
+            *slot = Some(Remembered { answer: bytes, about, at: Instant::now() });
         }
-        if let Some(times) = self.send(bytes).await {
+        if let Some(times) = self.say(answer).await {
             let _ = sent.send(times);
         }
     }
 
-    async fn send(&mut self, bytes: Secret<Vec<u8>>) -> Option<Sent> {
+    /// Sends an answer, and challenges for the next scans with it.
+    async fn say(&mut self, mut answer: Answer) -> Option<Sent> {
         let live = self.session.as_mut()?;
         let begun = Instant::now();
+        answer.challenges = Some(live.challenges.draw(begun));
+        let bytes = encode_for_sealing(&answer);
         let sealed = live.session.seal(bytes.expose());
         let seal = begun.elapsed();
         let sealed = match sealed {
@@ -427,8 +455,4 @@ impl Conversation {
     fn fault(&self, fault: &'static str) {
         self.shared.metrics.terminal_fault(fault);
     }
-}
-
-fn busy(capture: CaptureId) -> Secret<Vec<u8>> {
-    encode_for_sealing(&Answer { capture, body: AnswerBody::Busy })
 }

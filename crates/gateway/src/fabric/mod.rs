@@ -2,12 +2,14 @@
 //!
 //! The broker is trusted for nothing: who a message is from and what it says is decided by MLS.
 
+mod challenges;
 mod client;
 mod conversation;
 mod joins;
 #[cfg(test)]
 mod tests;
 
+pub use challenges::Freshness;
 pub(crate) use client::{Fabric, FabricOptions};
 use palmgate_protocol::{
     MemberId, Name,

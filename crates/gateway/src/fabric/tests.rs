@@ -1,13 +1,14 @@
 //! What an attacker who records everything, owns the broker, or takes the disk can do with it.
 
 use super::{
-    Admission, Inbound, Outbound,
+    Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
 use crate::{metrics::Metrics, store::Input};
 use palmgate_protocol::{
-    CaptureId, DAY, MemberId, Name, Timestamp, decode, encode_for_sealing,
-    terminal::{Answer, AnswerBody, Intent, Request, RequestBody, Scan},
+    CaptureId, DAY, MemberId, Name, Purpose, PurposeSet, ScanChallenge, Timestamp, decode,
+    encode_for_sealing,
+    terminal::{Answer, AnswerBody, Intent, Payment, Refusal, Request, RequestBody, Scan},
     topic::{self, Channel},
 };
 use palmgate_seal::{
@@ -105,6 +106,10 @@ impl World {
 
     /// A gateway that has just started on what `directory` holds.
     fn start(&self, directory: &Path, revoked: &[&[u8]]) -> Gateway {
+        self.start_with(directory, revoked, Purpose::MATCHED.into_iter().collect())
+    }
+
+    fn start_with(&self, directory: &Path, revoked: &[&[u8]], needed_for: PurposeSet) -> Gateway {
         let (requests, received) = mpsc::channel(2 * RECORDED);
         let (publish, published) = flume::unbounded();
         let (inputs, told) = mpsc::unbounded_channel();
@@ -119,6 +124,7 @@ impl World {
             requests,
             inputs,
             metrics: Arc::new(Metrics::new(directory.to_owned()).unwrap()),
+            freshness: Freshness { lifetime: Duration::from_mins(1), needed_for },
         };
         let conversation = Conversation::begin(Arc::new(shared), name("till-1"));
         Gateway { conversation, requests: received, published, told }
@@ -178,7 +184,7 @@ impl Gateway {
 fn request(number: usize, body: RequestBody) -> Request {
     let capture =
         CaptureId::from_random(std::array::from_fn(|at| (number >> (8 * (at % 8))) as u8));
-    Request { capture, at: now(), body }
+    Request::new(capture, now(), body)
 }
 
 /// Messages of a terminal, each sealed once. Somebody exercises a right in each: those are never
@@ -289,8 +295,10 @@ async fn a_flood_is_answered_busy_and_rights_come_through() {
     let world = World::new();
     let mut gateway = world.start(world.path(), &[]);
     let (mut till, _) = world.joined(&mut gateway).await;
+    let mut challenges = first_challenges(&till).into_iter();
     let mut say = |number, intent| {
         let request = request(number, RequestBody::Scan(scan(intent)));
+        let request = Request { challenge: challenges.next(), ..request };
         till.seal(encode_for_sealing(&request).expose()).unwrap()
     };
     let flood: Vec<_> = (0..900).map(|number| say(number, Intent::Entry)).collect();
@@ -369,7 +377,7 @@ async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_a
     gateway.conversation.session.as_mut().unwrap().joined = joined;
     for (number, member) in people.iter().enumerate() {
         let answer =
-            Answer { capture: request(number, RequestBody::Ping).capture, body: AnswerBody::Done };
+            Answer::new(request(number, RequestBody::Ping).capture, AnswerBody::Done);
         let (sent, _) = tokio::sync::oneshot::channel();
         gateway.conversation.answer(Outbound { answer, about: Some(*member), sent }).await;
     }
@@ -397,4 +405,114 @@ async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_a
     let _ = gateway.published();
     gateway.conversation.begin_anew(later + Duration::from_hours(1)).await;
     assert_eq!(gateway.published(), [], "nothing is wanted any more");
+}
+
+/// As both sides derive them.
+fn first_challenges(session: &Session) -> Vec<ScanChallenge> {
+    let exported = session.export(ScanChallenge::LABEL, ScanChallenge::FIRST_BYTES).unwrap();
+    ScanChallenge::first(exported.expose()).collect()
+}
+
+/// A scan for `intent` under this number that names this challenge.
+fn says(
+    till: &mut Session,
+    number: usize,
+    intent: Intent,
+    challenge: Option<ScanChallenge>,
+) -> Vec<u8> {
+    let request = request(number, RequestBody::Scan(scan(intent)));
+    let request = Request { challenge, ..request };
+    till.seal(encode_for_sealing(&request).expose()).unwrap()
+}
+
+/// The one answer that was published since the last look.
+fn answer(gateway: &Gateway, till: &mut Session) -> Answer {
+    let [(Channel::Down, answer)] = &gateway.published()[..] else { panic!("one answer") };
+    let Ok(Opened::Message(answer)) = till.open(answer) else { panic!("unreadable") };
+    decode(answer.expose()).unwrap()
+}
+
+fn wants_a_challenge(answer: &Answer) -> bool {
+    let reason = Refusal::ChallengeNeeded;
+    matches!(answer.body, AnswerBody::Refused { reason: why } if why == reason)
+}
+
+#[tokio::test]
+async fn a_scan_of_before_is_refused_with_challenges_and_nothing_is_decided_about_it() {
+    let world = World::new();
+    let mut gateway = world.start(world.path(), &[]);
+    let (mut till, _) = world.joined(&mut gateway).await;
+    let first = first_challenges(&till);
+    let fresh = says(&mut till, 1, Intent::Entry, Some(first[0]));
+    assert_eq!(gateway.hears(&[fresh]).await, 1, "the first ones need no message");
+    assert!(gateway.published().is_empty());
+
+    // Used, never given, and none at all.
+    let old = [Some(first[0]), Some(ScanChallenge::from_random([9; 16])), None];
+    let mut given = Vec::new();
+    for (number, challenge) in (2..).zip(old) {
+        let stale = says(&mut till, number, Intent::Entry, challenge);
+        assert_eq!(gateway.hears(&[stale]).await, 0);
+        let answer = answer(&gateway, &mut till);
+        assert!(
+            wants_a_challenge(&answer)
+                && answer.capture == request(number, RequestBody::Ping).capture
+        );
+        given.extend(answer.challenges.unwrap().given);
+    }
+    assert!(given.len() >= 3, "each answer brings at least one");
+    let again = says(&mut till, 2, Intent::Entry, Some(given[0]));
+    assert_eq!(gateway.hears(&[again]).await, 1, "the same act, about a challenge of now");
+    assert!(!given[1..].contains(&given[0]));
+
+    let rights = [
+        says(&mut till, 10, Intent::Erase, None),
+        says(&mut till, 11, Intent::History, Some(first[0])),
+    ];
+    assert_eq!(gateway.hears(&rights).await, 2, "rights wait for no challenge");
+}
+
+#[tokio::test]
+async fn challenges_end_with_their_session() {
+    let world = World::new();
+    let mut gateway = world.start(world.path(), &[]);
+    let (till, _) = world.joined(&mut gateway).await;
+    let first = first_challenges(&till);
+    let (mut till, _) = world.joined(&mut gateway).await;
+    assert!(first_challenges(&till).iter().all(|challenge| !first.contains(challenge)));
+    let recorded = says(&mut till, 1, Intent::Entry, Some(first[0]));
+    assert_eq!(gateway.hears(&[recorded]).await, 0);
+    assert!(wants_a_challenge(&answer(&gateway, &mut till)));
+}
+
+/// A terminal of before knows no challenges: it names none, and skips those that it is given.
+#[tokio::test]
+async fn terminals_of_before_are_served_as_the_configuration_says() {
+    let world = World::new();
+    let pay = || {
+        Intent::Pay(Payment {
+            minor_units: 100,
+            currency: "EUR".into(),
+            payee: "Grocer".into(),
+            nonce: [1; 16],
+        })
+    };
+    for (needed_for, served) in
+        [(PurposeSet::default().with(Purpose::Pay), 1), (Purpose::MATCHED.into_iter().collect(), 0)]
+    {
+        let directory = world.path().join(format!("{served}"));
+        let mut gateway = world.start_with(&directory, &[], needed_for);
+        let (mut till, _) = world.joined(&mut gateway).await;
+        let loyalty = says(&mut till, 1, Intent::Loyalty, None);
+        assert_eq!(gateway.hears(&[loyalty]).await, served);
+        let _ = gateway.published();
+        let payment = says(&mut till, 2, pay(), None);
+        assert_eq!(gateway.hears(&[payment]).await, 0, "never for money");
+        assert!(wants_a_challenge(&answer(&gateway, &mut till)));
+        let ping = request(3, RequestBody::Ping);
+        let ping = till.seal(encode_for_sealing(&ping).expose()).unwrap();
+        assert_eq!(gateway.hears(&[ping]).await, 1);
+        let stale = says(&mut till, 4, Intent::Loyalty, Some(ScanChallenge::from_random([9; 16])));
+        assert_eq!(gateway.hears(&[stale]).await, 0, "who names one must name a good one");
+    }
 }

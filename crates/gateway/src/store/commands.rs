@@ -49,6 +49,7 @@ impl Store {
             Command::KeepVisitors(visitors) => {
                 self.around.scribe.submit(crate::kept::visitors(&visitors));
             }
+            Command::KeepTries(tries) => self.around.scribe.submit(crate::kept::tries(&tries)),
             Command::ReplyEnrolled(ticket) => {
                 let person = self.work.sensitive(ticket).and_then(|kept| kept.enrolment.as_ref());
                 if let Some(member) = person.map(|person| person.ids.member) {
@@ -319,10 +320,25 @@ impl Store {
         self.around.scribe.submit(deed);
     }
 
+    /// Answers, at once or when the answer's slot comes.
     pub(super) fn reply(&mut self, ticket: Ticket, body: AnswerBody) {
+        let Some(asker) = self.work.asker(ticket) else { return };
+        let now = Instant::now();
+        let Some(due) = asker.slots.next(asker.arrived, now, &body) else {
+            return self.answer(ticket, body);
+        };
+        asker.steps.add("slot", due.saturating_duration_since(now));
+        let inputs = self.around.inputs.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(due.into()).await;
+            let _ = inputs.send(Input::Due(ticket, body));
+        });
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, body: AnswerBody) {
         let Some(asker) = self.work.answered(ticket) else { return };
         let (sent, times) = oneshot::channel();
-        let answer = Answer { capture: asker.capture, body };
+        let answer = Answer::new(asker.capture, body);
         self.around.fabric.answer(&asker.terminal, Outbound { answer, about: asker.about, sent });
         let (inputs, steps, arrived) = (self.around.inputs.clone(), asker.steps, asker.arrived);
         tokio::spawn(async move {

@@ -9,9 +9,9 @@ mod recognition;
 mod rights;
 
 use palmgate_policy::{
-    CaptureFacts, ClaimFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds,
-    Match, Profile, Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, Settings, Source,
-    TerminalFacts, Ticket,
+    CaptureFacts, ClaimFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FailedTries,
+    FreshIds, Match, Profile, Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, Settings,
+    Source, TerminalFacts, Ticket,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,

@@ -23,32 +23,109 @@ fn payments_are_counted_over_a_restart() {
     assert!(accepted(&again.recognise(pay(100), &[(member, Purpose::Pay, 0.9)])));
 }
 
+/// P-SCA-7: a paper code or a static tag that stands for a record is no factor of its own.
 #[test]
-fn a_visitor_whose_record_stays_in_their_token_is_counted_too_and_over_a_restart() {
-    let mut store = Store::new(Custody::Subject);
-    let mut record = Store::record(9, &[Purpose::Pay, Purpose::Roaming]);
-    record.custody = Custody::Subject;
-    let pay_as_visitor = |store: &mut Store| {
-        let facts = store.claimed(pay(100), 9, Custody::Subject, true);
-        let (ticket, _) = store.scan(facts);
-        store.tell(Event::Extracted(ticket, Ok(LIVE)));
-        store.tell(Event::Resolved(ticket, Resolved::Found(Box::new(record.clone()))));
-        store.tell(Event::Compared(ticket, vec![(Purpose::Pay, 0.9)]))
-    };
-    let mut kept = Vec::new();
-    for number in 1..=5 {
-        let commands = pay_as_visitor(&mut store);
-        assert!(accepted(&commands), "{number}: {}", shown(&commands));
-        for command in commands {
-            if let Command::KeepVisitors(visitors) = command {
-                kept = visitors;
+fn a_token_that_can_be_copied_pays_nothing_and_one_that_proves_itself_pays() {
+    for custody in [Custody::Split, Custody::Subject] {
+        let mut store = Store::new(custody);
+        let mut record = Store::record(9, &[Purpose::Pay, Purpose::Loyalty, Purpose::Roaming]);
+        record.custody = custody;
+        let present = |store: &mut Store, intent: Intent, authenticated, possession| {
+            let facts = store.claimed(intent, 9, custody, true);
+            let facts = ScanFacts { authenticated, possession, ask_cloud: true, ..facts };
+            let (ticket, commands) = store.scan(facts);
+            if refused(&commands).is_some() {
+                return commands;
             }
+            store.tell(Event::Extracted(ticket, Ok(LIVE)));
+            let found = Resolved::Found(Box::new(record.clone()));
+            store.tell(Event::Resolved(ticket, found));
+            let scores = vec![(Purpose::Pay, 0.9), (Purpose::Loyalty, 0.9)];
+            store.tell(Event::Compared(ticket, scores))
+        };
+        let copied = present(&mut store, pay(100), false, Proof::None);
+        assert_eq!(refused(&copied), Some(Refusal::StepUp), "{}", shown(&copied));
+        assert!(cites(&copied, "P-SCA-7"));
+        let loyalty = present(&mut store, Intent::Loyalty, false, Proof::None);
+        assert_eq!(refused(&loyalty), None, "{}", shown(&loyalty));
+        for _ in 0..6 {
+            let proven = present(&mut store, pay(5_100), false, Proof::Valid);
+            assert!(accepted(&proven), "{}", shown(&proven));
+        }
+        assert!(accepted(&present(&mut store, pay(100), true, Proof::None)), "chip and PIN");
+    }
+}
+
+/// The last failed tries that the engine wanted kept.
+fn kept(commands: Vec<Command>, kept: &mut Option<FailedTries>) {
+    for command in commands {
+        if let Command::KeepTries(tries) = command {
+            *kept = Some(tries);
         }
     }
-    assert_eq!(refused(&pay_as_visitor(&mut store)), Some(Refusal::StepUp));
-    let mut again = Store::new(Custody::Subject);
-    again.tell(Event::VisitorsLoaded(kept));
-    assert_eq!(refused(&pay_as_visitor(&mut again)), Some(Refusal::StepUp));
+}
+
+#[test]
+fn failed_tries_count_over_a_restart() {
+    let mut tries = None;
+    let fail = |store: &mut Store, tries: &mut Option<FailedTries>| {
+        let facts = store.claimed(Intent::Loyalty, 1, Custody::Split, false);
+        let (ticket, commands) = store.scan(facts);
+        let refused = refused(&commands);
+        if refused.is_none() {
+            store.tell(Event::Extracted(ticket, Ok(LIVE)));
+            kept(store.tell(Event::Compared(ticket, Vec::new())), tries);
+        }
+        refused
+    };
+    for _ in 0..5 {
+        let mut store = Store::new(Custody::Split);
+        store.enrol(1, &[Purpose::Loyalty]);
+        store.tell(Event::TriesLoaded(tries.clone().unwrap_or_default()));
+        assert_eq!(fail(&mut store, &mut tries), None);
+    }
+    let mut store = Store::new(Custody::Split);
+    let member = store.enrol(1, &[Purpose::Loyalty]);
+    store.tell(Event::TriesLoaded(tries.clone().unwrap()));
+    assert_eq!(fail(&mut store, &mut tries), Some(Refusal::TooManyTries));
+
+    // Whoever is erased leaves no count behind.
+    let facts = ScanFacts {
+        possession: Proof::None,
+        ..store.claimed(Intent::Erase, 1, Custody::Split, false)
+    };
+    store.now = store.now.after(std::time::Duration::from_mins(6));
+    let (ticket, _) = store.scan(ScanFacts { at: store.now, ..facts });
+    store.tell(Event::Extracted(ticket, Ok(LIVE)));
+    let erased = store.tell(Event::Compared(ticket, vec![(Purpose::Loyalty, 0.9)]));
+    assert!(
+        erased
+            .iter()
+            .any(|command| matches!(command, Command::Erase { member: of, .. } if *of == member))
+    );
+    kept(erased, &mut tries);
+    let bytes = palmgate_protocol::encode(&tries.unwrap());
+    assert_eq!(bytes, palmgate_protocol::encode(&FailedTries::default()));
+}
+
+#[test]
+fn a_readers_failed_tries_count_over_a_restart() {
+    let mut tries = None;
+    let mut store = Store::new(Custody::Operator);
+    store.enrol(1, &[Purpose::Pay]);
+    for _ in 0..20 {
+        let facts = store.facts(pay(100));
+        let (ticket, _) = store.scan(facts);
+        store.tell(Event::Extracted(ticket, Ok(LIVE)));
+        kept(store.tell(Event::Identified(ticket, Vec::new())), &mut tries);
+    }
+    let mut again = Store::new(Custody::Operator);
+    again.tell(Event::TriesLoaded(tries.unwrap()));
+    let purposes = PurposeSet::default().with(Purpose::Pay);
+    let facts = TerminalFacts { name: name("till"), purposes, enrols: false };
+    again.tell(Event::TerminalKnown(facts));
+    let facts = again.facts(pay(100));
+    assert_eq!(refused(&again.scan(facts).1), Some(Refusal::TooManyTries));
 }
 
 #[test]

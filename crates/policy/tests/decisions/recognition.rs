@@ -60,7 +60,7 @@ fn split_custody_compares_with_the_claimed_person_only() {
     let member = store.enrol(1, &[Purpose::Pay]);
     for (score, held) in [(0.9, true), (0.59, false)] {
         let facts = store.claimed(pay(100), 1, Custody::Split, false);
-        let (ticket, _) = store.scan(facts);
+        let (ticket, _) = store.scan(ScanFacts { possession: Proof::Valid, ..facts });
         let commands = store.tell(Event::Extracted(ticket, Ok(LIVE)));
         assert!(matches!(
             commands.as_slice(),

@@ -149,6 +149,16 @@ impl Session {
         Ok(message)
     }
 
+    /// Bytes that both sides derive in this epoch, and nobody else can (RFC 9420 section 8.5).
+    ///
+    /// # Errors
+    /// [`MlsError::Over`] after a removal; [`MlsError::State`] when the own state is broken.
+    pub fn export(&self, label: &str, length: usize) -> Result<Secret<Vec<u8>>, MlsError> {
+        self.peer()?;
+        let exported = self.group.export_secret(self.store.crypto(), label, &[], length);
+        exported.map(Secret::new).map_err(MlsError::state)
+    }
+
     /// Counts the changes of the session, from 1.
     pub fn epoch(&self) -> u64 {
         self.group.epoch().as_u64()
@@ -183,7 +193,12 @@ impl Session {
             return Err(MlsError::Over);
         }
         let own = self.group.own_leaf_index();
-        self.group.members().find(|member| member.index != own).ok_or(MlsError::Over)
+        let mut others = self.group.members().filter(|member| member.index != own);
+        let peer = others.next().ok_or(MlsError::Over)?;
+        if others.next().is_some() {
+            return Err(MlsError::Forbidden("a group that is not of two members"));
+        }
+        Ok(peer)
     }
 
     fn is_gateway(&self) -> bool {

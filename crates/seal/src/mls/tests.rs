@@ -3,10 +3,11 @@ use crate::{
     pki::{Authority, Identity, Role},
     testing::{authority, expired, gateway, identity, name, now, terminal},
 };
-use credential::LeafKey;
+use credential::{LeafKey, Side};
 use openmls::prelude::{
-    BasicCredential, CredentialWithKey, KeyPackage, Lifetime, MlsMessageOut, OpenMlsProvider as _,
-    tls_codec::Serialize as _,
+    BasicCredential, CredentialWithKey, KeyPackage, Lifetime, MlsMessageBodyIn, MlsMessageIn,
+    MlsMessageOut, OpenMlsProvider as _,
+    tls_codec::{Deserialize as _, Serialize as _},
 };
 use palmgate_protocol::{Timestamp, limits};
 use proptest::prelude::*;
@@ -244,6 +245,33 @@ fn nobody_brings_in_a_third_member_or_sends_a_proposal() {
     }
     let sealed = pair.terminal.seal(b"on we go").unwrap();
     assert_eq!(text(pair.gateway.open(&sealed)), b"on we go");
+}
+
+/// A gateway that lets somebody listen has to found a group of three: nobody goes in.
+#[test]
+fn a_group_with_a_listener_in_it_is_not_entered() {
+    let authority = authority();
+    let (gateway, ca) = (gateway(&authority), authority.certificate_der());
+    let (till, listener) = (terminal(&authority, "till-1"), terminal(&authority, "till-2"));
+    let (joining, package) = request_to_join(&till, now()).unwrap();
+    let (_, listening) = request_to_join(&listener, now()).unwrap();
+    let admitted = admit(&gateway, &listening, ca, now()).unwrap();
+    let Session { store, mut group, key, .. } = admitted.session;
+    let MlsMessageBodyIn::KeyPackage(package) =
+        MlsMessageIn::tls_deserialize_exact(&package).unwrap().extract()
+    else {
+        panic!("a key package");
+    };
+    let package = package.validate(store.crypto(), ProtocolVersion::Mls10).unwrap();
+    let (_, welcome, _) = group.add_members(&*store, &key, &[package]).unwrap();
+    group.merge_pending_commit(&*store).unwrap();
+    assert_eq!(group.members().count(), 3);
+    let welcome = welcome.tls_serialize_detached().unwrap();
+    let entered = joining.accept(&welcome, ca, now()).map(|_| ());
+    assert!(matches!(entered, Err(MlsError::Forbidden(_))));
+    // Nor does a side go on that finds itself in one.
+    let mut session = Session::new(store, group, key, Side::Gateway);
+    assert!(matches!(session.seal(b"answer"), Err(MlsError::Forbidden(_))));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Stories between one terminal and one gateway over a network that the test controls.
 
+mod challenges;
+
 use super::*;
-use palmgate_protocol::{DAY, Name, terminal::AnswerBody, topic::GATEWAY};
+use palmgate_protocol::{DAY, Name, topic::GATEWAY};
 use palmgate_seal::{
     mls::Admitted,
     pki::{Authority, Role},
@@ -35,6 +37,10 @@ struct Gateway {
     remembered: VecDeque<CaptureId>,
     opened: usize,
     heard: HashSet<Vec<u8>>,
+    /// Challenges that are good; a gateway of before gives none.
+    fresh: Option<Vec<ScanChallenge>>,
+    /// Scans without a good one.
+    refused: usize,
 }
 
 impl Gateway {
@@ -64,6 +70,10 @@ impl Gateway {
         if !self.seen.insert(reference) {
             return Vec::new();
         }
+        if let Some(fresh) = &mut self.fresh {
+            let bytes = session.export(ScanChallenge::LABEL, ScanChallenge::FIRST_BYTES).unwrap();
+            *fresh = ScanChallenge::first(bytes.expose()).collect();
+        }
         self.session = Some(session);
         self.joins += 1;
         vec![(Channel::Welcome, welcome)]
@@ -72,15 +82,35 @@ impl Gateway {
     fn answer(&mut self, message: &[u8]) -> Vec<Wire> {
         let request: Request = decode(message).unwrap();
         self.opened += 1;
+        let mut answer = Answer::new(request.capture, AnswerBody::Done);
+        let scan = matches!(request.body, RequestBody::Scan(_));
+        let known = self.remembered.contains(&request.capture);
+        if let Some(fresh) = self.fresh.as_mut().filter(|_| scan && !known) {
+            let named = request.challenge;
+            let index = fresh.iter().position(|challenge| Some(*challenge) == named);
+            if index.map(|index| fresh.remove(index)).is_none() {
+                self.refused += 1;
+                answer.body = AnswerBody::Refused { reason: Refusal::ChallengeNeeded };
+                return vec![self.say(answer)];
+            }
+        }
         // One decision for each act, however often it is asked.
         if !self.remembered.contains(&request.capture) {
             self.remembered.truncate(31);
             self.remembered.push_front(request.capture);
             *self.decisions.entry(request.capture).or_default() += 1;
         }
-        let answer = Answer { capture: request.capture, body: AnswerBody::Done };
+        vec![self.say(answer)]
+    }
+
+    fn say(&mut self, mut answer: Answer) -> Wire {
+        if let Some(fresh) = &mut self.fresh {
+            let given = vec![ScanChallenge::from_random(random::bytes())];
+            fresh.extend(&given);
+            answer.challenges = Some(Challenges { lifetime_ms: 60_000, given });
+        }
         let session = self.session.as_mut().unwrap();
-        vec![(Channel::Down, session.seal(encode_for_sealing(&answer).expose()).unwrap())]
+        (Channel::Down, session.seal(encode_for_sealing(&answer).expose()).unwrap())
     }
 }
 
@@ -144,6 +174,8 @@ impl World {
                 remembered: VecDeque::new(),
                 opened: 0,
                 heard: HashSet::new(),
+                fresh: None,
+                refused: 0,
             },
             now: Now { instant: Instant::now(), wall },
             saved: Vec::new(),
@@ -174,8 +206,8 @@ impl World {
         self.next_capture += 1;
         let number = self.next_capture.to_be_bytes();
         let capture = CaptureId::from_random(std::array::from_fn(|at| number[at % 4]));
-        let request = Request { capture, at: self.now.wall, body: RequestBody::Ping };
-        self.terminal.ask(&request, DEADLINE, self.now).unwrap();
+        let request = Request::new(capture, self.now.wall, RequestBody::Ping);
+        self.terminal.ask(request, DEADLINE, self.now).unwrap();
         self.settle();
         capture
     }
@@ -437,8 +469,8 @@ fn a_replayed_answer_is_told_once_and_causes_no_rejoin() {
     world.pass(2 * SECOND);
     let mut answers = Vec::new();
     let capture = CaptureId::from_random([200; 16]);
-    let request = Request { capture, at: world.now.wall, body: RequestBody::Ping };
-    world.terminal.ask(&request, DEADLINE, world.now).unwrap();
+    let request = Request::new(capture, world.now.wall, RequestBody::Ping);
+    world.terminal.ask(request, DEADLINE, world.now).unwrap();
     for action in world.terminal.take_batch().actions {
         let Action::Publish(channel, payload) = action else { panic!("not published") };
         answers.extend(world.gateway.take(channel, &payload, world.now.wall));
@@ -476,8 +508,8 @@ fn a_session_that_is_left_is_deleted_before_the_next_is_asked_for() {
 fn an_answer_of_a_newer_gateway_is_reported_instead_of_waited_for() {
     let mut world = World::joined();
     let capture = CaptureId::from_random([9; 16]);
-    let request = Request { capture, at: world.now.wall, body: RequestBody::Ping };
-    world.terminal.ask(&request, DEADLINE, world.now).unwrap();
+    let request = Request::new(capture, world.now.wall, RequestBody::Ping);
+    world.terminal.ask(request, DEADLINE, world.now).unwrap();
     // Capture in field 0, and in field 1 an answer of a kind that this version has no name for.
     let newer = [&[0x82, 0x50][..], &[9; 16], &[0x82, 0x18, 0x63, 0x80]].concat();
     let message = world.gateway.session.as_mut().unwrap().seal(&newer).unwrap();
@@ -505,8 +537,8 @@ fn frames_are_wiped_in_time_with_or_without_a_connection() {
     for mut world in [World::new(), World::joined()] {
         world.lose_up = [true; 9].into();
         let capture = CaptureId::from_random([1; 16]);
-        let request = Request { capture, at: world.now.wall, body: RequestBody::Ping };
-        world.terminal.ask(&request, 3 * DEADLINE, world.now).unwrap();
+        let request = Request::new(capture, world.now.wall, RequestBody::Ping);
+        world.terminal.ask(request, 3 * DEADLINE, world.now).unwrap();
         world.pass(limits::FRAMES_LIFETIME);
         let waiting = world.terminal.exchanges.iter().find(|e| e.capture() == capture).unwrap();
         assert!(waiting.request().is_none());
@@ -528,12 +560,10 @@ fn a_caller_who_left_is_forgotten() {
 fn requests_that_wait_are_bounded_in_number_and_size() {
     let mut world = World::new();
     (0..MAX_WAITING).for_each(|_| _ = world.ask());
-    let request = |capture, body| Request {
-        capture: CaptureId::from_random([capture; 16]),
-        at: Timestamp::from_millis(0),
-        body,
+    let request = |capture, body| {
+        Request::new(CaptureId::from_random([capture; 16]), Timestamp::from_millis(0), body)
     };
-    let one_more = world.terminal.ask(&request(99, RequestBody::Ping), DEADLINE, world.now);
+    let one_more = world.terminal.ask(request(99, RequestBody::Ping), DEADLINE, world.now);
     assert!(matches!(one_more, Err(TerminalError::TooMany(MAX_WAITING))));
     let mut world = World::new();
     let frames = || {
@@ -552,7 +582,7 @@ fn requests_that_wait_are_bounded_in_number_and_size() {
     let mut enrolment = crate::simulated::enrolment(&[], Vec::new()).unwrap();
     enrolment.captures = captures;
     let large = request(1, RequestBody::Enrol(enrolment));
-    let refused = world.terminal.ask(&large, DEADLINE, world.now);
+    let refused = world.terminal.ask(large, DEADLINE, world.now);
     assert!(matches!(refused, Err(TerminalError::OverLimit { .. })));
 }
 

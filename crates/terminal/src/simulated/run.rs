@@ -178,7 +178,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
 
     fn answer(body: AnswerBody) -> Answer {
-        Answer { capture: CaptureId::from_random([0; 16]), body }
+        Answer::new(CaptureId::from_random([0; 16]), body)
     }
 
     #[test]
