@@ -37,20 +37,30 @@ pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     crate::install_cargo_tool("cargo-deb", "deb", "^3.8")?;
     crate::install_cargo_tool("cargo-cyclonedx", "cyclonedx", "^0.5")?;
     let told = |option: &str| arguments.iter().any(|argument| argument == option);
+    crate::auditable::install_writer()?;
     if !told("--built") {
-        crate::build_programs()?;
+        build_programs()?;
     }
     parts()?;
     let epoch = commit_time()?;
     for place in [OUT, AGAIN] {
-        build(Path::new(place), &epoch)?;
+        build(Path::new(place), &epoch, &[])?;
     }
     same_bytes(Path::new(OUT), Path::new(AGAIN))?;
+    crate::auditable::read_back(&built()?)?;
     lint()?;
     if told("--quick") {
         return Ok(());
     }
     in_fresh_root()
+}
+
+/// Builds the programs with the list of their dependencies in each. One test is built with them, so
+/// that the dependencies are those that the tests were built with.
+fn build_programs() -> Result<(), String> {
+    let built = ["--bins", "--test", "tpm"].map(str::to_owned).to_vec();
+    let cargo = [vec!["auditable".to_owned()], crate::workspace("build"), built].concat();
+    step("build", "cargo", &cargo)
 }
 
 /// Manual pages, completions and bills of materials.
@@ -77,7 +87,7 @@ fn parts() -> Result<(), String> {
     for entry in fs::read_dir("crates").map_err(|error| error.to_string())?.flatten() {
         move_bills(&entry.path(), &sbom)?;
     }
-    for other in ["tests", "xtask"] {
+    for other in ["fuzz", "tests", "xtask"] {
         move_bills(Path::new(other), &sbom)?;
     }
     notices(&Path::new(PARTS).join("third-party-notices"))
@@ -180,13 +190,15 @@ fn commit_time() -> Result<String, String> {
     if text.is_empty() { Err("git log names no commit".into()) } else { Ok(text) }
 }
 
-fn build(out: &Path, epoch: &str) -> Result<(), String> {
+pub(crate) fn build(out: &Path, epoch: &str, more: &[&str]) -> Result<(), String> {
     let _ = fs::remove_dir_all(out);
     fs::create_dir_all(out).map_err(|error| error.to_string())?;
     for (package, described_by) in PACKAGES {
         let mut deb = Command::new("cargo");
         // Compressed fast: xz at its best takes minutes for programs that hold networks and law.
-        deb.args(["deb", "--no-build", "--fast", "-q", "-p", described_by, "-o"]).arg(out);
+        deb.args(["deb", "--no-build", "--fast", "-q", "-p", described_by, "-o"])
+            .arg(out)
+            .args(more);
         deb.env("SOURCE_DATE_EPOCH", epoch).stdout(Stdio::null());
         run(&format!("{package} in {}", out.display()), deb)?;
     }
@@ -219,7 +231,12 @@ fn earlier(out: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn packages(directory: &Path) -> Result<Vec<PathBuf>, String> {
+/// The packages as they lie there.
+pub(crate) fn built() -> Result<Vec<PathBuf>, String> {
+    packages(Path::new(OUT))
+}
+
+pub(crate) fn packages(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = fs::read_dir(directory).map_err(|error| error.to_string())?.flatten();
     let mut packages: Vec<PathBuf> = entries
         .map(|entry| entry.path())
@@ -254,7 +271,7 @@ fn lint() -> Result<(), String> {
 }
 
 /// The distribution that this machine runs: the programs are linked with its libraries.
-fn distribution() -> Result<String, String> {
+pub(crate) fn distribution() -> Result<String, String> {
     let release = fs::read_to_string("/etc/os-release").map_err(|error| error.to_string())?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     name.map(|name| name.trim_matches('"').to_owned()).ok_or("no VERSION_CODENAME".to_owned())
