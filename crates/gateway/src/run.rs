@@ -357,7 +357,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             inputs: inputs.clone(),
             slots: Slots::of(options.settings.custody, options.answer_slot),
         },
-        kept.desk,
+        desk,
     );
     let renewing =
         renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());

@@ -376,8 +376,7 @@ async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_a
     assert_eq!(gateway.published(), [], "somebody waits for an answer");
     gateway.conversation.session.as_mut().unwrap().joined = joined;
     for (number, member) in people.iter().enumerate() {
-        let answer =
-            Answer::new(request(number, RequestBody::Ping).capture, AnswerBody::Done);
+        let answer = Answer::new(request(number, RequestBody::Ping).capture, AnswerBody::Done);
         let (sent, _) = tokio::sync::oneshot::channel();
         gateway.conversation.answer(Outbound { answer, about: Some(*member), sent }).await;
     }
