@@ -3,6 +3,7 @@
 use crate::{
     broker,
     bundle::BundleError,
+    calibration::{self, CalibrationFault},
     clock::{self, Believed},
     cloud::{CloudHandle, CloudOptions},
     control,
@@ -58,11 +59,13 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// Who keeps the vault's root.
     pub root: RootKeeping,
-    /// What the policy goes by. Thresholds and liveness are set from the models' calibration.
+    /// What the policy goes by. Thresholds and galleries are set from the calibration.
     pub settings: Settings,
     /// False match rate that the threshold of each purpose is chosen for, by
     /// [`palmgate_protocol::Purpose::MATCHED`] position.
     pub false_match_rates: [f64; 4],
+    /// Where thresholds come from; the calibration that is built in when there is none.
+    pub calibration: Option<PathBuf>,
     /// How long a person's own history reaches back.
     pub history: Duration,
     /// Where HTTPS is served.
@@ -156,6 +159,9 @@ pub enum StartError {
         "this program was built without a TPM: build it with --features tpm, or choose another [root] keeper"
     )]
     WithoutTpm,
+    /// The calibration cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationFault),
     /// Something below failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -164,7 +170,10 @@ pub enum StartError {
 impl StartError {
     /// Whether the configuration is at fault, so that starting again cannot help.
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::OtherStore { .. } | Self::Credential | Self::WithoutTpm)
+        matches!(
+            self,
+            Self::OtherStore { .. } | Self::Credential | Self::WithoutTpm | Self::Calibration(_)
+        )
     }
 }
 
@@ -295,8 +304,9 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
     let kept = Kept::load(&opened.vault)?;
     let desk = kept.desk;
+    let settings = calibration::settings(&options, &opened.calibration);
     let lease = opened.shard.map(|shard| shard.lease_until);
-    let engine = engine(&options, &law, (kept.time, kept.visitors), opened.people, lease);
+    let engine = engine(settings, &law, (kept.time, kept.visitors), opened.people, lease);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -408,13 +418,13 @@ fn start_scribe(
 
 /// The policy, told what was kept.
 fn engine(
-    options: &Options,
+    settings: Settings,
     law: &InForce,
     (time, visitors): (Option<TimeSeen>, Vec<Visitor>),
     people: Vec<(MemberId, Profile)>,
     lease: Option<Timestamp>,
 ) -> Engine {
-    let mut engine = Engine::with_pack(calibrated(options), Arc::clone(&law.pack));
+    let mut engine = Engine::with_pack(settings, Arc::clone(&law.pack));
     let known = time.map(Event::TimeSeen).into_iter().chain([Event::VisitorsLoaded(visitors)]);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
     for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
@@ -432,6 +442,7 @@ fn metrics(
 ) -> Result<Arc<Metrics>, anyhow::Error> {
     let metrics = Metrics::new(options.state_directory.clone())?;
     metrics.build(palmgate_palm::models_hash(), law.hash());
+    metrics.calibrated(&calibration::settings(options, &opened.calibration));
     for (which, ends) in opened.certificates_end()? {
         metrics.certificate_ends(which, ends);
     }
@@ -447,14 +458,6 @@ fn metrics(
         metrics.add_broker(broker.counters())?;
     }
     Ok(Arc::new(metrics))
-}
-
-/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody.
-fn calibrated(options: &Options) -> Settings {
-    let calibration = palmgate_palm::calibration();
-    let threshold = |rate: f64| calibration.threshold(rate).unwrap_or(f32::INFINITY);
-    let thresholds = options.false_match_rates.map(threshold);
-    Settings { thresholds, ..options.settings.clone() }
 }
 
 /// Seals what tokens carry in `subject` custody: every store of the tenant derives the same key.
@@ -508,6 +511,7 @@ fn connect_cloud(
         tls,
         timeout: cloud.timeout,
         refresh: cloud.refresh,
+        alike_from: calibration::alike_from(&opened.calibration),
         store: options.store.clone(),
         tenant: options.tenant.clone(),
         opening_key: opening_key.map_err(anyhow::Error::from)?,

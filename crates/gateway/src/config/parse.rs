@@ -95,6 +95,7 @@ fn read_options(
     };
     let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
     let matcher = reader.optional("palm", "matcher", checks::path);
+    let calibration = reader.optional("palm", "calibration", checks::path);
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -103,6 +104,7 @@ fn read_options(
         root: read_root(reader),
         settings,
         false_match_rates: FALSE_MATCH_RATES,
+        calibration,
         history: days(reader, "history_days", 90, 183, &HISTORY),
         https,
         public_host,

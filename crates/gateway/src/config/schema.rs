@@ -18,7 +18,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
         ],
     ),
     ("cloud", &["identity", "region", "shard_refresh_seconds", "timeout_ms"]),
-    ("palm", &["workers", "queue_length", "matcher"]),
+    ("palm", &["workers", "queue_length", "matcher", "calibration"]),
     (
         "limits",
         &["payment_without_step_up_minor_units", "tries_before_block", "clock_skew_seconds"],
