@@ -3,11 +3,13 @@
 use crate::format::{heading, say};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use palmgate_evaluation::{Kind, Options, Rates, Report, Stage};
+use palmgate_evaluation::{Kind, Options, Purported, Rates, Report, Stage};
+use palmgate_palm::{Calibration, Origin};
 use std::{fs, path::PathBuf, process::ExitCode, sync::Mutex};
 
 /// What to evaluate.
 #[derive(clap::Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Arguments {
     /// A folder of `IDENTITY/SESSION-SAMPLE.png` (or .jpg): one hand of one person each, the session
     /// before the first `-`.
@@ -33,6 +35,18 @@ pub(crate) struct Arguments {
     /// Threads; all cores otherwise.
     #[arg(long)]
     threads: Option<usize>,
+    /// Write a calibration here: what a store's `[palm] calibration` takes its thresholds from.
+    #[arg(long, requires = "description")]
+    calibration: Option<PathBuf>,
+    /// Whose hands the pictures show, by which camera and how often: goes into the calibration.
+    #[arg(long)]
+    description: Option<String>,
+    /// The captures were computed, not taken by a camera: the calibration says so.
+    #[arg(long, requires = "calibration")]
+    simulated: bool,
+    /// The rate at which a stranger may find somebody in the largest gallery of the calibration.
+    #[arg(long, default_value_t = 0.01, requires = "calibration")]
+    fpir: f64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -46,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         near_infrared: arguments.near_infrared,
         manifest: arguments.manifest.clone(),
         threads: arguments.threads,
+        calibration: arguments.calibration.as_ref().map(|_| purported(arguments)),
     };
     let bar = Bar::default();
     let progress = |stage, done, all| bar.show(stage, done, all);
@@ -56,9 +71,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let json = serde_json::to_vec_pretty(&report)?;
         fs::write(path, json).with_context(|| path.display().to_string())?;
     }
+    if let (Some(path), Some(calibration)) = (&arguments.calibration, &report.calibration) {
+        let json = calibration.to_json()?;
+        fs::write(path, json).with_context(|| path.display().to_string())?;
+    }
     summary(&report);
+    if let Some(calibration) = &report.calibration {
+        thresholds(calibration);
+    }
     say(&format!("report     {}", arguments.out.join("report.md").display()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn purported(arguments: &Arguments) -> Purported {
+    let name = arguments.directory.file_name().unwrap_or_else(|| arguments.directory.as_os_str());
+    Purported {
+        name: name.to_string_lossy().into_owned(),
+        description: arguments.description.clone().unwrap_or_default(),
+        origin: if arguments.simulated { Origin::Simulated } else { Origin::Taken },
+        false_positive_identification_rate: arguments.fpir,
+    }
+}
+
+fn thresholds(calibration: &Calibration) {
+    say("calibration");
+    for point in calibration.points() {
+        say(&format!(
+            "           {:.4} for FMR {:e}: seen {:.1e}, at most {:.1e}; searches among {} references",
+            point.threshold, point.target, point.fmr, point.fmr_upper, point.largest_gallery
+        ));
+    }
 }
 
 fn summary(report: &Report) {

@@ -237,12 +237,12 @@ mod tests {
 
     #[test]
     fn the_default_match_is_that_of_the_models_of_this_version() {
-        let calibration = palmgate_palm::calibration();
-        let threshold = calibration.threshold(1e-4).unwrap();
+        let scoring = palmgate_palm::scoring();
+        let threshold = palmgate_palm::Calibration::built_in().threshold(1e-4).unwrap();
         let Matching { embedding_weight, code_weight, threshold: default } = Matching::default();
         assert_eq!(
             [embedding_weight, code_weight, default].map(f32::to_bits),
-            [calibration.embedding_weight, calibration.code_weight, threshold].map(f32::to_bits)
+            [scoring.embedding_weight, scoring.code_weight, threshold].map(f32::to_bits)
         );
     }
 

@@ -5,7 +5,7 @@ use crate::{
     extraction::{Captured, in_parallel},
 };
 use palmgate_gallery::Fusion;
-use palmgate_palm::{Capture, Transform, calibration};
+use palmgate_palm::{Capture, Transform, scoring};
 use palmgate_protocol::{Embedding, Probe, Purpose, Secret, Template};
 use std::{
     collections::BTreeMap,
@@ -45,6 +45,14 @@ pub(crate) struct Compared {
     pub(crate) inconsistent: usize,
     pub(crate) mated: Vec<Pair>,
     pub(crate) non_mated: Vec<Pair>,
+}
+
+impl Compared {
+    /// Whether probe and reference are of different sessions.
+    pub(crate) fn crosses(&self, dataset: &Dataset, pair: &Pair) -> bool {
+        let reference = &self.references[pair.reference as usize];
+        dataset.samples[pair.probe as usize].session != reference.session
+    }
 }
 
 pub(crate) fn compare(
@@ -155,11 +163,11 @@ fn against(
     sample: usize,
     probe: &Probe,
 ) -> (Vec<Pair>, Vec<Pair>) {
-    let calibration = calibration();
+    let scoring = scoring();
     let fusion = Fusion {
-        embedding_weight: calibration.embedding_weight,
-        code_weight: calibration.code_weight,
-        shortlist: calibration.shortlist,
+        embedding_weight: scoring.embedding_weight,
+        code_weight: scoring.code_weight,
+        shortlist: scoring.shortlist,
     };
     let (mut mated, mut non_mated) = (Vec::new(), Vec::new());
     for (number, reference) in references.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::{
     statistics::{Scores, bounds, equal_error, trade_off},
 };
 use data_encoding::HEXLOWER;
-use palmgate_palm::{Steps, calibration};
+use palmgate_palm::{Calibration, Steps};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -63,10 +63,10 @@ pub(crate) fn rates(
             .into_iter()
             .filter_map(|(_, rate)| Some(point(rate, at(rate)?)))
             .collect(),
-        as_calibrated: calibration()
-            .thresholds
+        as_calibrated: Calibration::built_in()
+            .points()
             .iter()
-            .map(|(rate, threshold)| point(*rate, *threshold))
+            .map(|built_in| point(built_in.target, built_in.threshold))
             .collect(),
         trade_off: trade_off(&genuine, &impostor),
     }
@@ -142,10 +142,7 @@ fn closed_set(
 /// Every probe searches the gallery with and without its own reference in it.
 pub(crate) fn open_set(dataset: &Dataset, compared: &Compared) -> Vec<OpenSet> {
     let gallery = gallery(compared);
-    let crosses = |pair: &Pair| {
-        let reference = &compared.references[pair.reference as usize];
-        dataset.samples[pair.probe as usize].session != reference.session
-    };
+    let crosses = |pair: &Pair| compared.crosses(dataset, pair);
     let sessions = compared.mated.iter().any(crosses);
     let searches = searches(compared, &gallery, &|pair| !sessions || crosses(pair));
     let strangers = Scores::new(searches.values().map(|search| search.best_other));

@@ -29,7 +29,7 @@ pub use dataset::{Dataset, DatasetError, Sample};
 pub use extraction::Kind;
 pub use report::{Failure, OpenSet, OperatingPoint, Rates, Report, Subgroup};
 
-use palmgate_palm::ModelError;
+use palmgate_palm::{Calibration, CalibrationError, DataSet, ModelError, Origin, Scored};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -46,6 +46,21 @@ pub struct Options {
     pub manifest: Option<PathBuf>,
     /// Threads; all cores when `None`.
     pub threads: Option<usize>,
+    /// What to calibrate for; no calibration is made when `None`.
+    pub calibration: Option<Purported>,
+}
+
+/// What a calibration says of its pictures, and the gallery that it is for.
+#[derive(Clone, Debug)]
+pub struct Purported {
+    /// What the set of pictures is called.
+    pub name: String,
+    /// Whose hands, by which camera, how often.
+    pub description: String,
+    /// Whether a camera took every capture.
+    pub origin: Origin,
+    /// The rate at which a stranger may find somebody in the largest gallery.
+    pub false_positive_identification_rate: f64,
 }
 
 /// What is going on, for a progress bar.
@@ -76,6 +91,9 @@ pub enum EvaluationError {
         /// Pictures there are.
         all: usize,
     },
+    /// The pictures give no calibration.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The report could not be written.
     #[error("{}: {cause}", path.display())]
     Write {
@@ -103,7 +121,42 @@ pub fn evaluate(
     let threads = options.threads.unwrap_or_else(cores).max(1);
     let captured = extraction::extract(&dataset, options.kind, threads, progress)?;
     let compared = comparisons::compare(&dataset, &captured, threads, progress);
-    report::report(&dataset, &captured, &compared)
+    let mut report = report::report(&dataset, &captured, &compared)?;
+    if let Some(purported) = &options.calibration {
+        report.calibration = Some(calibrate(&dataset, &compared, purported)?);
+    }
+    Ok(report)
+}
+
+/// Thresholds from these comparisons; genuine ones across sessions only, where there are some.
+fn calibrate(
+    dataset: &Dataset,
+    compared: &comparisons::Compared,
+    purported: &Purported,
+) -> Result<Calibration, CalibrationError> {
+    let crosses = |pair: &&comparisons::Pair| compared.crosses(dataset, pair);
+    let scores = |pairs: &mut dyn Iterator<Item = &comparisons::Pair>| {
+        pairs.map(|pair| pair.score).collect::<Vec<f32>>()
+    };
+    let mut genuine = scores(&mut compared.mated.iter().filter(crosses));
+    if genuine.is_empty() {
+        genuine = scores(&mut compared.mated.iter());
+    }
+    let mut enrolled: Vec<usize> = compared.references.iter().map(|each| each.identity).collect();
+    enrolled.dedup();
+    let set = DataSet {
+        name: purported.name.clone(),
+        description: purported.description.clone(),
+        origin: purported.origin,
+        identities: enrolled.len(),
+        genuine: 0,
+        impostor: 0,
+    };
+    let impostor = scores(&mut compared.non_mated.iter());
+    Calibration::of(
+        vec![Scored { set, genuine, impostor }],
+        purported.false_positive_identification_rate,
+    )
 }
 
 /// Writes the report into a folder: `report.md` with its plots beside it. The JSON goes where the

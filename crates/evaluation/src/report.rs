@@ -4,7 +4,7 @@ use crate::{
     extraction::Captured,
     figures,
 };
-use palmgate_palm::Quality;
+use palmgate_palm::{Calibration, Quality};
 use std::collections::BTreeMap;
 
 /// What an evaluation found. Serialises to the JSON report.
@@ -46,6 +46,9 @@ pub struct Report {
     pub quality: Vec<f64>,
     /// Median of each step of a capture, in milliseconds.
     pub steps_ms: BTreeMap<&'static str, f64>,
+    /// Thresholds from these pictures, if they were asked for; a file of its own.
+    #[serde(skip)]
+    pub calibration: Option<Calibration>,
 }
 
 /// A picture that could not be used.
@@ -140,10 +143,7 @@ pub(crate) fn report(
     if compared.mated.is_empty() {
         return Err(EvaluationError::NoPairs { good, all: pictures });
     }
-    let crosses = |pair: &Pair| {
-        let reference = &compared.references[pair.reference as usize];
-        dataset.samples[pair.probe as usize].session != reference.session
-    };
+    let crosses = |pair: &Pair| compared.crosses(dataset, pair);
     let all = figures::rates(dataset, compared, |_| true);
     let cross_session =
         compared.mated.iter().any(crosses).then(|| figures::rates(dataset, compared, crosses));
@@ -174,6 +174,7 @@ pub(crate) fn report(
             captured.captures[sample].as_ref().map_or(0.0, |capture| order(&capture.quality))
         }),
         steps_ms: figures::steps(captured),
+        calibration: None,
         all,
     })
 }

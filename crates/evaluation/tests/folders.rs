@@ -1,8 +1,9 @@
 //! Evaluations of small folders: real photographs of hands, further captures of them simulated.
 #![allow(clippy::unwrap_used)]
 
-use palmgate_evaluation::{EvaluationError, Kind, Options, Report, evaluate, write};
+use palmgate_evaluation::{EvaluationError, Kind, Options, Purported, Report, evaluate, write};
 use palmgate_palm::simulate::second_capture;
+use palmgate_palm::{Calibration, CalibrationError, Origin};
 use std::{fs, io::Cursor, path::Path};
 
 const HANDS: [&str; 6] = ["1123", "1133", "1143", "1153", "1163", "1174"];
@@ -159,4 +160,54 @@ fn a_folder_without_pictures_or_pairs_says_what_is_wanted() {
     ));
     let missing = directory.path().join("missing");
     assert!(run(&missing, &Options::default()).unwrap_err().to_string().contains("missing"));
+}
+
+fn purported() -> Purported {
+    Purported {
+        name: "hands".into(),
+        description: "photographs with simulated captures".into(),
+        origin: Origin::Simulated,
+        false_positive_identification_rate: 0.01,
+    }
+}
+
+#[test]
+fn too_few_hands_give_a_report_and_no_calibration() {
+    let directory = tempfile::tempdir().unwrap();
+    folder(directory.path());
+    let options = Options { calibration: Some(purported()), ..Options::default() };
+    let error = run(directory.path(), &options).unwrap_err();
+    assert!(matches!(error, EvaluationError::Calibration(CalibrationError::TooFew(_))), "{error}");
+}
+
+#[test]
+fn a_calibration_is_of_the_pictures_and_a_gateway_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let hands = Path::new(env!("CARGO_MANIFEST_DIR")).join("../palm/data/hands");
+    let mut files: Vec<_> = fs::read_dir(hands).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "JPG"));
+    files.sort();
+    // 60 hands, two sessions of two captures: 240 probes against 118 references of others.
+    for (index, file) in files.iter().take(60).enumerate() {
+        let identity = directory.path().join(format!("{index}"));
+        fs::create_dir_all(&identity).unwrap();
+        let hand = fs::read(file).unwrap();
+        for seed in 0..4 {
+            let file = identity.join(format!("{}-{}.jpg", seed / 2 + 1, seed % 2));
+            fs::write(file, second_capture(&hand, 70 + seed).expose()).unwrap();
+        }
+    }
+    let options = Options { calibration: Some(purported()), ..Options::default() };
+    let report = run(directory.path(), &options).unwrap();
+    let calibration = report.calibration.as_ref().unwrap();
+    let read = Calibration::parse(calibration.to_json().unwrap().as_bytes()).unwrap();
+    assert_eq!(&read, calibration);
+    let cross = report.cross_session.as_ref().unwrap();
+    let [set] = calibration.sets() else { panic!("one set") };
+    assert_eq!((set.genuine, set.impostor), (cross.pairs.genuine, report.all.pairs.impostor));
+    assert_eq!((set.origin, set.name.as_str()), (Origin::Simulated, "hands"));
+    for point in &report.all.operating_points {
+        let same = calibration.point(point.target).unwrap();
+        assert!(same.threshold >= point.threshold && same.fmr_upper > same.fmr);
+    }
 }

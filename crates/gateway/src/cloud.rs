@@ -89,6 +89,7 @@ struct Inner {
     opening_key: OpeningKey,
     hello: Hello,
     refresh: Duration,
+    alike_from: f32,
     vault: Arc<Vault>,
     forgotten: Arc<Forgotten>,
     issuers: Arc<RwLock<Vec<VerifyingKey>>>,
@@ -107,6 +108,7 @@ pub(crate) struct CloudOptions {
     pub(crate) tls: rustls::ClientConfig,
     pub(crate) timeout: Duration,
     pub(crate) refresh: Duration,
+    pub(crate) alike_from: f32,
     pub(crate) store: Name,
     pub(crate) tenant: Name,
     pub(crate) opening_key: OpeningKey,
@@ -184,6 +186,7 @@ impl CloudHandle {
             opening_key: options.opening_key,
             hello,
             refresh: options.refresh,
+            alike_from: options.alike_from,
             vault: options.vault,
             forgotten: options.forgotten,
             issuers: options.issuers,
@@ -542,7 +545,8 @@ impl Inner {
             let offered = opened.manifest.version;
             return Err(shard::ShardError::Stale { offered, held: held.version }.into());
         }
-        tokio::task::block_in_place(|| shard::inspect(&opened, &mut references::alike))?;
+        let mut alike = |one: &_, other: &_| references::alike(one, other, self.alike_from);
+        tokio::task::block_in_place(|| shard::inspect(&opened, &mut alike))?;
         let mut received = ShardReceived {
             version: opened.manifest.version,
             manifest_hash: opened.manifest_hash,

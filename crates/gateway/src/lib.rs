@@ -7,6 +7,7 @@
 mod arguments;
 pub mod broker;
 mod bundle;
+pub mod calibration;
 mod clock;
 mod cloud;
 pub mod config;

@@ -6,7 +6,7 @@ use crate::{
     work::StepTimes,
 };
 use data_encoding::HEXLOWER;
-use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Standing};
+use palmgate_policy::{Citation, Decision, DecisionKind, Rule, Settings, Standing};
 use palmgate_protocol::{Purpose, Timestamp};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     decisions: IntCounterVec,
     steps: HistogramVec,
     people: IntGaugeVec,
+    galleries: IntGaugeVec,
     root: IntGaugeVec,
     requests: IntGaugeVec,
     alarms: IntGaugeVec,
@@ -240,6 +241,11 @@ impl Metrics {
                 &["kind", "purpose", "outcome"],
             )?,
             steps,
+            galleries: gauges(
+                "palmgate_largest_gallery",
+                "References of a purpose that the calibration can vouch for in a search.",
+                &["purpose"],
+            )?,
             people: gauges(
                 "palmgate_people",
                 "People whose enrolment this store holds.",
@@ -331,6 +337,14 @@ impl Metrics {
         let [models, pack] = [models, pack].map(|hash| HEXLOWER.encode(&hash));
         let labels = [env!("CARGO_PKG_VERSION"), models.as_str(), pack.as_str()];
         self.build.with_label_values(&labels).set(1);
+    }
+
+    /// What the calibration can vouch for.
+    pub(crate) fn calibrated(&self, settings: &Settings) {
+        for (purpose, largest) in Purpose::MATCHED.into_iter().zip(settings.largest_galleries) {
+            let largest = i64::try_from(largest).unwrap_or(i64::MAX);
+            self.galleries.with_label_values(&[purpose.as_str()]).set(largest);
+        }
     }
 
     /// When a certificate ends.

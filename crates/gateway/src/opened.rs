@@ -2,6 +2,7 @@
 
 use crate::{
     bundle::Bundle,
+    calibration,
     clock::Believed,
     cloud::ShardHeld,
     decision_log::DecisionLog,
@@ -16,6 +17,7 @@ use crate::{
 };
 use palmgate_ledger::Ledger;
 use palmgate_matcher::{Keyed, Models};
+use palmgate_palm::Calibration;
 use palmgate_policy::Profile;
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode};
 use palmgate_seal::{envelope::OpeningKey, pki::Authority, random};
@@ -25,6 +27,7 @@ use std::{path::Path, sync::Arc};
 
 /// What is on disk, opened.
 pub(crate) struct Opened {
+    pub(crate) calibration: Calibration,
     pub(crate) vault: Arc<Vault>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) clock: Arc<Believed>,
@@ -42,6 +45,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
+        let calibration = calibration::read(options.calibration.as_deref())?;
         let directory = &options.state_directory;
         private_directory(directory)?;
         let floor = in_use::announced_floor(&options.updates)?;
@@ -100,6 +104,7 @@ impl Opened {
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
         let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
         Ok(Self {
+            calibration,
             opening_key: OpeningKey::from_bytes(&state_key(&vault, "opening-key")?)
                 .map_err(anyhow::Error::from)?,
             vault,
@@ -186,7 +191,7 @@ fn open_references(
     let keyed = Keyed {
         key: Secret::new(*transform_key.expose()),
         tenant: options.tenant.clone(),
-        fusion: references::calibrated(),
+        fusion: references::fusion(),
         models: models.as_ref().map_or_else(palmgate_palm::models_hash, Models::hash),
     };
     Ok(Arc::new(References::open(options.matcher.clone(), keyed, models.as_ref())?))

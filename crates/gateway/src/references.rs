@@ -282,18 +282,17 @@ impl Inner {
     }
 }
 
-/// How the calibration of the models weighs embeddings and codes.
-pub(crate) fn calibrated() -> Fusion {
-    let calibration = palmgate_palm::calibration();
+/// How the models' scoring weighs embeddings and codes.
+pub(crate) fn fusion() -> Fusion {
+    let scoring = palmgate_palm::scoring();
     Fusion {
-        embedding_weight: calibration.embedding_weight,
-        code_weight: calibration.code_weight,
-        shortlist: calibration.shortlist,
+        embedding_weight: scoring.embedding_weight,
+        code_weight: scoring.code_weight,
+        shortlist: scoring.shortlist,
     }
 }
 
-/// Whether two references would be taken for the same hand at the laxest threshold that decides.
-pub(crate) fn alike(one: &Template, other: &Template) -> bool {
-    let threshold = palmgate_palm::calibration().threshold(1e-4).unwrap_or(f32::INFINITY);
-    palmgate_gallery::resemblance(one, other, &calibrated()) >= threshold
+/// Whether two references resemble each other as those of one hand do, from `limit` on.
+pub(crate) fn alike(one: &Template, other: &Template, limit: f32) -> bool {
+    palmgate_gallery::resemblance(one, other, &fusion()) >= limit
 }

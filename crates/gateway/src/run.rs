@@ -3,8 +3,9 @@
 use crate::{
     broker,
     bundle::BundleError,
+    calibration::{self, CalibrationFault},
     clock::{self, Believed},
-    cloud::{CloudHandle, CloudOptions},
+    cloud::{CloudHandle, CloudOptions, ShardHeld},
     control,
     decision_log::DecisionLog,
     extraction::Workers,
@@ -28,7 +29,7 @@ use crate::{
     witness::{self, Witness},
 };
 use palmgate_policy::{Engine, Event, Pack, Profile, Settings};
-use palmgate_protocol::{MemberId, Name, Secret, Timestamp};
+use palmgate_protocol::{MemberId, Name, Secret};
 use palmgate_seal::{
     aead,
     envelope::OpeningKey,
@@ -61,11 +62,13 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// Who keeps the vault's root.
     pub root: RootKeeping,
-    /// What the policy goes by. Thresholds and liveness are set from the models' calibration.
+    /// What the policy goes by. Thresholds and galleries are set from the calibration.
     pub settings: Settings,
     /// False match rate that the threshold of each purpose is chosen for, by
     /// [`palmgate_protocol::Purpose::MATCHED`] position.
     pub false_match_rates: [f64; 4],
+    /// Where thresholds come from; the calibration that is built in when there is none.
+    pub calibration: Option<PathBuf>,
     /// How long a person's own history reaches back.
     pub history: Duration,
     /// Where HTTPS is served.
@@ -174,6 +177,9 @@ pub enum StartError {
     /// The directory of models cannot be used.
     #[error(transparent)]
     Models(palmgate_matcher::ModelsError),
+    /// The calibration cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationFault),
     /// Something below failed.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -189,6 +195,7 @@ impl StartError {
                 | Self::WithoutTpm
                 | Self::Update(_)
                 | Self::Models(_)
+                | Self::Calibration(_)
         )
     }
 }
@@ -318,16 +325,15 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
+    let settings = calibrated(&options, &opened);
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
     let scribe = start_scribe((vault, log, receipts), &options, &law, &terminals, &inputs)?;
     if let Some(cloud) = &cloud {
         cloud.start(scribe.clone());
     }
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
-    let kept = Kept::load(&opened.vault)?;
-    let lease = opened.shard.map(|shard| shard.lease_until);
-    let settings = calibrated(&options, opened.references.models());
-    let (engine, desk) = engine(settings, &law, kept, opened.people, lease);
+    let (engine, desk) =
+        engine(settings, &law, Kept::load(&opened.vault)?, opened.people, opened.shard);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -447,13 +453,14 @@ fn engine(
     law: &InForce,
     Kept { desk, time, visitors, tries }: Kept,
     people: Vec<(MemberId, Profile)>,
-    lease: Option<Timestamp>,
+    shard: Option<ShardHeld>,
 ) -> (Engine, palmgate_policy::office::Desk) {
     let mut engine = Engine::with_pack(settings, Arc::clone(&law.pack));
     let kept = [Event::VisitorsLoaded(visitors), Event::TriesLoaded(tries)];
     let known = time.map(Event::TimeSeen).into_iter().chain(kept);
     let people = people.into_iter().map(|(who, profile)| Event::Loaded(who, Box::new(profile)));
-    for event in known.chain(people).chain(lease.map(Event::LeaseLoaded)) {
+    let lease = shard.map(|shard| Event::LeaseLoaded(shard.lease_until));
+    for event in known.chain(people).chain(lease) {
         engine.handle(event, clock::now());
     }
     (engine, desk)
@@ -468,6 +475,7 @@ fn metrics(
 ) -> Result<Arc<Metrics>, anyhow::Error> {
     let metrics = Metrics::new(options.state_directory.clone())?;
     metrics.build(opened.references.models(), law.hash());
+    metrics.calibrated(&calibrated(options, opened));
     for (which, ends) in opened.certificates_end()? {
         metrics.certificate_ends(which, ends);
     }
@@ -485,18 +493,14 @@ fn metrics(
     Ok(Arc::new(metrics))
 }
 
-/// Thresholds come from the models' calibration; a rate that it cannot vouch for matches nobody, and
-/// neither do models that it was not measured with.
-fn calibrated(options: &Options, models: [u8; 32]) -> Settings {
-    let measured = models == palmgate_palm::models_hash();
-    if !measured {
-        tracing::error!("nobody is recognised: no calibration was measured with these models");
+/// The settings under the calibration in use. Models that it was not measured with match nobody.
+fn calibrated(options: &Options, opened: &Opened) -> Settings {
+    let settings = calibration::settings(options, &opened.calibration);
+    if opened.references.models() == palmgate_palm::models_hash() {
+        return settings;
     }
-    let calibration = palmgate_palm::calibration();
-    let known = |rate: f64| calibration.threshold(rate).filter(|_| measured);
-    let threshold = |rate: f64| known(rate).unwrap_or(f32::INFINITY);
-    let thresholds = options.false_match_rates.map(threshold);
-    Settings { thresholds, ..options.settings.clone() }
+    tracing::error!("nobody is recognised: no calibration was measured with these models");
+    Settings { thresholds: [f32::INFINITY; 4], ..settings }
 }
 
 /// Seals what tokens carry in `subject` custody: every store of the tenant derives the same key.
@@ -550,6 +554,7 @@ fn connect_cloud(
         tls,
         timeout: cloud.timeout,
         refresh: cloud.refresh,
+        alike_from: calibration::alike_from(&opened.calibration),
         store: options.store.clone(),
         tenant: options.tenant.clone(),
         opening_key: opening_key.map_err(anyhow::Error::from)?,

@@ -1,20 +1,26 @@
-#![allow(clippy::print_stderr, reason = "a command that reports to a terminal")]
-//! Measures the matcher and writes `src/calibrated.rs`.
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a command that reports to a terminal"
+)]
+//! Measures the matcher on simulated captures, writes the calibration that is built in, and prints
+//! the scoring that both sets ask for, which belongs into `src/scoring.rs`.
 //!
 //! `cargo run --release -p palmgate-palm --example calibrate -- HELD_OUT FILE`, where `HELD_OUT` is
 //! what `training/held_out.py` wrote: people whom the network has not seen. The real hands come
 //! from `data/hands`; their second captures are simulated.
 
-use palmgate_palm::{Capture, Extractor, Transform, parts, simulate};
+use palmgate_palm::{
+    Calibration, Capture, DataSet, Extractor, Origin, Scored, Transform, parts, scoring, simulate,
+};
 use palmgate_protocol::terminal::{Band, Frame};
 use palmgate_protocol::{Probe, Purpose, Secret, Template};
-use std::{env, error::Error, fmt::Write as _, fs, path::Path, process::ExitCode};
+use std::{env, error::Error, fs, path::Path, process::ExitCode};
 
-const RATES: [f64; 5] = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6];
+/// At which a stranger may find somebody in a gallery.
+const WANTED: f64 = 1e-2;
 const ENROLMENT: u64 = 3;
 const PROBES: u64 = 2;
-/// Embeddings that go on to the comparison of codes: at 12 µs each this stays at a few milliseconds.
-const SHORTLIST: usize = 256;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -36,12 +42,44 @@ fn run(held_out: &Path, file: &Path) -> Result<(), Box<dyn Error>> {
     let transform = Transform::derive(&Secret::new([7; 32]), &"calibration".parse()?, Purpose::Pay);
     let real = real_hands(&extractor, &transform)?;
     let synthetic = synthetic_palms(&extractor, &transform, held_out)?;
-    let sets = [
-        ("207 real hands of strangers, every capture simulated from one photograph a hand", real),
-        ("synthetic people whom the network never saw, synthetic captures", synthetic),
+    let sets = [("photographed hands", real), ("synthetic people", synthetic)];
+    println!(
+        "the sets ask for an embedding weight of {:.2} and a consistency of {:.4}; in use are {:?}",
+        weight(&sets),
+        consistency(&sets, scoring().embedding_weight),
+        scoring()
+    );
+    for (name, scores) in &sets {
+        println!("{name}: {}", measurement(scores));
+    }
+    let descriptions = [
+        "hands of strangers, every capture simulated from one photograph a hand",
+        "people whom the network never saw, drawn with their captures",
     ];
-    fs::write(file, report(&sets))?;
+    let scored = sets.iter().zip(descriptions).map(|((name, scores), description)| Scored {
+        set: DataSet {
+            name: (*name).to_owned(),
+            description: description.to_owned(),
+            origin: Origin::Simulated,
+            identities: scores.people,
+            genuine: 0,
+            impostor: 0,
+        },
+        genuine: plain(&scores.mated),
+        impostor: plain(&scores.other),
+    });
+    let calibration = Calibration::of(scored.collect(), WANTED)?;
+    fs::write(file, calibration.to_json()?)?;
     Ok(())
+}
+
+/// Scores as the matcher makes them.
+fn plain(pairs: &[Pair]) -> Vec<f32> {
+    let scoring = scoring();
+    pairs
+        .iter()
+        .map(|(cosine, hashes)| scoring.embedding_weight * cosine + scoring.code_weight * hashes)
+        .collect()
 }
 
 /// Cosine and share of equal hashes of one comparison.
@@ -163,56 +201,6 @@ fn misses(mated: &[f64], threshold: f64) -> f64 {
     mated.partition_point(|&score| score < threshold) as f64 / mated.len() as f64
 }
 
-/// The score that non-mated comparisons exceed at `rate`: measured where there are enough of them,
-/// beyond that the tail of a generalised Pareto distribution fitted to the top hundredth by
-/// probability-weighted moments (Hosking and Wallis 1987).
-fn threshold(sorted: &[f64], rate: f64) -> f64 {
-    let count = sorted.len();
-    let tail = count / 100;
-    let start = sorted[count - tail - 1];
-    let excess: Vec<f64> = sorted[count - tail..].iter().map(|score| score - start).collect();
-    let n = excess.len() as f64;
-    let mean = excess.iter().sum::<f64>() / n;
-    let weighted = excess
-        .iter()
-        .enumerate()
-        .map(|(i, value)| value * (1.0 - (i as f64 + 0.65) / n))
-        .sum::<f64>()
-        / n;
-    // A bounded tail is not believed: beyond the measured pairs it would promise too much.
-    let shape = (2.0 - mean / (mean - 2.0 * weighted)).max(0.0);
-    let scale = mean * (1.0 - shape);
-    let share = rate / 0.01;
-    let reach = if shape < 1e-6 { -share.ln() } else { (share.powf(-shape) - 1.0) / shape };
-    start + scale * reach
-}
-
-/// The Rust source of the calibration.
-fn report(sets: &[(&str, Scores)]) -> String {
-    let weight = weight(sets);
-    let strictest = |rate: f64| {
-        let of = |scores: &Scores| threshold(&fused(&scores.other, weight), rate);
-        sets.iter().map(|(_, scores)| of(scores)).fold(f64::MIN, f64::max)
-    };
-    let thresholds = RATES.map(|rate| (rate, strictest(rate)));
-    let consistency = consistency(sets, weight);
-    let mut text = format!(
-        "//! Written by `examples/calibrate.rs`; not to be changed by hand.\n\n\
-         use crate::calibration::{{Calibration, Measurement}};\n\n\
-         pub(crate) static CURRENT: Calibration = Calibration {{\n    \
-         embedding_weight: {weight:.2},\n    code_weight: 1.0,\n    shortlist: {SHORTLIST},\n    \
-         thresholds: &[\n"
-    );
-    for (rate, limit) in thresholds {
-        let _ = writeln!(text, "        ({rate:e}, {limit:.4}),");
-    }
-    let _ = writeln!(text, "    ],\n    consistency: {consistency:.4},\n    measured: &[");
-    for (name, scores) in sets {
-        text += &measurement(name, scores, weight, &thresholds, consistency);
-    }
-    text + "    ],\n};\n"
-}
-
 /// What one comparison in ten of two hands reaches, the mean over the sets: strangers' palms are more
 /// alike the less a sensor shows of them. An enrolment is to notice a hand of somebody else, and not
 /// to refuse a hand that was laid down in three ways.
@@ -224,44 +212,26 @@ fn consistency(sets: &[(&str, Scores)], weight: f32) -> f64 {
     sets.iter().map(|(_, scores)| of(scores)).sum::<f64>() / sets.len() as f64
 }
 
-fn measurement(
-    name: &str,
-    scores: &Scores,
-    weight: f32,
-    thresholds: &[(f64, f64)],
-    consistency: f64,
-) -> String {
-    let (mated, other) = (fused(&scores.mated, weight), fused(&scores.other, weight));
-    let list = |of: &dyn Fn(f64) -> f64| {
-        let values: Vec<_> =
-            thresholds.iter().map(|(_, limit)| format!("{:.2e}", of(*limit))).collect();
-        values.join(", ")
-    };
+/// How the parts of the score do on their own.
+fn measurement(scores: &Scores) -> String {
+    let weight = scoring().embedding_weight;
     let embeddings: Vec<f64> = sorted(scores.other.iter().map(|pair| f64::from(pair.0)));
     let held = |people: f64| {
         let before = |cosine: f32| {
             let below = embeddings.partition_point(|&score| score <= f64::from(cosine));
             (1.0 - below as f64 / embeddings.len() as f64) * people
         };
-        let kept = scores.mated.iter().filter(|pair| before(pair.0) < SHORTLIST as f64).count();
+        let shortlist = scoring().shortlist as f64;
+        let kept = scores.mated.iter().filter(|pair| before(pair.0) < shortlist).count();
         kept as f64 / scores.mated.len() as f64
     };
-    let same = |(cosine, hashes): &Pair| f64::from(weight * cosine + hashes) >= consistency;
+    let same = |(cosine, hashes): &Pair| weight * cosine + hashes >= scoring().consistency;
     let inconsistent = scores.enrolments.iter().filter(|pairs| !pairs.iter().all(same)).count();
     format!(
-        "        Measurement {{\n            data: \"{name}\",\n            people: {},\n            \
-         not_enrolled: {},\n            inconsistent: {},\n            mated: {},\n            non_mated: {},\n            \
-         false_non_match: &[{}],\n            false_match: &[{}],\n            \
-         embedding_equal_error: {:.4},\n            code_equal_error: {:.4},\n            \
-         fused_equal_error: {:.4},\n            shortlisted_of_10_000: {:.4},\n            \
-         shortlisted_of_100_000: {:.4},\n        }},\n",
+        "{} with a reference, {} not enrolled, {inconsistent} inconsistent; EER of embedding {:.4}, \
+         code {:.4}, both {:.4}; mates on the shortlist of 10,000: {:.4}, of 100,000: {:.4}",
         scores.people,
         scores.refused,
-        inconsistent,
-        mated.len(),
-        other.len(),
-        list(&|limit| misses(&mated, limit)),
-        list(&|limit| 1.0 - misses(&other, limit)),
         equal_error(scores, |pair| pair.0),
         equal_error(scores, |pair| pair.1),
         equal_error(scores, |pair| weight * pair.0 + pair.1),

@@ -15,7 +15,6 @@
     reason = "coordinates, colours and matrix entries go by their usual letters"
 )]
 
-mod calibrated;
 mod calibration;
 mod capture;
 mod code;
@@ -30,16 +29,20 @@ mod model;
 mod picture;
 mod quality;
 mod region;
+mod scoring;
 pub mod simulate;
 mod transform;
 
-#[doc(hidden)]
-pub use calibration::parts;
-pub use calibration::{Calibration, Measurement, calibration};
+pub use calibration::{
+    Calibration, CalibrationError, DataSet, MAX_CALIBRATION_BYTES, OperatingPoint, Origin, Scored,
+};
 #[doc(hidden)]
 pub use capture::is_readable;
 pub use capture::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 pub use liveness::Liveness;
 pub use model::{ModelError, ModelFile, Role, models, models_hash, models_hash_of};
 pub use quality::Quality;
+#[doc(hidden)]
+pub use scoring::parts;
+pub use scoring::{Scoring, scoring};
 pub use transform::Transform;

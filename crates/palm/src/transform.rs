@@ -1,7 +1,7 @@
-use crate::calibration::calibration;
 use crate::capture::Capture;
 use crate::code::{DIRECTIONS, Responses, SIDE};
 use crate::embed::{Vector, normalise};
+use crate::scoring::scoring;
 use palmgate_protocol::terminal::CaptureProblem;
 use palmgate_protocol::{
     CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding,
@@ -142,8 +142,8 @@ impl Transform {
             embedding: self.embedding(&a.vector),
             codes: [self.reference(a); CODES_PER_TEMPLATE],
         };
-        let calibration = calibration();
-        a.hand == b.hand && calibration.score(&self.probe(b), &reference) >= calibration.consistency
+        let scoring = scoring();
+        a.hand == b.hand && scoring.score(&self.probe(b), &reference) >= scoring.consistency
     }
 
     fn embedding(&self, vector: &Vector) -> Embedding {

@@ -77,6 +77,71 @@ fn blank_noisy_and_drawn_pictures_hold_no_hand() {
     refused(png(bars), CaptureProblem::NoHand);
 }
 
+type Point = (f32, f32);
+
+/// Distance of a point from a stroke.
+fn from_stroke(at: Point, (a, b): (Point, Point)) -> f32 {
+    let (along, to) = ((b.0 - a.0, b.1 - a.1), (at.0 - a.0, at.1 - a.1));
+    let length = along.0 * along.0 + along.1 * along.1;
+    let share = ((to.0 * along.0 + to.1 * along.1) / length.max(1e-6)).clamp(0.0, 1.0);
+    (to.0 - share * along.0).hypot(to.1 - share * along.1)
+}
+
+/// Round strokes, each with its width, of one colour on another.
+fn drawn(strokes: &[(Point, Point, f32)], (ink, paper): ([u8; 3], [u8; 3])) -> Vec<u8> {
+    png(RgbImage::from_fn(300, 300, |x, y| {
+        let at = (x as f32, y as f32);
+        let inside = |(a, b, width): &(Point, Point, f32)| from_stroke(at, (*a, *b)) < width / 2.0;
+        Rgb(if strokes.iter().any(inside) { ink } else { paper })
+    }))
+}
+
+const SKIN: [u8; 3] = [222, 170, 140];
+const WALL: [u8; 3] = [235, 232, 226];
+
+#[test]
+fn feet_animals_and_walls_hold_no_hand() {
+    let toes = |x: f32, big: f32| {
+        (0..5).map(move |i| {
+            let at = (x + 17.0 * i as f32, 70.0 + 7.0 * i as f32);
+            (at, (at.0, at.1 + 8.0), big - 3.0 * i as f32)
+        })
+    };
+    let foot: Vec<_> =
+        [((140.0, 130.0), (150.0, 250.0), 75.0)].into_iter().chain(toes(108.0, 28.0)).collect();
+    refused(drawn(&foot, (SKIN, WALL)), CaptureProblem::NoHand);
+    let cat = [
+        ((150.0, 150.0), (150.0, 155.0), 130.0),
+        ((100.0, 100.0), (92.0, 70.0), 30.0),
+        ((200.0, 100.0), (208.0, 70.0), 30.0),
+        ((150.0, 230.0), (150.0, 290.0), 150.0),
+    ];
+    refused(drawn(&cat, ([120, 100, 80], WALL)), CaptureProblem::NoHand);
+    let bricks = RgbImage::from_fn(300, 300, |x, y| {
+        let row = y / 30;
+        let joint = y % 30 < 3 || (x + row % 2 * 30) % 60 < 3;
+        Rgb(if joint { [200; 3] } else { [150, 80, 60] })
+    });
+    refused(png(bricks), CaptureProblem::NoHand);
+}
+
+#[test]
+fn a_drawn_hand_is_no_palm() {
+    let fingers = [(92.0, 95.0), (125.0, 60.0), (158.0, 55.0), (190.0, 80.0)];
+    let mut hand: Vec<_> = fingers
+        .into_iter()
+        .zip([112.0, 135.0, 158.0, 180.0])
+        .map(|(tip, root)| (tip, (root, 165.0), 26.0))
+        .collect();
+    hand.push(((235.0, 165.0), (180.0, 220.0), 28.0));
+    hand.push(((145.0, 195.0), (148.0, 230.0), 95.0));
+    for colours in [(SKIN, WALL), ([30; 3], [255; 3]), ([0, 90, 200], [255; 3])] {
+        let problem = visible(drawn(&hand, colours)).err();
+        let lines_missing = [CaptureProblem::NoHand, CaptureProblem::Blurred, CaptureProblem::Pose];
+        assert!(problem.is_some_and(|problem| lines_missing.contains(&problem)), "{problem:?}");
+    }
+}
+
 #[test]
 fn files_that_are_no_whole_picture_are_unreadable() {
     refused(Vec::new(), CaptureProblem::Unreadable);

@@ -1,7 +1,7 @@
 //! Recognition and unlinkability of protected templates, on real hands with simulated captures.
 #![allow(clippy::print_stdout, reason = "a measurement for the documentation")]
 
-use palmgate_palm::{Capture, Extractor, Transform, calibration, parts, simulate};
+use palmgate_palm::{Calibration, Capture, Extractor, Transform, parts, scoring, simulate};
 use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
 use palmgate_protocol::{Biometric, Purpose, Secret, Template};
 use std::{fs, path::Path, sync::LazyLock};
@@ -44,13 +44,13 @@ fn most_hands_can_be_captured_four_times() {
 #[test]
 fn enrolled_hands_are_accepted_and_strangers_are_not_at_one_in_ten_thousand() {
     let transform = transform(1, Purpose::Pay);
-    let limit = calibration().threshold(1e-4).unwrap();
+    let limit = Calibration::built_in().threshold(1e-4).unwrap();
     let templates: Vec<_> = PEOPLE.iter().map(|captures| enrol(&transform, captures)).collect();
     let (mut accepted, mut confused) = (0, 0);
     for (i, captures) in PEOPLE.iter().enumerate() {
         let probe = transform.probe(&captures[3]);
         for (j, template) in templates.iter().enumerate() {
-            let yes = calibration().score(&probe, template) >= limit;
+            let yes = scoring().score(&probe, template) >= limit;
             if i == j { accepted += usize::from(yes) } else { confused += usize::from(yes) }
         }
     }
@@ -66,7 +66,7 @@ fn templates_of_one_hand_under_two_keys_or_purposes_are_as_unlike_as_of_two_peop
         for (i, captures) in PEOPLE.iter().enumerate() {
             let reference = enrol(&own, captures);
             for (j, captures) in PEOPLE.iter().enumerate() {
-                let score = calibration().score(&other.probe(&captures[3]), &reference);
+                let score = scoring().score(&other.probe(&captures[3]), &reference);
                 if i == j { mated.push(score) } else { stranger.push(score) }
             }
         }
@@ -117,7 +117,7 @@ fn templates_under_different_keys_cannot_be_linked() {
             let probe = other.probe(&captures[3]);
             for (j, reference) in references.iter().enumerate() {
                 let (cosine, share) = parts(&probe, reference);
-                let scores = [cosine, share, calibration().score(&probe, reference)];
+                let scores = [cosine, share, scoring().score(&probe, reference)];
                 let to = if i == j { &mut mated } else { &mut strangers };
                 to.iter_mut().zip(scores).for_each(|(list, score)| list.push(score));
             }
@@ -167,17 +167,4 @@ fn the_same_frames_and_key_give_the_same_bytes() {
         transform(9, Purpose::Staff).probe(&EXTRACTOR.capture(&[frame]).unwrap())
     };
     assert!(probe().to_bytes().expose() == probe().to_bytes().expose());
-}
-
-#[test]
-fn thresholds_are_ordered_and_the_strictest_has_an_end() {
-    let calibration = calibration();
-    assert!(
-        calibration
-            .thresholds
-            .windows(2)
-            .all(|pair| pair[0].0 > pair[1].0 && pair[0].1 <= pair[1].1)
-    );
-    assert_eq!(calibration.threshold(1e-3), Some(calibration.thresholds[1].1));
-    assert_eq!(calibration.threshold(1e-12), None);
 }

@@ -160,10 +160,15 @@ impl Engine {
             let best = known.first().map(|found| (found.member, found.purpose));
             return self.correct(ticket, best, others, now);
         }
-        if known.is_empty() {
+        if known.is_empty() && !self.is_full_for(work) {
             return Vec::from_iter(self.store_command(ticket));
         }
+        let full = known.is_empty();
         let Some((_, Work::Enrolment(work))) = self.work.remove(&ticket) else { return Vec::new() };
+        if full {
+            let decision = work.decision("too-large", vec![rules::I_1N, rules::RET_02]);
+            return Self::refuse(ticket, Refusal::PurposeNotServed, decision);
+        }
         let verdict = self.law.decide(&self.enrol_act(&work.facts, true, now));
         let Shut { reason, outcome, rules } = verdict.into();
         Self::refuse(ticket, reason, work.decision(outcome, rules))
@@ -227,6 +232,12 @@ impl Engine {
             Command::Log(work.decision("not-recognised", vec![rules::G_22, rules::E_79])),
         ];
         answer.into_iter().chain(tries).collect()
+    }
+
+    /// Whether a store with real people would outgrow its calibration by this enrolment.
+    fn is_full_for(&self, work: &EnrolmentWork) -> bool {
+        let profile = self.new_profile(work, work.facts.at);
+        self.settings.production && self.outgrown_by(profile.custody, &profile.hands)
     }
 
     fn store_command(&mut self, ticket: Ticket) -> Option<Command> {

@@ -107,6 +107,8 @@ rules! {
     E_79 = "E-79";
     /// Information when data comes from elsewhere.
     G_14 = "G-14";
+    /// False positives of a search grow with its size.
+    I_1N = "I-1N";
     /// A shard whose revocations are stale locks itself.
     LEASE = "D-LEASE";
 }

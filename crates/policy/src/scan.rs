@@ -320,8 +320,11 @@ impl Engine {
         let tries = self.note_success(&scan);
         let mut commands = Vec::new();
         let mut member = found.member;
-        // What a token carries stays in the token (CNIL type 1).
-        if let Some(facts) = scan.fetched.take_if(|facts| facts.custody != Custody::Subject) {
+        // What a token carries stays in the token (CNIL type 1), and a full gallery takes in nobody.
+        let stays = |facts: &RecordFacts| {
+            facts.custody == Custody::Subject || self.outgrown_by(facts.custody, &facts.hands)
+        };
+        if let Some(facts) = scan.fetched.take_if(|facts| !stays(facts)) {
             let profile = self.profile_of(&facts, now);
             self.load(facts.member, profile.clone());
             commands.push(Command::Adopt(ticket, facts.member, Box::new(profile)));

@@ -17,6 +17,9 @@ pub struct Settings {
     pub region: String,
     /// Lowest fused score that is a match, by [`Purpose::MATCHED`] position.
     pub thresholds: [f32; 4],
+    /// References of a purpose that are searched at most: what the thresholds' calibration can vouch
+    /// for, by [`Purpose::MATCHED`] position. Binds where the box searches.
+    pub largest_galleries: [usize; 4],
     /// Lowest score that is no signs of a copy, by [`Purpose::MATCHED`] position.
     pub liveness: [f32; 4],
     /// Largest payment by palm alone, in minor units (RTS on SCA Art. 11).
@@ -66,6 +69,7 @@ impl Default for Settings {
             escalation: false,
             region: "eu".into(),
             thresholds: [f32::INFINITY; 4],
+            largest_galleries: [usize::MAX; 4],
             liveness: [0.0; 4],
             payment_limit: 5_000,
             tries: 5,

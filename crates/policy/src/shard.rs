@@ -1,7 +1,7 @@
 use crate::{
     Command, Decision, DecisionKind, Engine, Origin, Profile, RecordFacts, pack::Act, rules,
 };
-use palmgate_protocol::{MemberId, Purpose, Timestamp};
+use palmgate_protocol::{Custody, Hand, MemberId, Purpose, Timestamp};
 use std::collections::BTreeSet;
 
 impl Engine {
@@ -27,8 +27,17 @@ impl Engine {
             gone.extend(from_cloud.map(|(member, _)| *member).filter(|m| !kept.contains(m)));
         }
         let mut commands = Vec::new();
+        let too_large = self.outgrows(&gone, &people);
         for member in gone {
-            commands.extend(self.erase(member, rules::G_19, None, false));
+            // Forgetting never waits; who is only missing from a shard that is refused stays.
+            if !too_large || removed.contains(&member) {
+                commands.extend(self.erase(member, rules::G_19, None, false));
+            }
+        }
+        if too_large {
+            let decision = Decision::new(DecisionKind::Shard, "too-large", vec![rules::I_1N]);
+            commands.push(Command::Log(decision));
+            return commands;
         }
         // The few different answers are asked for once each, not once for each of many people.
         let mut verdicts = Vec::new();
@@ -40,6 +49,41 @@ impl Engine {
             Decision::new(DecisionKind::Shard, "adopted", vec![rules::G_14, rules::G_19]);
         commands.push(Command::Log(decision));
         commands
+    }
+
+    /// Whether a purpose would have more references than the calibration can vouch for, with these
+    /// people and without those who go.
+    fn outgrows(&self, gone: &BTreeSet<MemberId>, people: &[RecordFacts]) -> bool {
+        let offered: BTreeSet<MemberId> = people.iter().map(|person| person.member).collect();
+        let stays = |member: &&MemberId| !gone.contains(member) && !offered.contains(member);
+        let held = self.people.iter().filter(|(member, _)| stays(member)).map(|(_, person)| person);
+        let held = held.map(|person| (person.custody, &person.hands));
+        let new = people.iter().map(|person| (person.custody, &person.hands));
+        self.exceeds(held.chain(new))
+    }
+
+    /// Whether one more person makes a purpose larger than the calibration can vouch for.
+    pub(crate) fn outgrown_by(&self, custody: Custody, hands: &Vec<(Purpose, Hand)>) -> bool {
+        let held = self.people.values().map(|person| (person.custody, &person.hands));
+        self.exceeds(held.chain([(custody, hands)]))
+    }
+
+    /// Whether the references that are searched are more than the calibration can vouch for: others
+    /// are compared with one claimed palm, however many there are.
+    fn exceeds<'a>(
+        &self,
+        people: impl Iterator<Item = (Custody, &'a Vec<(Purpose, Hand)>)>,
+    ) -> bool {
+        let mut counts = [0usize; 4];
+        let searched = people.filter(|(custody, _)| *custody == Custody::Operator);
+        for (purpose, _) in searched.flat_map(|(_, hands)| hands) {
+            let served = self.settings.purposes.contains(*purpose);
+            if let Some(count) = counts.get_mut(*purpose as usize).filter(|_| served) {
+                *count += 1;
+            }
+        }
+        let limits = &self.settings.largest_galleries;
+        counts.iter().zip(limits).any(|(count, limit)| count > limit)
     }
 
     fn adopt(

@@ -4,6 +4,7 @@
 //! One file a check. A check is a function of [`Facts`], which are gathered once.
 
 mod broker;
+mod calibration;
 mod certificates;
 mod clock;
 mod cloud;
@@ -89,10 +90,11 @@ impl Outcome {
 }
 
 /// In the order in which one thing needs the other.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     ("configuration", configuration::check),
     ("law", law::check),
     ("models", models::check),
+    ("calibration", calibration::check),
     ("clock", clock::check),
     ("state", state::check),
     ("space", space::check),

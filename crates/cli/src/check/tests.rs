@@ -107,6 +107,23 @@ fn the_hop_that_fails_is_the_one_that_is_named() {
 }
 
 #[test]
+fn the_calibration_says_what_it_is_of_and_a_wrong_one_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let built_in = of(&examine(&facts(directory.path(), "")), "calibration").clone();
+    assert_eq!(built_in.status, Status::Ok);
+    assert!(built_in.found.contains("simulated") && built_in.found.contains("pay: 0."));
+    let production =
+        of(&examine(&facts(directory.path(), "[law]\nproduction = true\n")), "calibration").clone();
+    assert_eq!(production.status, Status::Warn, "{}", production.found);
+    let path = directory.path().join("calibration.json");
+    fs::write(&path, "{}").unwrap();
+    let named = format!("[palm]\ncalibration = {:?}\n", path.display().to_string());
+    let wrong = of(&examine(&facts(directory.path(), &named)), "calibration").clone();
+    assert_eq!(wrong.status, Status::Fail);
+    assert!(wrong.found.contains("calibration.json"), "{}", wrong.found);
+}
+
+#[test]
 fn a_gateway_with_another_law_or_other_models_is_to_be_restarted() {
     let directory = tempfile::tempdir().unwrap();
     let mut facts = facts(directory.path(), "");

@@ -107,6 +107,7 @@ fn read_options(
         reader.complain("palm", "models", Wanted::new(wanted, "name the signers"));
     }
     let (freshness, answer_slot) = (read_freshness(reader), read_answer_slot(reader));
+    let calibration = reader.optional("palm", "calibration", checks::path);
     let path = STATE_DIRECTORY.into();
     Options {
         tenant: reader.read("store", "tenant", store.clone(), checks::name),
@@ -115,6 +116,7 @@ fn read_options(
         root: read_root(reader),
         settings,
         false_match_rates: FALSE_MATCH_RATES,
+        calibration,
         history: days(reader, "history_days", 90, 183, &HISTORY),
         https,
         public_host,

@@ -18,7 +18,7 @@ pub(super) const SCHEMA: &[(&str, &[&str])] = &[
         ],
     ),
     ("cloud", &["identity", "region", "shard_refresh_seconds", "timeout_ms"]),
-    ("palm", &["workers", "queue_length", "matcher", "models"]),
+    ("palm", &["workers", "queue_length", "matcher", "models", "calibration"]),
     (
         "limits",
         &[

@@ -5,7 +5,7 @@ use crate::{
     clock, cloud::Fetched, extraction::Job, fabric::Outbound, receipts::Holders, records,
     scribe::Deed,
 };
-use palmgate_policy::{Command, Decision, Event, Resolved, Source, Ticket};
+use palmgate_policy::{Command, Decision, DecisionKind, Event, Resolved, Source, Ticket};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Pseudonym, Purpose, PurposeSet,
     cloud::MemberRecord,
@@ -93,6 +93,12 @@ impl Store {
     }
 
     pub(super) fn log(&self, decision: Decision) {
+        if decision.kind == DecisionKind::Shard && decision.outcome == "too-large" {
+            tracing::error!(
+                "the shard has more references than the calibration can vouch for: the one before goes \
+                 on serving; give [palm] calibration one of more comparisons, or split the store"
+            );
+        }
         self.around.metrics.decided(&decision);
         self.around.scribe.submit(Deed::Log { decision, at: clock::now() });
     }

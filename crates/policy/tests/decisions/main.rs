@@ -30,14 +30,17 @@ struct Store {
 
 impl Store {
     fn new(custody: Custody) -> Self {
+        Self::with(Settings { custody, ..Settings::default() })
+    }
+
+    fn with(settings: Settings) -> Self {
         let settings = Settings {
-            custody,
             purposes: Purpose::MATCHED.into_iter().collect(),
             escalation: true,
             thresholds: [0.6, 0.5, 0.5, 0.5],
             zones: vec!["vault".into()],
             notice: NOTICE.into(),
-            ..Settings::default()
+            ..settings
         };
         let mut engine = Engine::new(settings);
         let facts = TerminalFacts {
