@@ -201,7 +201,11 @@ fn a_calibration_is_of_the_pictures_and_a_gateway_reads_it() {
     let report = run(directory.path(), &options).unwrap();
     let calibration = report.calibration.as_ref().unwrap();
     let read = Calibration::parse(calibration.to_json().unwrap().as_bytes()).unwrap();
-    assert_eq!(&read, calibration);
+    assert_eq!(read.sets(), calibration.sets());
+    for (read, made) in read.points().iter().zip(calibration.points()) {
+        assert_eq!(read.threshold.to_bits(), made.threshold.to_bits());
+        assert_eq!(read.largest_gallery, made.largest_gallery);
+    }
     let cross = report.cross_session.as_ref().unwrap();
     let [set] = calibration.sets() else { panic!("one set") };
     assert_eq!((set.genuine, set.impostor), (cross.pairs.genuine, report.all.pairs.impostor));
