@@ -48,9 +48,14 @@ pub fn read(path: Option<&Path>) -> Result<Calibration, CalibrationFault> {
         .map_err(|cause| CalibrationFault::Wrong { path: path.to_owned(), cause })
 }
 
-/// What the policy goes by: the configuration's settings under a calibration.
+/// What the policy goes by: the configuration's settings under a calibration. The one that is built
+/// in bounds no gallery of a store without real people: it was made to try things out.
 pub(crate) fn settings(options: &Options, calibration: &Calibration) -> Settings {
-    apply(calibration, options.false_match_rates, options.settings.clone())
+    let settings = apply(calibration, options.false_match_rates, options.settings.clone());
+    if options.calibration.is_none() && !settings.production {
+        return Settings { largest_galleries: [usize::MAX; 4], ..settings };
+    }
+    settings
 }
 
 /// `settings` with what the calibration says for the false match rate of each purpose. A rate

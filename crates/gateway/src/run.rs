@@ -320,8 +320,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         inputs: inputs.clone(),
         freshness: options.freshness,
     });
-    let identity = own.current();
-    let issuers = Arc::new(RwLock::new(vec![identity.verifying_key()]));
+    let issuers = Arc::new(RwLock::new(vec![own.current().verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
@@ -332,8 +331,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         cloud.start(scribe.clone());
     }
     let stranger = Arc::new(client_config(None, &authority_der, time())?);
-    let (engine, desk) =
-        engine(settings, &law, Kept::load(&opened.vault)?, opened.people, opened.shard);
+    let kept = Kept::load(&opened.vault)?;
+    let (engine, desk) = engine(settings, &law, kept, opened.people, opened.shard);
     opened.clock.observe(engine.time_seen());
     terminals.announce(&fabric);
     let (alive, alive_rx) = watch::channel(Instant::now());
@@ -347,7 +346,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
             law,
             language: options.language.clone(),
             pending,
-            signing_key: identity.signing_key(),
+            signing_key: own.current().signing_key(),
             record_key: record_key(&opened.transform_key),
             issuers,
             clock: Arc::clone(&opened.clock),

@@ -1,7 +1,7 @@
 //! What the extractor makes of good, poor, wrong and hostile pictures.
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops};
-use palmgate_palm::{Capture, Extractor, Transform, calibration, simulate};
+use palmgate_palm::{Calibration, Capture, Extractor, Transform, scoring, simulate};
 use palmgate_protocol::terminal::{Band, CaptureProblem, Frame};
 use palmgate_protocol::{Biometric, Hand, Purpose, Secret, limits::MAX_FRAME_BYTES};
 use proptest::prelude::*;
@@ -312,9 +312,12 @@ fn a_terminal_may_cut_the_region_out_itself() {
     let [of_cut, of_whole] = [cut, whole].map(|frame| EXTRACTOR.capture(&[frame]).unwrap());
     assert_eq!(of_cut.hand, of_whole.hand);
     let own = transform.template(&[&of_whole]).unwrap();
-    let near = calibration().score(&transform.probe(&of_cut), &own);
-    assert!(near > calibration().threshold(1e-6).unwrap(), "what we cut is what we would have cut");
-    let score = |capture| calibration().score(&transform.probe(&capture), &template);
+    let near = scoring().score(&transform.probe(&of_cut), &own);
+    assert!(
+        near > Calibration::built_in().threshold(1e-6).unwrap(),
+        "what we cut is what we would have cut"
+    );
+    let score = |capture| scoring().score(&transform.probe(&capture), &template);
     let other = EXTRACTOR.capture(&[frame(Band::Visible, PALM)]).unwrap();
     assert!(score(capture(1)) > score(other), "cut alike, and cut otherwise");
 }
