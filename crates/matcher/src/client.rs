@@ -17,8 +17,9 @@ use std::{
     time::Duration,
 };
 
-/// Longest wait for what becomes of pictures: two hands on a busy machine take seconds.
-const PICTURES: Duration = Duration::from_secs(30);
+/// Longest wait for what becomes of pictures, two hands on a busy machine take seconds; and for a
+/// process that systemd starts when it is asked the first time, which has its models to read.
+const WORK: Duration = Duration::from_secs(30);
 /// Longest wait for everything else, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -171,8 +172,8 @@ fn connect(path: &PathBuf) -> io::Result<UnixStream> {
 }
 
 fn ask(connection: &UnixStream, asked: &Asked) -> io::Result<Told> {
-    let of_pictures = matches!(asked, Asked::Scan(..) | Asked::Enrolment(..));
-    connection.set_read_timeout(Some(if of_pictures { PICTURES } else { PATIENCE }))?;
+    let is_work = matches!(asked, Asked::Open(..) | Asked::Scan(..) | Asked::Enrolment(..));
+    connection.set_read_timeout(Some(if is_work { WORK } else { PATIENCE }))?;
     wire::send(connection, asked)?;
     wire::receive(connection)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
