@@ -358,7 +358,7 @@ async fn a_doubled_message_does_not_make_the_terminal_join_again_and_an_old_stat
 async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_anew() {
     let begun = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
     let world = World::new();
-    let mut gateway = world.start(world.path(), &[]);
+    let mut gateway = world.start_with(world.path(), &[], PurposeSet::default());
     let (mut till, _) = world.joined(&mut gateway).await;
     assert!(matches!(gateway.told.try_recv(), Ok(Input::Joined(..))));
     let people = [1, 2].map(|number| MemberId::from_random([number; 16]));

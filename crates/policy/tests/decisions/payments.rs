@@ -28,6 +28,7 @@ fn payments_are_counted_over_a_restart() {
 fn a_token_that_can_be_copied_pays_nothing_and_one_that_proves_itself_pays() {
     for custody in [Custody::Split, Custody::Subject] {
         let mut store = Store::new(custody);
+        store.tell(Event::LeaseLoaded(START.after(3 * DAY)));
         let mut record = Store::record(9, &[Purpose::Pay, Purpose::Loyalty, Purpose::Roaming]);
         record.custody = custody;
         let present = |store: &mut Store, intent: Intent, authenticated, possession| {
