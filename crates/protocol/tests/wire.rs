@@ -249,7 +249,7 @@ fn what_is_written_down_is_read_and_follows_the_cddl() {
     }
     assert_eq!(
         read.into_iter().collect::<Vec<_>>(),
-        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 19)]
+        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 20)]
     );
 }
 

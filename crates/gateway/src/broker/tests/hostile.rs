@@ -147,8 +147,9 @@ async fn bother(packets: u64) {
         }
     }
     bystanders.are_served().await;
-    store.raw_client("evil-1").await;
+    let evil = store.raw_client("evil-1").await;
     assert_eq!(store.broker.counters().of(Reason::Lost), 0, "nobody else was disconnected");
+    drop(evil);
     println!("{packets} mutated packets, no dead listener");
 }
 
