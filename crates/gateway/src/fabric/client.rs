@@ -73,6 +73,7 @@ impl Fabric {
             inputs: options.inputs,
             metrics: options.metrics,
             freshness: options.freshness,
+            anew: Mutex::default(),
         });
         let (echoed, health) = watch::channel(None);
         let fabric = Arc::new(Self { shared, conversations: Mutex::new(HashMap::new()), health });

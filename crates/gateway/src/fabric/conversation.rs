@@ -23,7 +23,7 @@ use rustls::pki_types::CertificateDer;
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -55,10 +55,12 @@ const MOST_IN_WORK: usize = 8;
 const CHALLENGES_BYTES: usize = 256;
 /// Nothing is in work for longer.
 const LONGEST_WORK: Duration = Duration::from_secs(20);
-
 /// After an erasure a terminal begins a new session, but not more often than this: with many erasures
 /// it would do little else.
 const ANEW_AFTER: Duration = Duration::from_secs(30);
+/// Between two terminals that are asked to: a store full of terminals that join at once would keep
+/// people waiting.
+const ANEW_SPACING: Duration = Duration::from_secs(1);
 /// How often it is looked whether it can be asked to.
 const ANEW_PAUSE: Duration = Duration::from_secs(3);
 
@@ -88,6 +90,20 @@ pub(super) struct Shared {
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) freshness: Freshness,
+    /// When a terminal was asked last to begin a new session.
+    pub(super) anew: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Whether it is somebody's turn to begin a new session.
+    fn takes_turn(&self, now: Instant) -> bool {
+        let mut last = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = last.is_none_or(|at| now.saturating_duration_since(at) >= ANEW_SPACING);
+        if turn {
+            *last = Some(now);
+        }
+        turn
+    }
 }
 
 pub(super) struct Conversation {
@@ -190,7 +206,8 @@ impl Conversation {
         let young = self.session.as_ref().is_some_and(|live| live.age(now) < ANEW_AFTER);
         self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
         let asked = |at: Instant| now.saturating_duration_since(at) < ANEW_AFTER;
-        if self.anew && !young && self.in_work.is_empty() && !self.asked_anew.is_some_and(asked) {
+        let due = self.anew && !young && self.in_work.is_empty();
+        if due && !self.asked_anew.is_some_and(asked) && self.shared.takes_turn(now) {
             self.asked_anew = Some(now);
             // While joins cannot be noted they are refused: the terminal keeps what it has until then.
             if self.keep_joins().await {

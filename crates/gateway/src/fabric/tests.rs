@@ -125,6 +125,7 @@ impl World {
             inputs,
             metrics: Arc::new(Metrics::new(directory.to_owned()).unwrap()),
             freshness: Freshness { lifetime: Duration::from_mins(1), needed_for },
+            anew: std::sync::Mutex::default(),
         };
         let conversation = Conversation::begin(Arc::new(shared), name("till-1"));
         Gateway { conversation, requests: received, published, told }
