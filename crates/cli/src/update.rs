@@ -5,10 +5,11 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use palmgate_gateway::{CONFIGURATION, Updates, config::Config};
 use palmgate_ledger::note::{Algorithm, Signer};
+use palmgate_matcher::register;
 use palmgate_palm::{ModelFile, Role};
 use palmgate_protocol::{DAY, Timestamp};
 use palmgate_update::{
-    Bundle, Dpkg, NOTE, REGISTRY, Registered, Terms, Version, add_signature, check_floor, describe,
+    Bundle, Dpkg, NOTE, REGISTRY, Terms, Version, add_signature, check_floor, describe,
     unsigned_registry,
 };
 use std::{
@@ -239,16 +240,7 @@ fn models(directory: &Path) -> Result<ExitCode> {
         let file = format!("{}.onnx", role.as_str());
         let path = directory.join(&file);
         fs::write(&path, &model.bytes).with_context(|| path.display().to_string())?;
-        registry.push(Registered {
-            role: role.as_str().into(),
-            file,
-            size: model.bytes.len() as u64,
-            sha256: data_encoding::HEXLOWER.encode(&model.sha256),
-            licence: role.licence().into(),
-            origin: role.origin().into(),
-            operators: model.operators,
-            golden: model.golden,
-        });
+        registry.push(register(&model, file));
     }
     let path = directory.join(UNSIGNED);
     fs::write(&path, unsigned_registry(registry)?).with_context(|| path.display().to_string())?;

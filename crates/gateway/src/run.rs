@@ -300,7 +300,8 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let first = pki::server_config_at(own.presented(), clients, time());
     let (tls, tls_now) = watch::channel(Arc::new(first.map_err(anyhow::Error::from)?));
     let (broker, host, port) = start_broker(&options.broker, tls_now)?;
-    let metrics = metrics(&options, &law.pack, &opened, broker.as_ref())?;
+    let settings = calibrated(&options, &opened);
+    let metrics = metrics(&options, (&settings, &law.pack), &opened, broker.as_ref())?;
     let https = listen(options.https)?;
     let https_at =
         https.local_addr().map_err(|cause| StartError::Listen { address: options.https, cause })?;
@@ -324,7 +325,6 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
     let workers = start_workers(&options, &opened, &inputs)?;
     let pending = opened.receipts.pending();
-    let settings = calibrated(&options, &opened);
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
     let scribe = start_scribe((vault, log, receipts), &options, &law, &terminals, &inputs)?;
     if let Some(cloud) = &cloud {
@@ -468,13 +468,13 @@ fn engine(
 /// Metrics that show what was opened, too.
 fn metrics(
     options: &Options,
-    law: &Pack,
+    (settings, law): (&Settings, &Pack),
     opened: &Opened,
     broker: Option<&broker::Broker>,
 ) -> Result<Arc<Metrics>, anyhow::Error> {
     let metrics = Metrics::new(options.state_directory.clone())?;
     metrics.build(opened.references.models(), law.hash());
-    metrics.calibrated(&calibrated(options, opened));
+    metrics.calibrated(settings);
     for (which, ends) in opened.certificates_end()? {
         metrics.certificate_ends(which, ends);
     }

@@ -122,7 +122,6 @@ pub(crate) enum Done {
         ticket: Option<Ticket>,
         result: Result<String, ()>,
     },
-    ShardAdopted(u64),
     /// Something new waits for the cloud.
     Told,
     /// Whether decisions can be logged has changed.
@@ -253,7 +252,6 @@ impl Writer {
             Deed::AdoptShard { version, manifest_hash, lease_until, people } => {
                 let adopted = self.adopt_shard(version, manifest_hash, lease_until, people);
                 if report("shard", adopted).is_ok() {
-                    (self.done)(Done::ShardAdopted(version));
                     (self.done)(Done::Told);
                 }
             }

@@ -41,7 +41,6 @@ use palmgate_seal::{
 };
 use palmgate_vault::Vault;
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -108,7 +107,8 @@ pub(crate) struct Store {
     engine: Engine,
     work: InWork,
     around: Surroundings,
-    shards: HashMap<u64, ShardReceived>,
+    /// The shard that is being decided about.
+    offered: Option<ShardReceived>,
     desk: palmgate_policy::office::Desk,
     /// When the time was last kept, and whether it was doubted.
     time_kept: Option<(Instant, bool)>,
@@ -124,9 +124,9 @@ impl Store {
         mut desk: palmgate_policy::office::Desk,
     ) -> Self {
         desk.begin(clock::now());
-        let (work, shards) = (InWork::default(), HashMap::new());
+        let (work, offered) = (InWork::default(), None);
         let (time_kept, looked, alarmed) = (None, None, Vec::new());
-        let store = Self { engine, work, around, shards, desk, time_kept, looked, alarmed };
+        let store = Self { engine, work, around, offered, desk, time_kept, looked, alarmed };
         store.tell_holds();
         store.around.scribe.submit(crate::kept::desk(&store.desk, None));
         store
@@ -446,9 +446,6 @@ impl Store {
                 });
                 self.decide(Event::Erased(member, result));
             }
-            Done::ShardAdopted(version) => {
-                self.shards.remove(&version);
-            }
             Done::Told => {
                 if let Some(cloud) = &self.around.cloud {
                     cloud.outbox_changed();
@@ -514,7 +511,9 @@ impl Store {
             people: shard.people.iter().map(|person| records::facts(person, custody)).collect(),
             removed: shard.removed.clone(),
         };
-        self.shards.insert(shard.version, shard);
+        self.offered = Some(shard);
         self.decide(event);
+        // Refused or taken over: the templates in it are not kept here.
+        self.offered = None;
     }
 }

@@ -24,8 +24,8 @@ use std::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-/// Terminals of one store.
-const MAX_TERMINALS: usize = 1_000;
+/// Terminals of one store: as many as the receipt of an erasure can wait for.
+const MAX_TERMINALS: usize = palmgate_ledger::receipt::MAX_OUTSTANDING;
 /// The least time between two certificates for one terminal, where they last long enough.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 /// How long a certificate lasts with which the gateway tries the broker.
@@ -287,6 +287,9 @@ impl Terminals {
     ) -> Result<PairAnswer, TerminalError> {
         let rights = self.codes.redeem(&request.name, request.secret, Instant::now());
         let Rights { purposes, enrols, replaces } = rights.ok_or(TerminalError::Code)?;
+        if replaces.is_none() && self.lock().terminals.len() >= MAX_TERMINALS {
+            return Err(TerminalError::Full);
+        }
         let issued = self.issue(&request.csr_der, &request.name)?;
         let terminal = Terminal {
             name: request.name.clone(),

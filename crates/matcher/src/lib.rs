@@ -19,7 +19,7 @@ mod wire;
 pub use arguments::Arguments;
 pub use client::Remote;
 pub use matching::{CaptureFacts, Enrolled, Enrolling, Matching, Scanned, Timed};
-pub use models::{Models, ModelsError};
+pub use models::{Models, ModelsError, register};
 pub use server::{serve, standard_input};
 
 use palmgate_gallery::{GalleryError, RowId};

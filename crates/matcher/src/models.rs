@@ -1,8 +1,9 @@
 //! Models that are not built in: read once, by the process that uses them.
 
+use data_encoding::HEXLOWER;
 use palmgate_ledger::note::Signer;
 use palmgate_palm::{Extractor, ModelError, ModelFile, Role, models_hash_of};
-use palmgate_update::{Refusal, read_models};
+use palmgate_update::{Refusal, Registered, read_models};
 use std::path::{Path, PathBuf};
 
 /// A directory of models cannot be used.
@@ -36,6 +37,21 @@ pub enum ModelsError {
 pub struct Models {
     path: PathBuf,
     files: [ModelFile; 3],
+}
+
+/// What a registry says of a model that is built in; `file` is its name beside the registry.
+pub fn register(model: &ModelFile, file: String) -> Registered {
+    let role = model.role;
+    Registered {
+        role: role.as_str().into(),
+        file,
+        size: model.bytes.len() as u64,
+        sha256: HEXLOWER.encode(&model.sha256),
+        licence: role.licence().into(),
+        origin: role.origin().into(),
+        operators: model.operators.clone(),
+        golden: model.golden.clone(),
+    }
 }
 
 impl Models {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use palmgate_ledger::note::{Algorithm, Signer};
-use palmgate_matcher::{Models, ModelsError};
+use palmgate_matcher::{Models, ModelsError, register};
 use palmgate_palm::{ModelFile, Role, models_hash};
 use palmgate_seal::sign::SigningKey;
 use palmgate_update::{REGISTRY, Reason, Registered, sign_models, unsigned_registry};
@@ -34,16 +34,7 @@ impl Shelf {
             let model = ModelFile::built_in(role).unwrap();
             let file = format!("{}.onnx", role.as_str());
             fs::write(self.path().join(&file), &model.bytes).unwrap();
-            Registered {
-                role: role.as_str().into(),
-                file,
-                size: model.bytes.len() as u64,
-                sha256: data_encoding::HEXLOWER.encode(&model.sha256),
-                licence: role.licence().into(),
-                origin: role.origin().into(),
-                operators: model.operators,
-                golden: model.golden,
-            }
+            register(&model, file)
         };
         Role::ALL.map(register).into()
     }

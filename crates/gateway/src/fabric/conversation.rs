@@ -96,7 +96,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Whether it is somebody's turn to begin a new session.
-    fn takes_turn(&self, now: Instant) -> bool {
+    pub(super) fn takes_turn(&self, now: Instant) -> bool {
         let mut last = self.anew.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = last.is_none_or(|at| now.saturating_duration_since(at) >= ANEW_SPACING);
         if turn {
@@ -107,7 +107,7 @@ impl Shared {
 }
 
 pub(super) struct Conversation {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     terminal: Name,
     pub(super) session: Option<Live>,
     remembered: VecDeque<(CaptureId, Option<Remembered>)>,

@@ -390,6 +390,10 @@ async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_a
 
     gateway.conversation.begin_anew(Instant::now()).await;
     assert_eq!(gateway.published(), [], "the session is young");
+    assert!(gateway.conversation.shared.takes_turn(later), "another terminal's");
+    gateway.conversation.begin_anew(later).await;
+    assert_eq!(gateway.published(), [], "one after the other");
+    let later = later + Duration::from_secs(1);
     gateway.conversation.begin_anew(later).await;
     let hint = [(Channel::Welcome, Vec::new())];
     assert_eq!(gateway.published(), hint);

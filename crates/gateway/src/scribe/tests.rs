@@ -23,6 +23,17 @@ use std::{
 
 const PEOPLE: u8 = 40;
 
+fn erase(number: u8, holders: Holders) -> Deed {
+    Deed::Erase {
+        member: member(number),
+        claim: ClaimHandle::from_random([number ^ 0x80; 16]),
+        salt: [number; 32],
+        rule: Rule::ERASURE,
+        ticket: None,
+        holders,
+    }
+}
+
 fn member(number: u8) -> MemberId {
     MemberId::from_random([number; 16])
 }
@@ -66,24 +77,17 @@ fn erasures_that_wait_share_one_change_of_the_root_and_each_has_its_receipt() {
     )
     .unwrap();
     let people = |numbers: std::ops::Range<u16>| {
-        let person = |number: u16| {
+        let person = |_| {
             let columns = vec![(Column::Profile, Secret::new(vec![1; 4_000]))];
-            let id: [u8; 16] = random::bytes();
-            let _ = number;
-            (MemberId::from_random(id), ClaimHandle::from_random(random::bytes()), columns)
+            let id = MemberId::from_random(random::bytes());
+            (id, ClaimHandle::from_random(random::bytes()), columns)
         };
         numbers.map(person).collect()
     };
     scribe.submit(Deed::Adopt { people: people(0..2_000) });
     for number in 0..PEOPLE {
-        scribe.submit(Deed::Erase {
-            member: member(number),
-            claim: ClaimHandle::from_random([number ^ 0x80; 16]),
-            salt: [number; 32],
-            rule: Rule::ERASURE,
-            ticket: None,
-            holders: Holders { cloud: number % 2 == 0, ..Holders::default() },
-        });
+        let holders = Holders { cloud: number % 2 == 0, ..Holders::default() };
+        scribe.submit(erase(number, holders));
         let decision = Decision {
             kind: DecisionKind::Scan,
             terminal: None,
@@ -146,14 +150,8 @@ fn receipts_wait_for_a_session_begun_after_the_erasure() {
     let scribe = begin(directory.path(), &vault, &["kiosk-1", "till-2"], false);
     let terminals: Vec<Name> = ["kiosk-1", "till-2"].map(|name| name.parse().unwrap()).into();
     for number in 0..PEOPLE {
-        scribe.submit(Deed::Erase {
-            member: member(number),
-            claim: ClaimHandle::from_random([number ^ 0x80; 16]),
-            salt: [number; 32],
-            rule: Rule::ERASURE,
-            ticket: None,
-            holders: Holders { terminals: terminals.clone(), ..Holders::default() },
-        });
+        let holders = Holders { terminals: terminals.clone(), ..Holders::default() };
+        scribe.submit(erase(number, holders));
     }
     let [early, late] =
         [-60_000, 60_000].map(|off| Timestamp::from_millis(clock::now().as_millis() + off));

@@ -296,7 +296,8 @@ impl Store {
     }
 
     fn adopt_shard(&mut self, version: u64, people: Vec<(MemberId, palmgate_policy::Profile)>) {
-        let Some(shard) = self.shards.get(&version) else { return };
+        let offered = self.offered.take_if(|shard| shard.version == version);
+        let Some(shard) = offered else { return };
         let records: HashMap<MemberId, &MemberRecord> =
             shard.people.iter().map(|record| (record.member, record)).collect();
         let mut adopted = Vec::with_capacity(people.len());
