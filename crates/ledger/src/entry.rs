@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of one entry at most.
 pub const MAX_ENTRY_BYTES: usize = 2048;
+/// What most entries stay below.
+pub(crate) const USUAL_ENTRY_BYTES: usize = 384;
 const MAX_WORD_BYTES: usize = 48;
 const MAX_DIGITS: usize = 4;
 const MAX_RULES: usize = 24;
@@ -124,8 +126,15 @@ impl Entry {
     /// # Errors
     /// [`EntryError`] when the entry holds what may not be logged.
     pub fn to_line(&self) -> Result<String, EntryError> {
+        let mut line = Vec::with_capacity(USUAL_ENTRY_BYTES);
+        self.write_line(&mut line)?;
+        String::from_utf8(line).map_err(|error| EntryError::Malformed(error.to_string()))
+    }
+
+    /// Appends what [`to_line`](Self::to_line) gives.
+    pub(crate) fn write_line(&self, to: &mut Vec<u8>) -> Result<(), EntryError> {
         self.check()?;
-        serde_json::to_string(self).map_err(|error| EntryError::Malformed(error.to_string()))
+        serde_json::to_writer(to, self).map_err(|error| EntryError::Malformed(error.to_string()))
     }
 
     /// Reads a line of the log; anything but the exact line that [`Entry::to_line`] writes is
@@ -139,7 +148,9 @@ impl Entry {
         }
         let entry: Self = serde_json::from_slice(line)
             .map_err(|error| EntryError::Malformed(error.to_string()))?;
-        if entry.to_line()?.as_bytes() != line {
+        let mut canonical = Vec::with_capacity(line.len());
+        entry.write_line(&mut canonical)?;
+        if canonical != line {
             return Err(EntryError::Malformed("not in canonical form".into()));
         }
         Ok(entry)

@@ -1,6 +1,7 @@
 use crate::{
     Checkpoint, CheckpointError, ConsistencyProof, Entries, Entry, EntryError, EntryKind, Evidence,
     FileError, Hash, HistoryError, InclusionProof, ProofError,
+    entry::USUAL_ENTRY_BYTES,
     files::{Layout, io, parent, read, replace, sync_dir},
     history::{KnownHashes, replay},
     lines::{Line, Lines, SEGMENT_ENTRIES},
@@ -186,9 +187,15 @@ impl Ledger {
     /// not be logged.
     pub fn append_all(&mut self, entries: &[Entry]) -> Result<u64, LedgerError> {
         self.usable()?;
-        let lines = entries.iter().map(Entry::to_line).collect::<Result<Vec<_>, _>>()?;
+        let mut text = Vec::with_capacity(entries.len() * USUAL_ENTRY_BYTES);
+        let mut ends = Vec::with_capacity(entries.len());
+        for entry in entries {
+            entry.write_line(&mut text)?;
+            text.push(b'\n');
+            ends.push(text.len());
+        }
         let first = self.tree.size();
-        let mut left = lines.as_slice();
+        let (mut begin, mut left) = (0, ends.as_slice());
         while !left.is_empty() {
             let index = self.tree.size();
             if index.is_multiple_of(SEGMENT_ENTRIES) {
@@ -196,13 +203,14 @@ impl Ledger {
             }
             let room = SEGMENT_ENTRIES - index % SEGMENT_ENTRIES;
             let (some, rest) = left.split_at(left.len().min(room as usize));
-            let text: String = some.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-            self.write(text.as_bytes())?;
-            for line in some {
+            self.write(&text[begin..some.last().copied().unwrap_or(begin)])?;
+            for end in some {
                 let index = self.tree.size();
-                if let Some(tile) = self.tree.push(leaf_hash(line.as_bytes())) {
-                    self.write_hashes(index / TILE, &tile)?;
+                if let Some(tile) = self.tree.push(leaf_hash(&text[begin..end - 1])) {
+                    self.write_hashes(index / TILE, tile.leaves())?;
+                    self.places.get_mut().keep(index / TILE, &Arc::new(tile));
                 }
+                begin = *end;
             }
             left = rest;
         }
@@ -222,8 +230,7 @@ impl Ledger {
             return Ok(());
         }
         self.sync_segment()?;
-        let tail = self.tree.tail().to_vec();
-        self.write_hashes(self.tree.size() / TILE, &tail)?;
+        self.write_tail()?;
         let origin = self.checkpoint.origin.clone();
         let checkpoint = Checkpoint { origin, size: self.tree.size(), root: self.tree.root() };
         let note = checkpoint.sign(&self.key).map_err(LedgerError::Origin)?;
@@ -495,9 +502,14 @@ impl Ledger {
 
     /// Never made durable: what a crash takes of the hash file is computed again.
     fn write_hashes(&mut self, tile: u64, leaves: &[Hash]) -> Result<(), LedgerError> {
-        let path = self.layout.hashes();
         let written = self.hashes.write_all_at(leaves.as_flattened(), tile * TILE * HASH_BYTES);
-        self.or_fail(written.map_err(io("write", &path)))
+        self.or_fail(written.map_err(|error| io("write", &self.layout.hashes())(error)))
+    }
+
+    fn write_tail(&mut self) -> Result<(), LedgerError> {
+        let place = self.tree.size() / TILE * TILE * HASH_BYTES;
+        let written = self.hashes.write_all_at(self.tree.tail().as_flattened(), place);
+        self.or_fail(written.map_err(|error| io("write", &self.layout.hashes())(error)))
     }
 
     /// Reads complete tiles from the hash file, checked.

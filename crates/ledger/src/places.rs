@@ -79,16 +79,16 @@ impl Places {
         let end = segment.starts.get(place + 1).map_or(segment.end, |next| u64::from(*next));
         // What is behind the last line that was looked at may be half a line.
         let bytes = usize::try_from(end.saturating_sub(start.into())).unwrap_or(usize::MAX);
-        let mut text = vec![0; bytes.min(STRIDE as usize * (MAX_ENTRY_BYTES + 1))];
-        let length = segment.file.read_at(&mut text, start.into()).map_err(io("read", &path))?;
+        let mut text = [0; STRIDE as usize * (MAX_ENTRY_BYTES + 1)];
+        let text = &mut text[..bytes.min(STRIDE as usize * (MAX_ENTRY_BYTES + 1))];
+        let length = segment.file.read_at(text, start.into()).map_err(io("read", &path))?;
         let mut ends = memchr::memchr_iter(b'\n', &text[..length]);
         let begins = match line % STRIDE {
             0 => Some(0),
             nth => ends.nth(nth as usize - 1).map(|end| end + 1),
         };
-        let found = begins.zip(ends.next()).ok_or_else(missing)?;
-        text.truncate(found.1);
-        Ok(text.split_off(found.0))
+        let (begin, end) = begins.zip(ends.next()).ok_or_else(missing)?;
+        Ok(text[begin..end].to_vec())
     }
 }
 

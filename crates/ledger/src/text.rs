@@ -9,11 +9,15 @@
 use crate::Hash;
 use data_encoding::{BASE64, HEXLOWER};
 use palmgate_protocol::Timestamp;
-use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use serde::{
+    Deserialize, Deserializer, Serializer,
+    de::{Error, Visitor},
+};
+use std::fmt::{self, Display};
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 /// A moment as `YYYY-MM-DDThh:mm:ss.mmmZ`; `None` outside the years 0 to 9999.
-pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
+pub(crate) fn rfc3339(at: Timestamp) -> Option<Moment> {
     let nanos = i128::from(at.as_millis()) * 1_000_000;
     let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
     let (year, month, day) = at.to_calendar_date();
@@ -35,7 +39,16 @@ pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
     write(16, minute.into());
     write(19, second.into());
     write(23, milli);
-    Some(String::from_utf8_lossy(&text).into_owned())
+    Some(Moment(text))
+}
+
+/// The text of a moment.
+pub(crate) struct Moment([u8; 24]);
+
+impl Moment {
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits and signs are text")
+    }
 }
 
 /// Whether [`rfc3339`] has a text for it.
@@ -55,24 +68,45 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let millis = i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
     let at = Timestamp::from_millis(millis);
     // Catches signs and separators that the numbers above let through.
-    (rfc3339(at)? == text).then_some(at)
+    (rfc3339(at)?.as_str() == text).then_some(at)
 }
 
 fn read_hash(text: &str) -> Result<Hash, &'static str> {
-    let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| "not lower-case hex")?;
-    bytes.try_into().map_err(|_| "not 32 bytes in hex")
+    let mut hash = Hash::default();
+    if text.len() != 2 * hash.len() {
+        return Err("not 32 bytes in hex");
+    }
+    HEXLOWER.decode_mut(text.as_bytes(), &mut hash).map_err(|_| "not lower-case hex")?;
+    Ok(hash)
+}
+
+/// Reads a value from its text without a copy of the text.
+struct FromText<F>(&'static str, F);
+
+impl<T, M: Display, F: FnOnce(&str) -> Result<T, M>> Visitor<'_> for FromText<F> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.1)(text).map_err(E::custom)
+    }
 }
 
 /// Serde form of 32 bytes.
 pub(crate) mod hex {
-    use super::{Deserialize, Deserializer, Error, HEXLOWER, Hash, Serializer, read_hash};
+    use super::{Deserializer, FromText, HEXLOWER, Hash, Serializer, read_hash};
 
     pub(crate) fn serialize<S: Serializer>(hash: &Hash, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&HEXLOWER.encode(hash))
+        let mut text = [0; 64];
+        HEXLOWER.encode_mut(hash, &mut text);
+        to.serialize_str(std::str::from_utf8(&text).expect("hex digits are text"))
     }
 
     pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Hash, D::Error> {
-        read_hash(&String::deserialize(from)?).map_err(D::Error::custom)
+        from.deserialize_str(FromText("32 bytes in hex", read_hash))
     }
 }
 
@@ -92,24 +126,26 @@ pub(crate) mod hexes {
 
 /// Serde form of a moment.
 pub(crate) mod moment {
-    use super::{Deserialize, Deserializer, Error, Serializer, Timestamp, parse_rfc3339, rfc3339};
+    use super::{Deserializer, FromText, Serializer, Timestamp, parse_rfc3339, rfc3339};
     use serde::ser::Error as _;
 
     pub(crate) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         let text = rfc3339(*at).ok_or_else(|| S::Error::custom("a year outside 0 to 9999"))?;
-        to.serialize_str(&text)
+        to.serialize_str(text.as_str())
     }
 
     pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Timestamp, D::Error> {
-        let text = String::deserialize(from)?;
-        parse_rfc3339(&text)
-            .ok_or_else(|| D::Error::custom("not a time in the form 2026-08-01T09:30:00.000Z"))
+        const FORM: &str = "a time in the form 2026-08-01T09:30:00.000Z";
+        let read = |text: &str| {
+            parse_rfc3339(text).ok_or("not a time in the form 2026-08-01T09:30:00.000Z")
+        };
+        from.deserialize_str(FromText(FORM, read))
     }
 }
 
 /// Serde form of something with a text form of its own.
 pub(crate) mod word {
-    use super::{Deserialize, Deserializer, Error, Serializer};
+    use super::{Deserializer, FromText, Serializer};
     use std::{fmt::Display, str::FromStr};
 
     pub(crate) fn serialize<T: Display, S: Serializer>(word: &T, to: S) -> Result<S::Ok, S::Error> {
@@ -121,7 +157,7 @@ pub(crate) mod word {
         T: FromStr<Err: Display>,
         D: Deserializer<'d>,
     {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
+        from.deserialize_str(FromText("a word", str::parse))
     }
 }
 
@@ -208,7 +244,7 @@ mod tests {
             (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
         ] {
             let at = Timestamp::from_millis(millis);
-            assert_eq!(rfc3339(at).as_deref(), Some(text));
+            assert_eq!(rfc3339(at).as_ref().map(Moment::as_str), Some(text));
             assert_eq!(parse_rfc3339(text), Some(at));
         }
         for (millis, exists) in [
@@ -242,7 +278,7 @@ mod tests {
         fn every_moment_survives_its_text(millis in -62_167_219_200_000..253_402_300_800_000_i64) {
             let at = Timestamp::from_millis(millis);
             let text = rfc3339(at).expect("a year from 0 to 9999");
-            prop_assert_eq!(parse_rfc3339(&text), Some(at));
+            prop_assert_eq!(parse_rfc3339(text.as_str()), Some(at));
         }
     }
 }

@@ -58,6 +58,10 @@ impl Tile {
     pub(crate) fn root(&self) -> Hash {
         self.0.0.last().expect("a tile has leaves")[0]
     }
+
+    pub(crate) fn leaves(&self) -> &[Hash] {
+        self.0.leaves()
+    }
 }
 
 /// The inner nodes above the tiles, and the last, incomplete tile: a quarter of a byte of memory for
@@ -89,16 +93,16 @@ impl Tree {
         self.above.leaves().get(usize::try_from(number).ok()?)
     }
 
-    /// Adds a leaf; returns the leaves of the tile that it completes, if it does.
-    pub(crate) fn push(&mut self, leaf: Hash) -> Option<Vec<Hash>> {
+    /// Adds a leaf; returns the tile that it completes, if it does.
+    pub(crate) fn push(&mut self, leaf: Hash) -> Option<Tile> {
         self.tail.push(leaf);
         self.size += 1;
         if !self.size.is_multiple_of(TILE) {
             return None;
         }
-        let mut tile = std::mem::take(&mut self.tail);
-        self.above.push(tile.subtree(0, TILE as usize));
-        Some(tile.0.swap_remove(0))
+        let tile = Tile(std::mem::take(&mut self.tail));
+        self.above.push(tile.root());
+        Some(tile)
     }
 
     pub(crate) fn root(&self) -> Hash {
@@ -285,7 +289,7 @@ mod tests {
                 let tile = whole.tree.push(leaf);
                 whole.leaves.push(leaf);
                 let start = whole.leaves.len().saturating_sub(TILE as usize);
-                assert!(tile.is_none_or(|tile| tile == whole.leaves[start..]));
+                assert!(tile.is_none_or(|tile| tile.leaves() == &whole.leaves[start..]));
             }
             whole
         }

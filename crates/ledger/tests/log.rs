@@ -212,7 +212,8 @@ fn a_disk_that_fails_is_named_and_the_ledger_recovers_with_it() {
 #[test]
 fn a_hash_file_changed_by_another_hand_gives_no_wrong_proof() {
     let dir = tempdir().unwrap();
-    let ledger = ledger(dir.path(), 600);
+    drop(ledger(dir.path(), 600));
+    let ledger = open(dir.path());
     let path = dir.path().join("hashes");
     let mut bytes = fs::read(&path).unwrap();
     bytes[40] ^= 1;

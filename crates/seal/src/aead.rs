@@ -5,6 +5,9 @@ use palmgate_protocol::{Name, Purpose, Secret};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
 
+/// Bytes that sealing adds: nonce and tag.
+pub const SEAL_BYTES: usize = NONCE_LEN + 16;
+
 /// An AES-256-GCM key. Nonces are drawn at random: seal less than 2³² records with one key
 /// (NIST SP 800-38D, 8.3).
 ///
@@ -49,20 +52,27 @@ impl Key {
 
     /// Seals `plaintext` for the place that `aad` names: nonce, ciphertext, tag.
     pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_BYTES);
+        self.seal_onto(&mut sealed, aad, plaintext);
+        sealed
+    }
+
+    /// Appends what [`Key::seal`] gives, which is longer than the plaintext by [`SEAL_BYTES`].
+    pub fn seal_onto(&self, to: &mut Vec<u8>, aad: &[u8], plaintext: &[u8]) {
         let nonce = random::bytes::<NONCE_LEN>();
-        let mut sealed = Vec::with_capacity(NONCE_LEN + plaintext.len() + AES_256_GCM.tag_len());
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plaintext);
+        to.reserve(plaintext.len() + SEAL_BYTES);
+        to.extend_from_slice(&nonce);
+        let begin = to.len();
+        to.extend_from_slice(plaintext);
         let tag = self
             .cipher()
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(aad),
-                &mut sealed[NONCE_LEN..],
+                &mut to[begin..],
             )
             .expect("a plaintext in memory is shorter than the limit of AES-GCM");
-        sealed.extend_from_slice(tag.as_ref());
-        sealed
+        to.extend_from_slice(tag.as_ref());
     }
 
     /// Opens what [`Key::seal`] made for the same place.

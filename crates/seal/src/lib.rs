@@ -36,7 +36,11 @@ const PREFIX: &[u8] = b"palmgate/1 ";
 
 /// `prefix label 0 (length part)*`: two different lists of parts never give the same bytes.
 fn labelled(label: &str, parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = [PREFIX, label.as_bytes(), &[0]].concat();
+    let length: usize = parts.iter().map(|part| 8 + part.len()).sum();
+    let mut bytes = Vec::with_capacity(PREFIX.len() + label.len() + 1 + length);
+    bytes.extend_from_slice(PREFIX);
+    bytes.extend_from_slice(label.as_bytes());
+    bytes.push(0);
     for part in parts {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part);
