@@ -33,6 +33,7 @@ fn main() {
         ask_cloud: true,
         authenticated: false,
         possession: None,
+        verdict: None,
     };
     let capture = CaptureId::from_random([1; 16]);
     let request = |body| encode(&Request::new(capture, at, body));
@@ -72,6 +73,7 @@ fn main() {
             key: None,
             sealed_record: Some(vec![8; 64]),
             possession: None,
+            verdict: None,
         },
         &key,
     );

@@ -123,6 +123,7 @@ impl Scene {
             release: None,
             replaces: None,
             possession: None,
+            verdict: None,
         }
     }
 

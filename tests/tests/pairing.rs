@@ -139,7 +139,12 @@ async fn a_removed_terminal_does_not_come_back_with_its_name() -> Result<()> {
 }
 
 fn wanted(name: &str) -> AddTerminal {
-    AddTerminal { name: name.into(), purposes: vec!["entry".into()], enrols: false }
+    AddTerminal {
+        name: name.into(),
+        purposes: vec!["entry".into()],
+        enrols: false,
+        sensors: Vec::new(),
+    }
 }
 
 /// Sends a wrong secret to the gateway that `code` names, as somebody might who knows no code.

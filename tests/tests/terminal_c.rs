@@ -67,8 +67,9 @@ impl Till {
 
 fn write(directory: &Path, name: &str, frames: &[Frame]) -> Result<String> {
     let path = directory.join(name);
-    let [frame] = frames else { bail!("one frame a capture") };
-    fs::write(&path, frame.picture.expose())?;
+    let [visible, near] = frames else { bail!("two frames a capture") };
+    fs::write(&path, visible.picture.expose())?;
+    fs::write(path.with_added_extension("nir"), near.picture.expose())?;
     Ok(path.display().to_string())
 }
 
@@ -78,7 +79,7 @@ async fn a_till_in_c_is_paired_enrols_a_shopper_and_takes_their_payment() -> Res
     let directory = scene.directory.path();
     let name = "till-c".to_owned();
     let purposes = vec!["pay".to_owned()];
-    let wanted = AddTerminal { name: name.clone(), purposes, enrols: true };
+    let wanted = AddTerminal { name: name.clone(), purposes, enrols: true, sensors: Vec::new() };
     let code = scene.store.control.add(&wanted).await?.code;
     let till = Till {
         program: compile(directory)?,
@@ -121,6 +122,7 @@ async fn a_till_in_c_is_paired_enrols_a_shopper_and_takes_their_payment() -> Res
     till.done(&["pay", "1999", &stranger], 2, "")?;
     let text = directory.join("text.png").display().to_string();
     fs::write(&text, "no picture")?;
+    fs::write(directory.join("text.png.nir"), "no picture")?;
     till.done(&["pay", "1999", &text], 2, "")?;
     scene.store.control.revoke(&name).await?;
     till.done(&["pay", "1999", &again], 1, "status 3")?;

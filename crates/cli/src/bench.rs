@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 release: None,
                 replaces: None,
                 possession: None,
+                verdict: None,
             };
             if let AnswerBody::Enrolled { .. } = kiosk.enrol(enrolment).await?.body {
                 enrolled.push(picture);

@@ -23,14 +23,15 @@ impl Picture {
         self.bytes.expose()
     }
 
-    /// The picture itself, as a capture.
+    /// The picture itself, and what near infrared could have shown of it, as a capture: nothing less
+    /// pays.
     pub fn frames(&self) -> Vec<Frame> {
-        vec![frame(Biometric::new(self.bytes().clone()))]
+        bands(Biometric::new(self.bytes().clone()), 0)
     }
 
     /// Another capture of the same hand, simulated from the picture.
     pub fn other_frames(&self, seed: u64) -> Vec<Frame> {
-        vec![frame(simulate::second_capture(self.bytes(), seed))]
+        bands(simulate::second_capture(self.bytes(), seed), seed)
     }
 
     /// Three captures for an enrolment: the picture and two simulated ones.
@@ -40,8 +41,10 @@ impl Picture {
     }
 }
 
-fn frame(picture: Biometric<Vec<u8>>) -> Frame {
-    Frame { band: Band::Visible, picture, region_of: None }
+fn bands(visible: Biometric<Vec<u8>>, seed: u64) -> Vec<Frame> {
+    let near = simulate::near_infrared(visible.expose(), seed);
+    let frame = |band, picture| Frame { band, picture, region_of: None };
+    vec![frame(Band::Visible, visible), frame(Band::NearInfrared, near)]
 }
 
 /// The pictures in `directory`, or the openly licensed ones, in the order of their names.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use palmgate_cloud::provision;
 use palmgate_gateway::control::AddTerminal;
 use palmgate_protocol::{Custody, Name, Secret, Timestamp};
-use palmgate_seal::pairing::PairingCode;
+use palmgate_seal::{pairing::PairingCode, sign::VerifyingKey};
 use palmgate_terminal::{Paired, Terminal};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
@@ -345,8 +345,20 @@ impl Gateway {
 
     /// Adds a terminal, pairs it and connects it.
     pub async fn terminal(&self, name: &str, purposes: &[&str], enrols: bool) -> Result<Terminal> {
+        self.terminal_with(name, purposes, enrols, &[]).await
+    }
+
+    /// The same, with the public keys of its sensors.
+    pub async fn terminal_with(
+        &self,
+        name: &str,
+        purposes: &[&str],
+        enrols: bool,
+        sensors: &[VerifyingKey],
+    ) -> Result<Terminal> {
         let purposes = purposes.iter().map(|purpose| (*purpose).to_owned()).collect();
-        let wanted = AddTerminal { name: name.to_owned(), purposes, enrols };
+        let sensors = sensors.iter().map(|key| data_encoding::HEXLOWER.encode(&key.0)).collect();
+        let wanted = AddTerminal { name: name.to_owned(), purposes, enrols, sensors };
         let code = PairingCode::parse(&self.control.add(&wanted).await?.code)?;
         let directory = self.directory.join(format!("terminal-{name}"));
         let url = format!("https://{}", self.https);

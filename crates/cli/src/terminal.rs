@@ -36,6 +36,9 @@ pub(crate) enum Verb {
         /// People may enrol at it.
         #[arg(long)]
         enrols: bool,
+        /// Public key of a sensor whose signed verdicts count, or a file with it; four at most.
+        #[arg(long)]
+        sensor_key: Vec<String>,
         #[command(flatten)]
         gateway: control::Arguments,
     },
@@ -82,6 +85,11 @@ pub(crate) enum OwnVerb {
     Scan(ScanArguments),
     /// Enrol a person.
     Enrol(EnrolArguments),
+    /// Make the key of a simulated sensor and print its public half, for `add --sensor-key`.
+    SensorKey {
+        /// Where the key lies, or is made.
+        file: PathBuf,
+    },
     /// Present pictures at a steady rate and report latencies.
     Run(RunArguments),
 }
@@ -120,6 +128,9 @@ pub(crate) struct ScanArguments {
     /// The person has just been authenticated strongly, by chip and PIN.
     #[arg(long)]
     authenticated: bool,
+    /// Key file of a simulated sensor, which signs that the hand lives.
+    #[arg(long)]
+    sensor: Option<PathBuf>,
     /// The person's own public key, for port: what `palmgate rights key` printed.
     #[arg(long)]
     to_key: Option<String>,
@@ -178,6 +189,9 @@ pub(crate) struct EnrolArguments {
     /// Claim token file of the enrolment that is corrected.
     #[arg(long, requires = "replace")]
     claim: Option<PathBuf>,
+    /// Key file of a simulated sensor, which signs that the hands live.
+    #[arg(long)]
+    sensor: Option<PathBuf>,
     /// The name that the person signed a written release with, under purpose and duration.
     #[arg(long)]
     release: Option<String>,
@@ -216,8 +230,8 @@ impl Arguments {
 pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
     block_on(async {
         match verb {
-            Verb::Add { name, purpose, enrols, gateway } => {
-                add(name, purpose, enrols, &gateway).await
+            Verb::Add { name, purpose, enrols, sensor_key, gateway } => {
+                add(name, purpose, enrols, &sensor_key, &gateway).await
             }
             Verb::List(gateway) => list(&gateway).await,
             Verb::Revoke { name, gateway } => {
@@ -249,6 +263,10 @@ async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
         }
         OwnVerb::Scan(arguments) => scan(arguments).await,
         OwnVerb::Enrol(arguments) => enrol(arguments).await,
+        OwnVerb::SensorKey { file } => {
+            say(&data_encoding::HEXLOWER.encode(&crate::policy::signing_key(&file)?.public().0));
+            Ok(ExitCode::SUCCESS)
+        }
         OwnVerb::Run(arguments) => run_at_rate(arguments).await,
     }
 }
@@ -257,9 +275,12 @@ async fn add(
     name: String,
     purposes: Vec<String>,
     enrols: bool,
+    sensor_keys: &[String],
     gateway: &control::Arguments,
 ) -> Result<ExitCode> {
-    let wanted = AddTerminal { name, purposes, enrols };
+    let hex = |key: &String| Ok(data_encoding::HEXLOWER.encode(&public_key(key)?));
+    let sensors = sensor_keys.iter().map(hex).collect::<Result<_>>()?;
+    let wanted = AddTerminal { name, purposes, enrols, sensors };
     let code = Control::new(gateway)?.add(&wanted).await?;
     show(&wanted.name.parse()?, &code)
 }
@@ -281,7 +302,9 @@ fn show(name: &Name, code: &Code) -> Result<ExitCode> {
 async fn list(gateway: &control::Arguments) -> Result<ExitCode> {
     for terminal in Control::new(gateway)?.list().await? {
         let enrols = if terminal.enrols { ", enrols" } else { "" };
-        say(&format!("{:<20} {}{enrols}", terminal.name, terminal.purposes.join(",")));
+        let sensors = terminal.sensors.iter().map(|key| format!(", sensor {key}"));
+        let sensors: String = sensors.collect();
+        say(&format!("{:<20} {}{enrols}{sensors}", terminal.name, terminal.purposes.join(",")));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -331,6 +354,11 @@ fn public_key(text: &str) -> Result<[u8; 32]> {
     key.and_then(|key| key.try_into().ok()).context("a public key has 64 hexadecimal digits")
 }
 
+fn sensor(key: Option<&Path>) -> Result<Option<simulated::Sensor>> {
+    let key = key.map(crate::policy::signing_key).transpose()?;
+    Ok(key.map(|key| simulated::Sensor::new(key, true)))
+}
+
 async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
     let intent = intent(&arguments)?;
     let captures = simulated::group(&arguments.pictures, false)?;
@@ -344,6 +372,10 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
         ..Presentation::default()
     };
     let terminal = connect(&arguments.own).await?;
+    let hand = match sensor(arguments.sensor.as_deref())? {
+        Some(sensor) => sensor.present(hand, terminal.challenge().await?),
+        None => hand,
+    };
     let begun = Instant::now();
     let answer = terminal.scan(intent, hand).await?;
     let took = begun.elapsed();
@@ -420,6 +452,9 @@ async fn enrol(arguments: EnrolArguments) -> Result<ExitCode> {
     let answer = if arguments.replace {
         let claim = arguments.claim.as_deref().map(read_file).transpose()?.map(Biometric::new);
         terminal.rectify(enrolment, claim).await?
+    } else if let Some(sensor) = sensor(arguments.sensor.as_deref())? {
+        let challenge = terminal.challenge().await?;
+        terminal.enrol_about(sensor.enrol(enrolment, challenge), challenge).await?
     } else {
         terminal.enrol(enrolment).await?
     };

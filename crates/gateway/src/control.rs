@@ -14,8 +14,10 @@ use axum::{
     http::StatusCode,
     routing::{delete, get, post},
 };
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use palmgate_policy::looks_like_card_number;
 use palmgate_protocol::{Custody, Name, Purpose, PurposeSet, Secret, Timestamp};
+use palmgate_seal::sign::VerifyingKey;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
@@ -34,6 +36,9 @@ pub struct AddTerminal {
     /// Whether people may enrol at it.
     #[serde(default)]
     pub enrols: bool,
+    /// Ed25519 keys of its sensors whose verdicts count, as 64 hexadecimal digits.
+    #[serde(default)]
+    pub sensors: Vec<String>,
 }
 
 /// The one-time code of a new terminal.
@@ -64,6 +69,9 @@ pub struct ListedTerminal {
     pub purposes: Vec<String>,
     /// Whether people may enrol at it.
     pub enrols: bool,
+    /// Ed25519 keys of its sensors whose verdicts count, as 64 hexadecimal digits.
+    #[serde(default)]
+    pub sensors: Vec<String>,
     /// When its certificate ends, in milliseconds since the Unix epoch.
     pub certificate_ends_ms: i64,
 }
@@ -157,6 +165,7 @@ async fn list(State(controlled): State<Controlled>) -> Json<Vec<ListedTerminal>>
         name: terminal.name.to_string(),
         purposes: terminal.purposes.iter().map(|purpose| purpose.to_string()).collect(),
         enrols: terminal.enrols,
+        sensors: terminal.sensors.iter().map(|key| HEXLOWER.encode(&**key)).collect(),
         certificate_ends_ms: terminal.not_after.as_millis(),
     });
     Json(listed.collect())
@@ -169,8 +178,16 @@ async fn add(
     let name = new_name(&wanted.name)?;
     let purposes: Result<PurposeSet, String> =
         wanted.purposes.iter().map(|purpose| purpose.parse::<Purpose>()).collect();
-    let code = controlled.served.terminals.add(name, purposes.map_err(bad)?, wanted.enrols);
+    let sensors: Option<Vec<_>> = wanted.sensors.iter().map(|key| sensor_key(key)).collect();
+    let sensors = sensors.ok_or_else(|| bad("a sensor's key has 64 hexadecimal digits".into()))?;
+    let purposes = purposes.map_err(bad)?;
+    let code = controlled.served.terminals.add(name, purposes, wanted.enrols, sensors);
     shown(&controlled, code)
+}
+
+fn sensor_key(hex: &str) -> Option<VerifyingKey> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
+    Some(VerifyingKey(bytes.try_into().ok()?))
 }
 
 async fn rename(

@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     gauges: Gauges,
     shed: IntCounterVec,
     faults: IntCounterVec,
+    vouched: IntCounterVec,
     cloud: IntCounterVec,
     erasures: IntCounterVec,
     recent: Mutex<VecDeque<StepTimes>>,
@@ -195,6 +196,16 @@ const FAULTS: [&str; 12] = [
     "join-too-often",
     "join-revoked",
 ];
+const VOUCHED: [&str; 8] = [
+    "living",
+    "attack",
+    "malformed",
+    "unknown-sensor",
+    "forged",
+    "other-challenge",
+    "other-pictures",
+    "stale",
+];
 const OUTCOMES: [&str; 3] = ["accepted", "not-recognised", "not-live"];
 const CLOUD: [[&str; 2]; 14] = [
     ["probe", "found"],
@@ -283,6 +294,11 @@ impl Metrics {
             )?,
             gauges: Gauges::register(&registry)?,
             shed: counter("palmgate_shed_total", "Messages dropped at a full queue.", &["queue"])?,
+            vouched: counter(
+                "palmgate_sensor_verdicts_total",
+                "Signed verdicts of sensors, by what came of them.",
+                &["outcome"],
+            )?,
             faults: counter(
                 "palmgate_terminal_faults_total",
                 "Messages of terminals that could not be used.",
@@ -320,6 +336,9 @@ impl Metrics {
         }
         for step in ["detect", "total"] {
             self.steps.with_label_values(&[step]);
+        }
+        for outcome in VOUCHED {
+            self.vouched.with_label_values(&[outcome]);
         }
         for fault in FAULTS {
             self.faults.with_label_values(&[fault]);
@@ -415,6 +434,10 @@ impl Metrics {
 
     pub(crate) fn shed(&self, queue: &'static str) {
         self.shed.with_label_values(&[queue]).inc();
+    }
+
+    pub(crate) fn vouched(&self, outcome: &'static str) {
+        self.vouched.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn terminal_fault(&self, fault: &'static str) {

@@ -26,17 +26,18 @@ use crate::{
 use palmgate_matcher::Timed;
 use palmgate_policy::{
     ClaimFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Proof, ReleaseFacts,
-    Resolved, Rule, ScanFacts, Ticket,
+    Resolved, Rule, ScanFacts, Sensor, Ticket,
 };
 use palmgate_protocol::{
-    ClaimHandle, MemberId, Name, Pseudonym, Purpose, Timestamp,
+    Biometric, ClaimHandle, MemberId, Name, Pseudonym, Purpose, ScanChallenge, Timestamp,
     cloud::MemberRecord,
-    terminal::{AnswerBody, Enrolment, Renewal, RequestBody, Scan},
+    terminal::{AnswerBody, Enrolment, Frame, Renewal, RequestBody, Scan},
 };
 use palmgate_seal::{
     claim::{self, Claim},
     possession::Challenge,
     random,
+    sensor::{About, PictureHash, Verdict},
     sign::{SigningKey, VerifyingKey},
 };
 use palmgate_vault::Vault;
@@ -101,6 +102,13 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) slots: Slots,
+}
+
+/// What a request says beside its body.
+struct Said {
+    at: Timestamp,
+    /// Only one that was good.
+    challenge: Option<ScanChallenge>,
 }
 
 pub(crate) struct Store {
@@ -255,14 +263,15 @@ impl Store {
         };
         let (terminal, capture) = (terminal.clone(), request.capture);
         let asker = Asker { terminal, capture, arrived, about: None, steps, slots };
+        let said = Said { at: request.at, challenge: request.challenge };
         match request.body {
             RequestBody::Ping => {
                 let ticket = self.work.open(asker, Sensitive::default());
                 self.work.wipe(ticket);
                 self.reply(ticket, AnswerBody::Done);
             }
-            RequestBody::Scan(scan) => self.scan(asker, request.at, scan),
-            RequestBody::Enrol(enrolment) => self.enrol(asker, request.at, enrolment),
+            RequestBody::Scan(scan) => self.scan(asker, &said, scan),
+            RequestBody::Enrol(enrolment) => self.enrol(asker, &said, enrolment),
             RequestBody::Renew(renewal) => self.renew(asker, renewal),
         }
     }
@@ -291,9 +300,10 @@ impl Store {
         });
     }
 
-    fn scan(&mut self, asker: Asker, at: Timestamp, scan: Scan) {
-        let (presented, claim) =
-            self.read_claim(scan.claim.as_ref().map(palmgate_protocol::Biometric::expose));
+    fn scan(&mut self, asker: Asker, said: &Said, scan: Scan) {
+        let at = said.at;
+        let sensor = self.sensor(&asker.terminal, said, scan.verdict.as_ref(), scan.frames.iter());
+        let (presented, claim) = self.read_claim(scan.claim.as_ref().map(Biometric::expose));
         let card_number = records::scan_holds_card_number(&scan);
         let possession = match (&scan.possession, &claim) {
             (None, _) => Proof::None,
@@ -314,11 +324,36 @@ impl Store {
             authenticated: scan.authenticated,
             card_number,
             possession,
+            sensor,
         };
         let right = facts.intent.purpose().is_none();
         let sensitive = Sensitive { frames: scan.frames, claim, right, ..Sensitive::default() };
         let ticket = self.work.open(asker, sensitive);
         self.decide(Event::Scan(ticket, facts));
+    }
+
+    /// What a sensor of the terminal vouches for. Whatever is wrong with a verdict, it does not count,
+    /// and nobody is told anything else for it.
+    fn sensor<'a>(
+        &self,
+        terminal: &Name,
+        said: &Said,
+        verdict: Option<&Biometric<Vec<u8>>>,
+        frames: impl Iterator<Item = &'a Frame>,
+    ) -> Sensor {
+        let Some(verdict) = verdict else { return Sensor::Silent };
+        let pictures: Vec<_> =
+            frames.map(|frame| PictureHash::of(frame.picture.expose())).collect();
+        let sensors = self.around.terminals.sensors(terminal);
+        let (challenge, now) = (said.challenge, self.around.clock.now());
+        let about = About { challenge, pictures: &pictures, now };
+        let (sensor, outcome) = match about.read(verdict.expose(), &sensors) {
+            Ok(Verdict { living: true, .. }) => (Sensor::Living, "living"),
+            Ok(Verdict { living: false, .. }) => (Sensor::Attack, "attack"),
+            Err(error) => (Sensor::Silent, error.as_str()),
+        };
+        self.around.metrics.vouched(outcome);
+        sensor
     }
 
     /// A claim that verifies and names nobody who was erased.
@@ -339,7 +374,10 @@ impl Store {
         }
     }
 
-    fn enrol(&mut self, asker: Asker, at: Timestamp, enrolment: Enrolment) {
+    fn enrol(&mut self, asker: Asker, said: &Said, enrolment: Enrolment) {
+        let at = said.at;
+        let frames = enrolment.captures.iter().flat_map(|capture| &capture.frames);
+        let sensor = self.sensor(&asker.terminal, said, enrolment.verdict.as_ref(), frames);
         let ids = FreshIds {
             member: MemberId::from_random(random::bytes()),
             claim: ClaimHandle::from_random(random::bytes()),
@@ -350,7 +388,7 @@ impl Store {
         let (replaces, claim) = match &enrolment.replaces {
             None => (None, None),
             Some(replaces) => {
-                let token = replaces.claim.as_ref().map(palmgate_protocol::Biometric::expose);
+                let token = replaces.claim.as_ref().map(Biometric::expose);
                 let (presented, claim) = self.read_claim(token);
                 (Some(presented), claim)
             }
@@ -371,6 +409,7 @@ impl Store {
                 complete: release.purpose_stated && release.duration_stated,
             }),
             replaces,
+            sensor,
             ids: ids.clone(),
         };
         let mut person = NewPerson::new(ids, enrolment.card_token, enrolment.phone);

@@ -4,7 +4,10 @@ mod codes;
 
 use crate::{clock::Believed, fabric::Fabric, identity::OwnIdentity, store::Input};
 use codes::{Codes, Rights};
-use minicbor::{Decode, Encode, bytes::ByteVec};
+use minicbor::{
+    Decode, Encode,
+    bytes::{ByteArray, ByteVec},
+};
 use palmgate_policy::{Event, TerminalFacts};
 use palmgate_protocol::{
     Name, PurposeSet, Secret, Timestamp, decode, encode,
@@ -15,6 +18,7 @@ use palmgate_protocol::{
 use palmgate_seal::{
     pairing::PairingCode,
     pki::{self, Authority, Certificate, ClientAuth, Identity, Role},
+    sign::VerifyingKey,
 };
 use palmgate_vault::Vault;
 use std::{
@@ -26,6 +30,8 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 
 /// Terminals of one store: as many as the receipt of an erasure can wait for.
 const MAX_TERMINALS: usize = palmgate_ledger::receipt::MAX_OUTSTANDING;
+/// Sensors of one terminal: one in use, and another while it is exchanged.
+pub(crate) const MAX_SENSORS: usize = 4;
 /// The least time between two certificates for one terminal, where they last long enough.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 /// How long a certificate lasts with which the gateway tries the broker.
@@ -53,6 +59,10 @@ pub(crate) struct Terminal {
     #[n(5)]
     #[cbor(default)]
     earlier: Vec<Earlier>,
+    /// Ed25519 keys of the sensors whose verdicts count, [`MAX_SENSORS`] at most.
+    #[n(6)]
+    #[cbor(default)]
+    pub(crate) sensors: Vec<ByteArray<32>>,
 }
 
 /// A certificate before the last one.
@@ -130,6 +140,8 @@ pub(crate) enum TerminalError {
     Unknown(Name),
     #[error("too many terminals or codes: revoke some, or wait until codes expire")]
     Full,
+    #[error("a terminal has at most {MAX_SENSORS} sensors' keys")]
+    Sensors,
     #[error(
         "the pairing code is wrong, used or expired: make a new one with `palmgate terminal add`"
     )]
@@ -239,13 +251,18 @@ impl Terminals {
         name: Name,
         purposes: PurposeSet,
         enrols: bool,
+        sensors: Vec<VerifyingKey>,
     ) -> Result<Secret<String>, TerminalError> {
+        if sensors.len() > MAX_SENSORS {
+            return Err(TerminalError::Sensors);
+        }
+        let sensors = sensors.into_iter().map(|key| ByteArray::from(key.0)).collect();
         self.may_have(&name)?;
         if self.lock().terminals.len() >= MAX_TERMINALS {
             return Err(TerminalError::Full);
         }
         let code = PairingCode::generate(self.options.authority.certificate_der());
-        let rights = Rights { purposes, enrols, replaces: None };
+        let rights = Rights { purposes, enrols, sensors, replaces: None };
         self.codes.add(name, *code.secret(), rights, Instant::now())?;
         Ok(code.text())
     }
@@ -258,8 +275,8 @@ impl Terminals {
         let terminal = terminal.ok_or_else(|| TerminalError::Unknown(old.clone()))?;
         self.may_have(&new)?;
         let code = PairingCode::generate(self.options.authority.certificate_der());
-        let Terminal { purposes, enrols, .. } = terminal;
-        let rights = Rights { purposes, enrols, replaces: Some(old.clone()) };
+        let Terminal { purposes, enrols, sensors, .. } = terminal;
+        let rights = Rights { purposes, enrols, sensors, replaces: Some(old.clone()) };
         self.codes.add(new, *code.secret(), rights, Instant::now())?;
         Ok(code.text())
     }
@@ -286,7 +303,7 @@ impl Terminals {
         fabric: &Fabric,
     ) -> Result<PairAnswer, TerminalError> {
         let rights = self.codes.redeem(&request.name, request.secret, Instant::now());
-        let Rights { purposes, enrols, replaces } = rights.ok_or(TerminalError::Code)?;
+        let Rights { purposes, enrols, sensors, replaces } = rights.ok_or(TerminalError::Code)?;
         if replaces.is_none() && self.lock().terminals.len() >= MAX_TERMINALS {
             return Err(TerminalError::Full);
         }
@@ -298,6 +315,7 @@ impl Terminals {
             serial: issued.serial.clone(),
             not_after: issued.not_after,
             earlier: Vec::new(),
+            sensors,
         };
         self.change(|list| list.terminals.push(terminal.clone()))?;
         fabric.admit(&terminal.name);
@@ -439,6 +457,13 @@ impl Terminals {
         Ok(())
     }
 
+    /// Keys of the sensors whose verdicts count at this terminal.
+    pub(crate) fn sensors(&self, name: &Name) -> Vec<VerifyingKey> {
+        let mut list = self.lock();
+        let sensors = list.find(name).map(|terminal| terminal.sensors.iter());
+        sensors.into_iter().flatten().map(|key| VerifyingKey(**key)).collect()
+    }
+
     /// The terminals, by name.
     pub(crate) fn list(&self) -> Vec<Terminal> {
         self.lock().terminals.clone()
@@ -489,6 +514,7 @@ mod tests {
             serial: first.serial.clone(),
             not_after: first.not_after,
             earlier: Vec::new(),
+            sensors: Vec::new(),
         }
     }
 
@@ -530,7 +556,8 @@ mod tests {
         // [[[name, purposes, enrols, serial, not_after]], [], 0]
         let old = b"\x83\x81\x85\x66till-1\x01\xf4\x42\x41\x02\x05\x80\x00";
         let list: List = decode(old).unwrap();
-        assert!(list.terminals[0].earlier.is_empty() && list.broker_ends.is_none());
+        assert!(list.terminals[0].earlier.is_empty() && list.terminals[0].sensors.is_empty());
+        assert!(list.broker_ends.is_none());
         assert_eq!(list.terminals[0].serial, [0x41, 2]);
     }
 }

@@ -258,6 +258,22 @@ fn the_back_of_either_hand_is_told_from_its_palm() {
 }
 
 #[test]
+fn photographs_of_other_things_hold_no_hand_whichever_way_they_lie() {
+    for other in [
+        include_bytes!("../data/elsewhere/cat.jpg").as_slice(),
+        include_bytes!("../data/elsewhere/raccoon.jpg"),
+        include_bytes!("../data/elsewhere/brick-wall.jpg"),
+        include_bytes!("../data/elsewhere/coffee-cup.jpg"),
+    ] {
+        let mut picture = image::load_from_memory(other).expect("a good file");
+        for _ in 0..4 {
+            refused(png(picture.clone()), CaptureProblem::NoHand);
+            picture = picture.rotate90();
+        }
+    }
+}
+
+#[test]
 fn a_burst_is_saved_by_its_one_good_frame() {
     let frames = [
         frame(Band::Visible, *b"broken"),

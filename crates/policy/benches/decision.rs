@@ -7,7 +7,7 @@
 use criterion::Criterion;
 use palmgate_policy::{
     CaptureFacts, ClaimPresented, Engine, EnrolmentFacts, Event, FreshIds, Law, Match, Pack, Proof,
-    ScanFacts, Settings, TerminalFacts, Ticket, pack::Action,
+    ScanFacts, Sensor, Settings, TerminalFacts, Ticket, pack::Action,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, Hand, MemberId, Pseudonym, Purpose, Timestamp,
@@ -92,6 +92,7 @@ fn store(settings: Settings) -> Engine {
         authorisation: None,
         release: None,
         replaces: None,
+        sensor: Sensor::Silent,
         ids: FreshIds {
             member: MemberId::from_random([1; 16]),
             claim: ClaimHandle::from_random([1; 16]),
@@ -119,6 +120,7 @@ fn recognise(engine: &mut Engine, ticket: Ticket) {
         authenticated: false,
         card_number: false,
         possession: Proof::None,
+        sensor: Sensor::Silent,
     };
     engine.handle(Event::Scan(ticket, facts), NOW);
     engine.handle(Event::Extracted(ticket, Ok(LIVE)), NOW);

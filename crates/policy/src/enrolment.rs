@@ -83,6 +83,7 @@ impl Engine {
             authenticated: false,
             card_number: facts.card_number,
             possession: Proof::None,
+            sensor: facts.sensor,
         };
         let Plan { purposes, route, rules } = self.scan_gates(&scan, now)?;
         if !matches!(route, Route::Search | Route::One(_)) {
@@ -99,6 +100,7 @@ impl Engine {
             intent,
             claim,
             authenticated: false,
+            sensor: scan.sensor,
             purposes,
             route,
             cited: rules,
@@ -117,7 +119,8 @@ impl Engine {
         let least = least.fold(0.0, f32::max);
         let mut cited = vec![rules::RET_01];
         let result = result.and_then(|facts| {
-            let verdict = self.law.decide(&Self::compare_act(facts.liveness, least));
+            let act = Self::compare_act(facts, least, work.facts.sensor, matched);
+            let verdict = self.law.decide(&act);
             cited.extend(verdict.rules);
             if verdict.allowed { Ok(()) } else { Err((CaptureProblem::NotLive, 0)) }
         });

@@ -143,6 +143,30 @@ pub struct ScanFacts {
     pub card_number: bool,
     /// Whether the medium of the claim proved that it is there.
     pub possession: Proof,
+    /// What a trusted sensor says of the frames.
+    pub sensor: Sensor,
+}
+
+/// What a sensor whose key is trusted for the terminal signed about exactly these frames, now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sensor {
+    /// Nothing that counts.
+    #[default]
+    Silent,
+    /// A presentation attack.
+    Attack,
+    /// A living hand.
+    Living,
+}
+
+impl Sensor {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Attack => "attack",
+            Self::Living => "living",
+        }
+    }
 }
 
 /// Whether a medium proved that it is there.
@@ -215,6 +239,8 @@ pub struct EnrolmentFacts {
     pub release: Option<ReleaseFacts>,
     /// Set when an enrolment is corrected: the claim of the one before, if one was shown.
     pub replaces: Option<ClaimPresented>,
+    /// What a trusted sensor says of the frames.
+    pub sensor: Sensor,
     /// Random ids for the person, made by the gateway.
     pub ids: FreshIds,
 }

@@ -1,12 +1,13 @@
 //! What the engine knows, in the words of the law pack's schema.
 
 use crate::{
-    ClaimPresented, Engine, EnrolmentFacts, Origin, Profile, RecordFacts, ScanFacts, Settings,
+    CaptureFacts, ClaimPresented, Engine, EnrolmentFacts, Origin, Profile, RecordFacts, ScanFacts,
+    Sensor, Settings,
     pack::{Act, Action, StoreFacts, custody_type},
     scan::ScanWork,
 };
 use palmgate_protocol::{
-    Hand, Purpose, Timestamp,
+    Hand, Purpose, PurposeSet, Timestamp,
     terminal::{Age, Intent},
 };
 
@@ -127,11 +128,20 @@ impl Engine {
             .with("possession", scan.possession.as_str())
     }
 
-    pub(crate) fn compare_act(liveness: f32, needed: f32) -> Act {
+    /// `purposes` are those that the captures are for: none where the person exercises a right.
+    pub(crate) fn compare_act(
+        facts: CaptureFacts,
+        needed: f32,
+        sensor: Sensor,
+        purposes: PurposeSet,
+    ) -> Act {
         let millionths = |value: f32| (f64::from(value) * 1e6) as i64;
         Act::new(Action::Compare)
-            .with("liveness", millionths(liveness))
+            .with("liveness", millionths(facts.liveness))
             .with("liveness_needed", millionths(needed))
+            .with("multispectral", facts.multispectral)
+            .with("sensor", sensor.as_str())
+            .with("purposes", purposes.iter().map(Purpose::as_str).collect::<Vec<_>>())
     }
 
     /// `above` says whether the score reached the purpose's threshold, `rivals` how many other

@@ -33,7 +33,8 @@ pub use command::{Command, Decision, DecisionKind, Source};
 pub use engine::{Engine, Standing};
 pub use event::{
     CaptureFacts, ClaimFacts, ClaimPresented, Doubt, EnrolmentFacts, Event, FreshIds, Match, Proof,
-    RecordFacts, ReleaseFacts, Resolved, ScanFacts, TerminalFacts, Ticket, TimeSeen, Visitor,
+    RecordFacts, ReleaseFacts, Resolved, ScanFacts, Sensor, TerminalFacts, Ticket, TimeSeen,
+    Visitor,
 };
 pub use opening::{Citation, Dossier, Measured, Opening, Review};
 pub use pack::{Law, Pack};

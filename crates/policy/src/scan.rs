@@ -1,6 +1,6 @@
 use crate::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Decision, DecisionKind, Engine, Match,
-    Proof, RecordFacts, Resolved, Rule, ScanFacts, Source, Spent, Ticket, Visitor,
+    Proof, RecordFacts, Resolved, Rule, ScanFacts, Sensor, Source, Spent, Ticket, Visitor,
     engine::Work,
     facts::PersonFacts,
     gates::{Plan, Route, Shut},
@@ -21,6 +21,7 @@ pub(crate) struct ScanWork {
     pub(crate) intent: Intent,
     pub(crate) claim: Option<ClaimFacts>,
     pub(crate) authenticated: bool,
+    pub(crate) sensor: Sensor,
     pub(crate) purposes: PurposeSet,
     pub(crate) route: Route,
     pub(crate) cited: Vec<Rule>,
@@ -57,7 +58,7 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Command> {
         let plan = self.scan_gates(&facts, now);
-        let ScanFacts { terminal, intent, claim, authenticated, possession, .. } = facts;
+        let ScanFacts { terminal, intent, claim, authenticated, possession, sensor, .. } = facts;
         // The palm is the other factor: without it nothing below is reached.
         let authenticated = authenticated || possession == Proof::Valid;
         let claim = match claim {
@@ -73,8 +74,17 @@ impl Engine {
         };
         let Plan { purposes, route, rules: cited } = plan;
         let fetched = None;
-        let work =
-            ScanWork { terminal, intent, claim, authenticated, purposes, route, cited, fetched };
+        let work = ScanWork {
+            terminal,
+            intent,
+            claim,
+            authenticated,
+            sensor,
+            purposes,
+            route,
+            cited,
+            fetched,
+        };
         if let Some(Shut { reason, outcome, rules }) = shut {
             return Self::refuse(ticket, reason, work.decision(outcome, rules));
         }
@@ -101,7 +111,9 @@ impl Engine {
         };
         let mut cited = vec![rules::RET_01];
         let result = result.and_then(|facts| {
-            let act = Self::compare_act(facts.liveness, strictest(work.purposes));
+            let least = strictest(work.purposes);
+            let purposes = work.intent.purpose().into_iter().collect();
+            let act = Self::compare_act(facts, least, work.sensor, purposes);
             let verdict = self.law.decide(&act);
             cited.extend(verdict.rules);
             if verdict.allowed { Ok(()) } else { Err(CaptureProblem::NotLive) }

@@ -6,7 +6,7 @@
 
 use palmgate_policy::{
     CaptureFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FreshIds, Match, Profile,
-    Proof, RecordFacts, ScanFacts, Settings, TerminalFacts, Ticket, TimeSeen,
+    Proof, RecordFacts, ScanFacts, Sensor, Settings, TerminalFacts, Ticket, TimeSeen,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -396,6 +396,7 @@ impl Machine {
             authorisation,
             release: None,
             replaces: correct.then_some(ClaimPresented::None),
+            sensor: Sensor::Silent,
             ids: FreshIds {
                 member: member(who, generation),
                 claim: ClaimHandle::from_random(claim),
@@ -430,6 +431,7 @@ impl Machine {
             authenticated: false,
             card_number: false,
             possession: Proof::None,
+            sensor: Sensor::Silent,
         };
         self.tell(Event::Scan(ticket, facts));
         self.tell(Event::Extracted(ticket, Ok(LIVE)));

@@ -134,6 +134,36 @@ fn nothing_is_escalated_without_claim_and_consent_to_roam() {
     }
 }
 
+#[test]
+fn one_band_never_pays_without_a_sensor_that_vouches() {
+    let law = law(&["eu-gdpr", "fr-cnil"], Custody::Operator, false);
+    let facts = vec![
+        ("liveness", values(&[0_i64, 500_000, 1_000_000])),
+        ("multispectral", values(&[false, true])),
+        ("sensor", values(&["silent", "attack", "living"])),
+        (
+            "purposes",
+            [&[][..], &["pay"], &["loyalty"], &["loyalty", "pay"]]
+                .map(|p| p.to_vec().into())
+                .into(),
+        ),
+    ];
+    let mut compared = 0;
+    every(Action::Compare, &facts, |act| {
+        if law.decide(act).allowed {
+            compared += 1;
+            let pays = act.facts.iter().any(|(_, value)| {
+                matches!(value, Value::Words(words) if words.iter().any(|word| word == "pay"))
+            });
+            let vouched_for = is(act, "sensor", &"living".into());
+            assert!(!pays || vouched_for || is(act, "multispectral", &true.into()), "{act:?}");
+            assert!(!is(act, "sensor", &"attack".into()), "{act:?}");
+            assert!(whole(act, "liveness") >= 500_000, "{act:?}");
+        }
+    });
+    assert_eq!(compared, 2 * (4 * 4 - 2), "all others");
+}
+
 /// For the age of children the Union leaves a range to its members (GDPR Art. 8(1)), so that one
 /// number may be lower in France; it is not varied here.
 #[test]

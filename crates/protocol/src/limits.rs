@@ -14,6 +14,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 pub const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES + 2 * ANSWER_PADDING;
 /// Bytes of a claim token: fits a version 40 QR code with low error correction.
 pub const MAX_CLAIM_BYTES: usize = 2_900;
+/// Bytes of a sensor's verdict: the hashes of all frames of an enrolment, and the signature.
+pub const MAX_VERDICT_BYTES: usize = 1_536;
 /// Bytes of any short text in a message: card token, phone number, payee, zone.
 pub const MAX_TEXT_BYTES: usize = 128;
 /// Bytes of the sealed record in a registration; an answer that carries one stays within

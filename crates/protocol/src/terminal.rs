@@ -19,7 +19,8 @@ pub struct Request {
     /// What is asked.
     #[n(2)]
     pub body: RequestBody,
-    /// For a scan: one of the gateway's challenges. Terminals of before name none.
+    /// For a scan: one of the gateway's challenges, and for an enrolment with a sensor's verdict the
+    /// one that it is about. Terminals of before name none.
     #[n(3)]
     pub challenge: Option<ScanChallenge>,
 }
@@ -96,6 +97,10 @@ pub struct Scan {
     /// authentication of two kinds (RTS on SCA Art. 4(1), 7).
     #[n(5)]
     pub possession: Option<Possession>,
+    /// What the sensor signed about the frames and the challenge of the request: a `COSE_Sign1`
+    /// (RFC 9052), [`MAX_VERDICT_BYTES`](crate::limits::MAX_VERDICT_BYTES) at most.
+    #[n(6)]
+    pub verdict: Option<Biometric<Vec<u8>>>,
 }
 
 /// A signature of the key that the claim names, over this act and no other.
@@ -271,6 +276,9 @@ pub struct Enrolment {
     /// token. Without one, the token can be copied and stands for no factor of its own.
     #[n(8)]
     pub possession: Option<PossessionKey>,
+    /// What the sensor signed about the frames of all captures and the challenge of the request.
+    #[n(9)]
+    pub verdict: Option<Biometric<Vec<u8>>>,
 }
 
 /// A release that the person signed on the terminal, under a text with purpose and duration.

@@ -43,7 +43,7 @@ fn frame(band: Band) -> Frame {
 fn scan(intent: Intent) -> Scan {
     let frames = vec![frame(Band::Visible), frame(Band::NearInfrared)];
     let (ask_cloud, authenticated) = (true, false);
-    Scan { intent, frames, claim: None, ask_cloud, authenticated, possession: None }
+    Scan { intent, frames, claim: None, ask_cloud, authenticated, possession: None, verdict: None }
 }
 
 fn pay() -> Intent {
@@ -75,6 +75,7 @@ fn enrolment() -> Enrolment {
         release: None,
         replaces: None,
         possession: None,
+        verdict: None,
     }
 }
 
@@ -133,6 +134,22 @@ fn fresh_scan() -> Vector {
     let body = RequestBody::Scan(scan(Intent::Entry));
     let bytes = encode(&Request { challenge, ..Request::new(capture(), AT, body) });
     Vector { name: "scan-fresh", rule: "request", bytes }
+}
+
+/// What a sensor vouches for, as terminals say it since verdicts.
+fn vouched_for() -> [Vector; 2] {
+    let verdict = || Some(Biometric::new(vec![0xd2, 0x84]));
+    let named = |name, body| {
+        let challenge = Some(ScanChallenge::from_random([0xf5; 16]));
+        let bytes = encode(&Request { challenge, ..Request::new(capture(), AT, body) });
+        Vector { name, rule: "request", bytes }
+    };
+    let scan = Scan { verdict: verdict(), ..scan(pay()) };
+    let enrolment = Enrolment { verdict: verdict(), ..enrolment() };
+    [
+        named("scan-vouched-for", RequestBody::Scan(scan)),
+        named("enrol-vouched-for", RequestBody::Enrol(enrolment)),
+    ]
 }
 
 /// An answer as gateways say it since challenges.
@@ -211,7 +228,8 @@ fn pairing() -> Vec<Vector> {
 }
 
 fn all() -> Vec<Vector> {
-    [scans(), requests(), answers(), pairing()].into_iter().flatten().collect()
+    let vouched_for = vouched_for().into();
+    [scans(), requests(), vouched_for, answers(), pairing()].into_iter().flatten().collect()
 }
 
 /// Reads a message of this rule and says it again.
@@ -249,7 +267,7 @@ fn what_is_written_down_is_read_and_follows_the_cddl() {
     }
     assert_eq!(
         read.into_iter().collect::<Vec<_>>(),
-        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 20)]
+        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 22)]
     );
 }
 

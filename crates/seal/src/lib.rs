@@ -7,6 +7,7 @@
 //! | terminal ↔ gateway | [`mls`]: two-member groups (RFC 9420), leaves bound to certificates |
 //! | what people and tills carry away | [`claim`], [`assertion`]: `COSE_Sign1` (RFC 9052) |
 //! | a phone or card that proves it is there | [`possession`]: Ed25519 over one act |
+//! | what a sensor vouches for | [`sensor`]: `COSE_Sign1` over challenge and pictures |
 //! | ids that are recognised, not read | [`hidden_id`]: HMAC-SHA-256 |
 //! | who is who on the network | [`pki`]: certificates, TLS 1.3; [`pairing`]: first contact |
 //!
@@ -24,6 +25,7 @@ pub mod pairing;
 pub mod pki;
 pub mod possession;
 pub mod random;
+pub mod sensor;
 pub mod shard;
 pub mod sign;
 #[cfg(test)]

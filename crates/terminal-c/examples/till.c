@@ -4,6 +4,9 @@
  *   till DIRECTORY enrol PICTURE PICTURE PICTURE     three captures of the right hand
  *   till DIRECTORY pay CENTS PICTURE [CLAIM]         with the claim token that was scanned
  *
+ * Beside each picture lies what near infrared showed at the same moment, PICTURE.nir: a visible
+ * picture alone does not pay.
+ *
  * Ends with 0 when it was done, 2 when the answer is no, and 1 when there is none.
  * SPDX-License-Identifier: Apache-2.0 */
 
@@ -16,6 +19,7 @@
 /* Longer than any answer takes to a scan; a person waits. */
 #define PATIENCE_MS 15000
 #define CAPTURES 3
+#define BANDS 2
 
 struct bytes {
     unsigned char *data;
@@ -45,6 +49,26 @@ static struct bytes read_file(const char *path) {
     }
     fclose(file);
     return bytes;
+}
+
+/* One capture: the visible frame, and the near-infrared one of the same moment. */
+static void read_capture(const char *path, palmgate_frame frames[BANDS]) {
+    char near[4096];
+    size_t band;
+    snprintf(near, sizeof near, "%s.nir", path);
+    for (band = 0; band < BANDS; band++) {
+        struct bytes file = read_file(band == 0 ? path : near);
+        frames[band].band = band == 0 ? PALMGATE_BAND_VISIBLE : PALMGATE_BAND_NEAR_INFRARED;
+        frames[band].picture = file.data;
+        frames[band].length = file.length;
+        frames[band].view = PALMGATE_VIEW_HAND;
+    }
+}
+
+static void free_capture(palmgate_frame frames[BANDS]) {
+    size_t band;
+    for (band = 0; band < BANDS; band++)
+        free((void *)frames[band].picture);
 }
 
 /* Fresh for every payment: the assertion repeats it. */
@@ -89,10 +113,9 @@ static int show(const palmgate_answer *answer) {
 }
 
 static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
-    struct bytes picture;
     struct bytes claim = {NULL, 0};
     uint8_t challenge[16];
-    palmgate_frame frame = {PALMGATE_BAND_VISIBLE, NULL, 0, PALMGATE_VIEW_HAND};
+    palmgate_frame frames[BANDS];
     palmgate_payment payment;
     palmgate_scan_request scan;
     palmgate_answer *answer = NULL;
@@ -103,7 +126,7 @@ static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
     status = palmgate_challenge(terminal, challenge);
     if (status != PALMGATE_STATUS_OK)
         return failed("challenge", status);
-    picture = read_file(arguments[1]);
+    read_capture(arguments[1], frames);
     if (count > 2)
         claim = read_file(arguments[2]);
     memset(&payment, 0, sizeof payment);
@@ -112,19 +135,17 @@ static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
     payment.payee = "Example till";
     random_bytes(payment.nonce, sizeof payment.nonce);
 
-    frame.picture = picture.data;
-    frame.length = picture.length;
     memset(&scan, 0, sizeof scan);
     scan.intent = PALMGATE_INTENT_PAY;
-    scan.frames = &frame;
-    scan.frame_count = 1;
+    scan.frames = frames;
+    scan.frame_count = BANDS;
     scan.payment = &payment;
     scan.claim = claim.data;
     scan.claim_length = claim.length;
     scan.challenge = challenge;
 
     status = palmgate_scan(terminal, &scan, &answer);
-    free(picture.data);
+    free_capture(frames);
     free(claim.data);
     if (status != PALMGATE_STATUS_OK)
         return failed("pay", status);
@@ -134,8 +155,7 @@ static int pay(const palmgate_terminal *terminal, int count, char **arguments) {
 }
 
 static int enrol(const palmgate_terminal *terminal, char **pictures) {
-    struct bytes files[CAPTURES];
-    palmgate_frame frames[CAPTURES];
+    palmgate_frame frames[CAPTURES][BANDS];
     palmgate_capture captures[CAPTURES];
     /* Two acts on two screens: the notice was read, and then it was agreed to. */
     palmgate_consent consent = {PALMGATE_PURPOSE_PAY, "fr-cnil-1", "fr", true};
@@ -146,14 +166,10 @@ static int enrol(const palmgate_terminal *terminal, char **pictures) {
     int code;
 
     for (at = 0; at < CAPTURES; at++) {
-        files[at] = read_file(pictures[at]);
-        frames[at].band = PALMGATE_BAND_VISIBLE;
-        frames[at].picture = files[at].data;
-        frames[at].length = files[at].length;
-        frames[at].view = PALMGATE_VIEW_HAND;
+        read_capture(pictures[at], frames[at]);
         captures[at].hand = PALMGATE_HAND_RIGHT;
-        captures[at].frames = &frames[at];
-        captures[at].frame_count = 1;
+        captures[at].frames = frames[at];
+        captures[at].frame_count = BANDS;
     }
     memset(&enrolment, 0, sizeof enrolment);
     enrolment.captures = captures;
@@ -164,7 +180,7 @@ static int enrol(const palmgate_terminal *terminal, char **pictures) {
     enrolment.card_token = "tok-of-the-payment-provider";
     status = palmgate_enrol(terminal, &enrolment, &answer);
     for (at = 0; at < CAPTURES; at++)
-        free(files[at].data);
+        free_capture(frames[at]);
     if (status != PALMGATE_STATUS_OK)
         return failed("enrol", status);
     code = show(answer);

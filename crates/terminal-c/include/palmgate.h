@@ -236,6 +236,10 @@ typedef struct palmgate_scan_request {
   const uint8_t *port_key;
   // The 16 bytes of `palmgate_challenge` that the capture is about, or NULL.
   const uint8_t *challenge;
+  // What the sensor signed about the frames and the challenge, or NULL.
+  const uint8_t *verdict;
+  // Its length.
+  size_t verdict_length;
 } palmgate_scan_request;
 
 // One capture of one hand.
@@ -276,6 +280,12 @@ typedef struct palmgate_enrolment {
   const char *card_token;
   // Phone number in E.164 form, for notices; or NULL.
   const char *phone;
+  // The 16 bytes of `palmgate_challenge` that the verdict is about, or NULL.
+  const uint8_t *challenge;
+  // What the sensor signed about all frames and the challenge, or NULL.
+  const uint8_t *verdict;
+  // Its length.
+  size_t verdict_length;
 } palmgate_enrolment;
 
 // One use of the palm, as the person sees it. The text lives as long as the answer.

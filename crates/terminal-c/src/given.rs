@@ -5,6 +5,7 @@ use palmgate_terminal::protocol::{
     Biometric, PurposeSet, ScanChallenge,
     limits::{
         MAX_CAPTURES_PER_ENROLMENT, MAX_CLAIM_BYTES, MAX_FRAME_BYTES, MAX_FRAMES_PER_CAPTURE,
+        MAX_VERDICT_BYTES,
     },
     terminal as wire,
 };
@@ -163,6 +164,10 @@ pub struct Scan {
     pub port_key: *const u8,
     /// The 16 bytes of `palmgate_challenge` that the capture is about, or NULL.
     pub challenge: *const u8,
+    /// What the sensor signed about the frames and the challenge, or NULL.
+    pub verdict: *const u8,
+    /// Its length.
+    pub verdict_length: usize,
 }
 
 /// One capture of one hand.
@@ -206,6 +211,12 @@ pub struct Enrolment {
     pub card_token: *const c_char,
     /// Phone number in E.164 form, for notices; or NULL.
     pub phone: *const c_char,
+    /// The 16 bytes of `palmgate_challenge` that the verdict is about, or NULL.
+    pub challenge: *const u8,
+    /// What the sensor signed about all frames and the challenge, or NULL.
+    pub verdict: *const u8,
+    /// Its length.
+    pub verdict_length: usize,
 }
 
 /// Borrows a value.
@@ -328,17 +339,19 @@ impl Scan {
         let frames = unsafe { Frame::read_all(self.frames, self.frame_count) }?;
         // SAFETY: the caller's promise is passed on.
         let claim = unsafe { many(self.claim, self.claim_length, MAX_CLAIM_BYTES, "claim") }?;
-        let claim = (!claim.is_empty()).then(|| Biometric::new(claim.to_vec()));
-        let given = usize::from(!self.challenge.is_null());
         // SAFETY: the caller's promise is passed on.
-        let challenge = unsafe { many(self.challenge.cast::<[u8; 16]>(), given, 1, "challenge") }?;
+        let challenge = unsafe { challenge(self.challenge) }?;
+        let (pointer, length) = (self.verdict, self.verdict_length);
+        // SAFETY: the caller's promise is passed on.
+        let verdict = unsafe { many(pointer, length, MAX_VERDICT_BYTES, "verdict") }?;
         let hand = palmgate_terminal::Presentation {
             frames,
-            claim,
+            claim: given(claim),
             ask_cloud: self.ask_cloud,
             authenticated: self.authenticated,
             possession: None,
-            challenge: challenge.first().copied().map(ScanChallenge::from_random),
+            verdict: given(verdict),
+            challenge,
         };
         // SAFETY: the caller's promise is passed on.
         Ok(Scanned { intent: unsafe { self.intent() }?, hand })
@@ -385,10 +398,30 @@ fn purposes(bits: u32) -> Result<PurposeSet, Failure> {
     Ok(To::ALL.into_iter().filter(|purpose| bits & (1 << *purpose as u32) != 0).collect())
 }
 
+/// An enrolment, as the Rust interface takes it.
+pub(crate) struct Enrolled {
+    pub(crate) enrolment: wire::Enrolment,
+    pub(crate) challenge: Option<ScanChallenge>,
+}
+
+/// Bytes that were given, if any were.
+fn given(bytes: &[u8]) -> Option<Biometric<Vec<u8>>> {
+    (!bytes.is_empty()).then(|| Biometric::new(bytes.to_vec()))
+}
+
+/// # Safety
+/// `pointer` is NULL or points to 16 bytes that stay as they are during the call.
+unsafe fn challenge(pointer: *const u8) -> Result<Option<ScanChallenge>, Failure> {
+    let count = usize::from(!pointer.is_null());
+    // SAFETY: the caller's promise is passed on.
+    let bytes = unsafe { many(pointer.cast::<[u8; 16]>(), count, 1, "challenge") }?;
+    Ok(bytes.first().copied().map(ScanChallenge::from_random))
+}
+
 impl Enrolment {
     /// # Safety
     /// Every pointer is NULL or points to what its field's description says.
-    pub(crate) unsafe fn read(&self) -> Result<wire::Enrolment, Failure> {
+    pub(crate) unsafe fn read(&self) -> Result<Enrolled, Failure> {
         let (pointer, count) = (self.captures, self.capture_count);
         // SAFETY: the caller's promise is passed on.
         let captures = unsafe { many(pointer, count, MAX_CAPTURES_PER_ENROLMENT, "captures") }?;
@@ -403,7 +436,12 @@ impl Enrolment {
         let card_token = unsafe { text(self.card_token, "card_token") }?;
         // SAFETY: the caller's promise is passed on.
         let phone = unsafe { text(self.phone, "phone") }?;
-        Ok(wire::Enrolment {
+        // SAFETY: the caller's promise is passed on.
+        let challenge = unsafe { challenge(self.challenge) }?;
+        let (pointer, length) = (self.verdict, self.verdict_length);
+        // SAFETY: the caller's promise is passed on.
+        let verdict = unsafe { many(pointer, length, MAX_VERDICT_BYTES, "verdict") }?;
+        let enrolment = wire::Enrolment {
             captures: captures.collect::<Result<_, _>>()?,
             consents: consents.collect::<Result<_, _>>()?,
             age: match self.age {
@@ -419,7 +457,9 @@ impl Enrolment {
             release: None,
             replaces: None,
             possession: None,
-        })
+            verdict: given(verdict),
+        };
+        Ok(Enrolled { enrolment, challenge })
     }
 }
 

@@ -295,8 +295,13 @@ pub unsafe extern "C" fn palmgate_enrol(
         // SAFETY: the caller's promise is passed on.
         let enrolment = unsafe { one(enrolment, "enrolment") }?;
         // SAFETY: the caller's promise is passed on.
-        let enrolment = unsafe { enrolment.read() }?;
-        let answered = handle.runtime.block_on(handle.terminal.enrol(enrolment))?;
+        let given::Enrolled { enrolment, challenge } = unsafe { enrolment.read() }?;
+        let answered = handle.runtime.block_on(async {
+            match challenge {
+                Some(challenge) => handle.terminal.enrol_about(enrolment, challenge).await,
+                None => handle.terminal.enrol(enrolment).await,
+            }
+        })?;
         // SAFETY: the caller's promise is passed on.
         unsafe { answer_with(answer, answered) }
     })

@@ -136,6 +136,22 @@ fn what_is_given_is_checked_before_it_is_read() {
     let named = Scan { challenge: challenge.as_ptr(), ..empty_scan() };
     let (_, hand) = read(Scan { intent: 2, ..named }).ok().unwrap();
     assert_eq!(hand.challenge.unwrap().as_bytes(), &challenge);
+    let verdict = [0xd2_u8; 9];
+    let vouched_for =
+        |length| Scan { verdict: verdict.as_ptr(), verdict_length: length, ..empty_scan() };
+    let (_, hand) = read(Scan { intent: 2, ..vouched_for(9) }).ok().unwrap();
+    assert!(*hand.verdict.unwrap().expose() == verdict);
+    let huge = read(Scan { intent: 2, ..vouched_for(1_537) });
+    assert!(huge.is_err_and(|failure| failure.why.contains("verdict")));
+    // SAFETY: numbers and pointers of which 0 and NULL are values.
+    let enrolment = unsafe { MaybeUninit::<Enrolment>::zeroed().assume_init() };
+    let (pointer, verdict_length) = (verdict.as_ptr(), verdict.len());
+    let enrolment =
+        Enrolment { verdict: pointer, verdict_length, challenge: challenge.as_ptr(), ..enrolment };
+    // SAFETY: every pointer is NULL or to something that lives.
+    let enrolled = unsafe { enrolment.read() }.ok().unwrap();
+    assert_eq!(enrolled.challenge.unwrap().as_bytes(), &challenge);
+    assert!(*enrolled.enrolment.verdict.unwrap().expose() == verdict);
     let (intent, hand) = read(Scan { payment: &raw const payment, ..scan }).ok().unwrap();
     assert!(hand.challenge.is_none());
     let palmgate_terminal::protocol::terminal::Intent::Pay(paid) = intent else { panic!("pay") };

@@ -187,6 +187,7 @@ mod tests {
             ask_cloud: false,
             authenticated: false,
             possession: None,
+            verdict: None,
         }))
     }
 

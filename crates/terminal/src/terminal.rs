@@ -49,6 +49,9 @@ pub struct Presentation {
     /// The challenge of [`Terminal::challenge`] that the capture is about: the sensor signed it, or
     /// it was shown before the hand. Without one the terminal names a challenge by itself.
     pub challenge: Option<ScanChallenge>,
+    /// What the sensor signed about the frames and that challenge
+    /// ([`Verdict`](palmgate_seal::sensor::Verdict)), if it can.
+    pub verdict: Option<Biometric<Vec<u8>>>,
 }
 
 /// How long a capture may take that is about a challenge.
@@ -262,10 +265,18 @@ impl Terminal {
     /// # Ok(()) }
     /// ```
     pub async fn scan(&self, intent: Intent, hand: Presentation) -> Result<Answer, TerminalError> {
-        let Presentation { frames, claim, ask_cloud, authenticated, possession, challenge } = hand;
+        let Presentation {
+            frames,
+            claim,
+            ask_cloud,
+            authenticated,
+            possession,
+            challenge,
+            verdict,
+        } = hand;
         let (capture, at) = (CaptureId::from_random(random::bytes()), clock::now().wall);
         let possession = possession.map(|prove| prove(&Challenge::new(capture, at, &intent)));
-        let scan = Scan { intent, frames, claim, ask_cloud, authenticated, possession };
+        let scan = Scan { intent, frames, claim, ask_cloud, authenticated, possession, verdict };
         self.ask(Request { challenge, ..Request::new(capture, at, RequestBody::Scan(scan)) }).await
     }
 
@@ -288,6 +299,36 @@ impl Terminal {
     /// ```
     pub async fn enrol(&self, enrolment: Enrolment) -> Result<Answer, TerminalError> {
         self.request(RequestBody::Enrol(enrolment)).await
+    }
+
+    /// As [`Terminal::enrol`], with a sensor's verdict in the enrolment: `challenge` is the one of
+    /// [`Terminal::challenge`] that the sensor signed with it, when the last capture was taken. One that
+    /// has ended does not make the enrolment fail; the verdict does not count then.
+    ///
+    /// # Errors
+    /// As [`Terminal::request`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     terminal: palmgate_terminal::Terminal,
+    /// #     enrolment: palmgate_terminal::protocol::terminal::Enrolment,
+    /// #     sensor: impl Fn(&[u8; 16]) -> Vec<u8>,
+    /// # ) -> Result<(), palmgate_terminal::TerminalError> {
+    /// use palmgate_terminal::protocol::{Biometric, terminal::Enrolment};
+    ///
+    /// let challenge = terminal.challenge().await?;
+    /// let verdict = Some(Biometric::new(sensor(challenge.as_bytes())));
+    /// terminal.enrol_about(Enrolment { verdict, ..enrolment }, challenge).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn enrol_about(
+        &self,
+        enrolment: Enrolment,
+        challenge: ScanChallenge,
+    ) -> Result<Answer, TerminalError> {
+        let (capture, at) = (CaptureId::from_random(random::bytes()), clock::now().wall);
+        let request = Request::new(capture, at, RequestBody::Enrol(enrolment));
+        self.ask(Request { challenge: Some(challenge), ..request }).await
     }
 
     /// Withdraws the person's consent for purposes (GDPR Art. 7(3)).
@@ -498,6 +539,7 @@ fn check_limits(body: &RequestBody) -> Result<(), TerminalError> {
     match body {
         RequestBody::Scan(scan) => {
             check_frames(&scan.frames)?;
+            check_verdict(scan.verdict.as_ref())?;
             let claim = scan.claim.as_ref().map_or(0, |claim| claim.expose().len());
             within("the claim token in bytes", claim, limits::MAX_CLAIM_BYTES)
         }
@@ -506,10 +548,16 @@ fn check_limits(body: &RequestBody) -> Result<(), TerminalError> {
             within("the number of captures", captures, limits::MAX_CAPTURES_PER_ENROLMENT)?;
             let name = enrolment.release.as_ref().map_or(0, |release| release.name.expose().len());
             within("the name under the release in bytes", name, limits::MAX_TEXT_BYTES)?;
+            check_verdict(enrolment.verdict.as_ref())?;
             enrolment.captures.iter().try_for_each(|capture| check_frames(&capture.frames))
         }
         RequestBody::Ping | RequestBody::Renew(_) => Ok(()),
     }
+}
+
+fn check_verdict(verdict: Option<&Biometric<Vec<u8>>>) -> Result<(), TerminalError> {
+    let length = verdict.map_or(0, |verdict| verdict.expose().len());
+    within("the sensor's verdict in bytes", length, limits::MAX_VERDICT_BYTES)
 }
 
 fn check_frames(frames: &[Frame]) -> Result<(), TerminalError> {
@@ -542,6 +590,7 @@ mod tests {
             ask_cloud: false,
             authenticated: false,
             possession: None,
+            verdict: None,
         })
     }
 

@@ -186,6 +186,7 @@ impl Story {
             release: None,
             replaces: None,
             possession: None,
+            verdict: None,
         }
     }
 

@@ -337,7 +337,7 @@ impl Conversation {
     }
 
     /// At most one decision for each capture: a repeated request gets the first one's answer.
-    async fn take(&mut self, request: Request, arrived: Instant, open: Duration) {
+    async fn take(&mut self, mut request: Request, arrived: Instant, open: Duration) {
         let capture = request.capture;
         if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| *known == capture) {
             let again = answer.as_ref().and_then(|kept| decode(kept.answer.expose()).ok());
@@ -354,7 +354,7 @@ impl Conversation {
             self.fault("flooding");
             return self.say(Answer::new(capture, AnswerBody::Busy)).await.map_or((), drop);
         }
-        if !self.is_fresh(&request, now) {
+        if !self.is_fresh(&mut request, now) {
             self.fault("challenge");
             let body = AnswerBody::Refused { reason: Refusal::ChallengeNeeded };
             return self.say(Answer::new(capture, body)).await.map_or((), drop);
@@ -377,11 +377,13 @@ impl Conversation {
 
     /// Whether a scan is of now: it names one of the session's challenges. Rights wait for none.
     /// Nothing is decided about a scan that is not, so that it may be asked again with another.
-    fn is_fresh(&mut self, request: &Request, now: Instant) -> bool {
-        let RequestBody::Scan(scan) = &request.body else { return true };
+    /// Only a challenge that was good stays in the request: a sensor's verdict is about no other.
+    fn is_fresh(&mut self, request: &mut Request, now: Instant) -> bool {
         let live = self.session.as_mut();
         let redeem = |named| live.is_some_and(|live| live.challenges.redeem(named, now));
         let named = request.challenge.as_ref().map(redeem);
+        request.challenge.take_if(|_| named == Some(false));
+        let RequestBody::Scan(scan) = &request.body else { return true };
         scan.intent.purpose().is_none_or(|purpose| {
             named.unwrap_or(!self.shared.freshness.needed_for.contains(purpose))
         })

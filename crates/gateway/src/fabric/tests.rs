@@ -206,6 +206,7 @@ fn scan(intent: Intent) -> Scan {
         ask_cloud: false,
         authenticated: false,
         possession: None,
+        verdict: None,
     }
 }
 

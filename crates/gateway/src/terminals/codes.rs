@@ -4,6 +4,7 @@
 //! with its count of tries, so that neither a crash nor the system's clock gives anybody more.
 
 use super::TerminalError;
+use minicbor::bytes::ByteArray;
 use palmgate_protocol::{Name, PurposeSet, Secret};
 use std::{
     collections::BTreeMap,
@@ -19,10 +20,11 @@ const TRIES: u8 = 5;
 const MAX_CODES: usize = 64;
 
 /// What a code is good for.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Rights {
     pub(super) purposes: PurposeSet,
     pub(super) enrols: bool,
+    pub(super) sensors: Vec<ByteArray<32>>,
     /// The terminal that is revoked when this one is paired.
     pub(super) replaces: Option<Name>,
 }
@@ -83,7 +85,7 @@ mod tests {
 
     fn waiting(now: Instant) -> (Codes, Name) {
         let (codes, name) = (Codes::default(), "till-1".parse::<Name>().unwrap());
-        let rights = Rights { purposes: PurposeSet::default(), enrols: false, replaces: None };
+        let rights = Rights { purposes: PurposeSet::default(), enrols: false, ..Rights::default() };
         codes.add(name.clone(), SECRET, rights, now).unwrap();
         (codes, name)
     }
@@ -126,7 +128,7 @@ mod tests {
     fn codes_are_few_and_old_ones_make_room() {
         let now = Instant::now();
         let codes = Codes::default();
-        let rights = Rights { purposes: PurposeSet::default(), enrols: false, replaces: None };
+        let rights = Rights { purposes: PurposeSet::default(), enrols: false, ..Rights::default() };
         let add = |number: usize, now| {
             codes.add(format!("till-{number}").parse().unwrap(), SECRET, rights.clone(), now)
         };

@@ -10,8 +10,8 @@ mod rights;
 
 use palmgate_policy::{
     CaptureFacts, ClaimFacts, ClaimPresented, Command, Engine, EnrolmentFacts, Event, FailedTries,
-    FreshIds, Match, Profile, Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, Settings,
-    Source, TerminalFacts, Ticket,
+    FreshIds, Match, Profile, Proof, RecordFacts, ReleaseFacts, Resolved, ScanFacts, Sensor,
+    Settings, Source, TerminalFacts, Ticket,
 };
 use palmgate_protocol::{
     ClaimHandle, Custody, DAY, Hand, MemberId, Name, Pseudonym, Purpose, PurposeSet, Timestamp,
@@ -95,6 +95,7 @@ impl Store {
             authorisation: None,
             release: None,
             replaces: None,
+            sensor: Sensor::Silent,
             ids: FreshIds {
                 member: MemberId::from_random([number; 16]),
                 claim: ClaimHandle::from_random([number; 16]),
@@ -116,6 +117,7 @@ impl Store {
             authenticated: false,
             card_number: false,
             possession: Proof::None,
+            sensor: Sensor::Silent,
         }
     }
 

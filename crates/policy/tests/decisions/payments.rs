@@ -57,6 +57,42 @@ fn a_token_that_can_be_copied_pays_nothing_and_one_that_proves_itself_pays() {
     }
 }
 
+/// P-PAD-1: what was seen in one band needs the word of a trusted sensor for payments, and for nothing
+/// else; P-SCA-8: nothing helps against its word.
+#[test]
+fn one_band_alone_pays_nothing_without_a_sensor_that_vouches() {
+    let one_band = CaptureFacts { liveness: 1.0, multispectral: false };
+    let mut store = Store::new(Custody::Operator);
+    store.enrol(1, &[Purpose::Pay, Purpose::Loyalty]);
+    let mut looked_at = |intent: &Intent, capture: CaptureFacts, sensor| {
+        let facts = ScanFacts { sensor, ..store.facts(intent.clone()) };
+        let (ticket, _) = store.scan(facts);
+        store.tell(Event::Extracted(ticket, Ok(capture)))
+    };
+    let goes_on = |commands: &[Command]| matches!(commands, [Command::Identify(..)]);
+    for intent in [pay(100), Intent::Loyalty, Intent::Export] {
+        let is_payment = intent.purpose() == Some(Purpose::Pay);
+        let bare = looked_at(&intent, one_band, Sensor::Silent);
+        assert_eq!(goes_on(&bare), !is_payment, "{}", shown(&bare));
+        assert_eq!(cites(&bare, "P-PAD-1"), is_payment, "{}", shown(&bare));
+        assert!(goes_on(&looked_at(&intent, one_band, Sensor::Living)));
+        assert!(goes_on(&looked_at(&intent, LIVE, Sensor::Silent)));
+        let attack = looked_at(&intent, LIVE, Sensor::Attack);
+        assert!(!goes_on(&attack) && cites(&attack, "P-SCA-8"), "{}", shown(&attack));
+    }
+    for (purpose, sensor, enrols) in [
+        (Purpose::Pay, Sensor::Silent, false),
+        (Purpose::Pay, Sensor::Living, true),
+        (Purpose::Loyalty, Sensor::Silent, true),
+    ] {
+        let ticket = store.ticket();
+        let facts = EnrolmentFacts { sensor, ..store.enrolment(2, &[purpose]) };
+        store.tell(Event::Enrol(ticket, Box::new(facts)));
+        let commands = store.tell(Event::EnrolmentExtracted(ticket, Ok(one_band)));
+        assert_eq!(goes_on(&commands), enrols, "{}", shown(&commands));
+    }
+}
+
 /// The last failed tries that the engine wanted kept.
 fn kept(commands: Vec<Command>, kept: &mut Option<FailedTries>) {
     for command in commands {

@@ -13,9 +13,11 @@
 
 mod pictures;
 mod run;
+mod sensor;
 
 pub use pictures::{PictureError, Pictures, group, pictures_in, read_frame};
 pub use run::{Plan, RunReport, outcome, run_at_rate};
+pub use sensor::Sensor;
 
 use crate::{Presentation, protocol::Hand};
 use palmgate_protocol::{
@@ -53,6 +55,7 @@ pub fn enrolment(
         release: None,
         replaces: None,
         possession: None,
+        verdict: None,
     })
 }
 
