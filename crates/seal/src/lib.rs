@@ -24,6 +24,7 @@ pub mod pairing;
 pub mod pki;
 pub mod possession;
 pub mod random;
+pub mod roster;
 pub mod shard;
 pub mod sign;
 #[cfg(test)]

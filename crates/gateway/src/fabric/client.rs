@@ -116,6 +116,11 @@ impl Fabric {
         self.tell_all(|| Heard::BeginAnew);
     }
 
+    /// Gives every terminal another roster.
+    pub(crate) fn give_roster(&self) {
+        self.tell_all(|| Heard::Roster);
+    }
+
     /// A conversation that is busy hears it later, and none misses it.
     fn tell_all(&self, what: impl Fn() -> Heard) {
         for conversation in self.lock().values() {

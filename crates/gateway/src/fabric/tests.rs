@@ -4,6 +4,7 @@ use super::{
     Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
+use crate::terminals::CurrentRoster;
 use crate::{metrics::Metrics, store::Input};
 use palmgate_protocol::{
     CaptureId, DAY, MemberId, Name, Purpose, PurposeSet, ScanChallenge, Timestamp, decode,
@@ -77,6 +78,12 @@ impl Admission for Admitted {
 
     fn holds(&self, _: &Name, serial: &[u8]) -> bool {
         !self.revoked.iter().any(|revoked| revoked == serial)
+    }
+
+    fn learn(&self, _: &Name, _: &[u8], _: [u8; 32]) {}
+
+    fn roster(&self) -> Option<Arc<CurrentRoster>> {
+        None
     }
 }
 
