@@ -9,7 +9,12 @@ use super::{
     challenges::Outstanding,
     joins::{Joins, NotAgain},
 };
-use crate::{broker::Pace, metrics::Metrics, store::Input};
+use crate::{
+    broker::Pace,
+    metrics::Metrics,
+    pressure::{self, Pressure},
+    store::Input,
+};
 use palmgate_protocol::{
     CaptureId, MemberId, Name, ScanChallenge, Secret, decode, encode, encode_for_sealing,
     limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, MAX_ROSTER_BYTES},
@@ -44,11 +49,6 @@ const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 const QUIET: Duration = Duration::from_mins(1);
 /// How often the terminal's certificate is looked at again.
 const CHECKED_EVERY: Duration = Duration::from_mins(1);
-/// Scans and enrolments of one terminal that are looked at in a second, sustained and at once: far
-/// above what hands can do.
-const REQUESTS_PER_SECOND: u32 = 50;
-/// See [`REQUESTS_PER_SECOND`].
-const REQUESTS_AT_ONCE: u32 = 100;
 /// Scans and enrolments of one terminal that may be in work: it must not fill the store's queue.
 const MOST_IN_WORK: usize = 8;
 /// Room for the challenges that come with an answer.
@@ -95,6 +95,7 @@ pub(super) struct Shared {
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) freshness: Freshness,
+    pub(super) pressure: Pressure,
     /// When a terminal was asked last to begin a new session.
     pub(super) anew: Mutex<Option<Instant>>,
 }
@@ -159,7 +160,7 @@ impl Conversation {
             None
         });
         let joins = kept.and_then(|kept| decode(kept.expose()).ok()).unwrap_or_default();
-        let pace = Pace::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE, Instant::now());
+        let pace = Pace::new(pressure::PER_SECOND, pressure::AT_ONCE, Instant::now());
         Self {
             shared,
             terminal,
@@ -368,7 +369,9 @@ impl Conversation {
             RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none());
         let now = Instant::now();
         self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
-        if !right && (self.in_work.len() >= MOST_IN_WORK || !self.pace.allows(now)) {
+        // While people wait, a terminal is held to what hands can do.
+        let over = self.shared.pressure.is_on(now) && !right && !self.pace.allows(now);
+        if over || (!right && self.in_work.len() >= MOST_IN_WORK) {
             self.fault("flooding");
             return self.say(Answer::new(capture, AnswerBody::Busy)).await.map_or((), drop);
         }
