@@ -4,7 +4,7 @@
 
 use palmgate_ledger::{Checkpoint, Entry, Evidence, note::Note, receipt};
 use palmgate_protocol::{
-    Biometric, Name, Probe, Template, Timestamp, cloud, decode,
+    Biometric, Name, Probe, Roster, Template, Timestamp, cloud, decode,
     limits::MAX_FRAME_BYTES,
     pairing::{PairAnswer, PairRequest},
     terminal::{Answer, Band, Frame, Request},
@@ -54,6 +54,7 @@ pub fn mqtt(bytes: &[u8]) {
 pub fn terminal(bytes: &[u8]) {
     let _ = decode::<Request>(bytes);
     let _ = decode::<Answer>(bytes);
+    let _ = decode::<Roster>(bytes);
 }
 
 /// What gateways and clouds say to each other, and what a shard is made of.

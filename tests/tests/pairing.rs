@@ -14,7 +14,9 @@ use palmgate_seal::{
     pki::{self, Identity},
 };
 use palmgate_stories::palmgate;
-use palmgate_terminal::{Invitation, Paired, Presentation, Terminal, TerminalError};
+use palmgate_terminal::{
+    Invitation, Paired, Presentation, RosterFault, StoreRoster, Terminal, TerminalError,
+};
 use rumqttc::{AsyncClient, ConnectionError, MqttOptions, TlsConfiguration, Transport};
 use std::{
     fs,
@@ -262,5 +264,86 @@ async fn the_check_connects_to_the_broker_anew_and_the_signal_reloads_what_can_c
     reloaded(&gateway, "level=debug").await?;
     till.ping().await.context("nobody noticed")?;
     gateway.process.stop()?;
+    Ok(())
+}
+
+/// Waits until a terminal has a roster like this.
+async fn roster(of: &Terminal, like: impl Fn(&StoreRoster) -> bool) -> Result<Arc<StoreRoster>> {
+    let begun = Instant::now();
+    loop {
+        match of.roster()? {
+            Some(roster) if like(&roster) => return Ok(roster),
+            shown if begun.elapsed() > PATIENCE => {
+                bail!("{} has {:?}", of.name(), shown.map(|shown| shown.roster.sequence))
+            }
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// The hashes of rosters in the ledger.
+fn logged(state: &Path) -> Result<String> {
+    let entries = fs::read_dir(state.join("ledger/entries"))?;
+    let entries = entries.map(|file| Ok(fs::read_to_string(file?.path())?));
+    Ok(entries.collect::<Result<Vec<_>>>()?.concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_terminal_has_the_same_list_of_all_and_hears_of_a_removal() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let gateway = gateway(directory.path(), "").await?;
+    let till = gateway.terminal("till-1", &["entry"], false).await?;
+    let kiosk = gateway.terminal("kiosk-1", &["entry"], false).await?;
+    let names = |shown: &StoreRoster| -> Vec<String> {
+        shown.roster.members.iter().map(|member| member.name.to_string()).collect()
+    };
+    let both = |shown: &StoreRoster| names(shown) == ["gateway", "kiosk-1", "till-1"];
+    let (first, second) = (roster(&till, both).await?, roster(&kiosk, both).await?);
+    assert_eq!(first, second, "one list for everybody, the older terminal was told");
+    let shown = gateway.control.roster().await?;
+    assert_eq!((shown.sequence, &shown.hash), (first.roster.sequence, &first.hash_text()));
+    let state = gateway.state.to_str().context("the directory's name is text")?;
+    let listed = palmgate(&["terminal", "list", "--state", state])?;
+    assert!(listed.text.contains(&first.hash_text()), "a person compares it");
+
+    gateway.control.revoke("kiosk-1").await?;
+    let alone = |shown: &StoreRoster| names(shown) == ["gateway", "till-1"];
+    let after = roster(&till, alone).await?;
+    assert!(after.roster.sequence > first.roster.sequence && after.hash != first.hash);
+    till.scan(Intent::Entry, Presentation::default()).await?;
+
+    // A terminal that starts anew still knows the number, and both sides go on with it.
+    till.close().await;
+    let place = directory.path().join("terminal-till-1");
+    assert!(place.join("roster").is_file());
+    let till = Terminal::connect(Paired::open(&place)?)?;
+    assert_eq!(roster(&till, alone).await?, after);
+    let begun = Instant::now();
+    while ![&first, &after].iter().all(|shown| {
+        logged(&gateway.state).is_ok_and(|entries| entries.contains(&shown.hash_text()))
+    }) {
+        assert!(begun.elapsed() < PATIENCE, "the ledger has every list");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_has_seen_a_later_list_sends_no_picture() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let gateway = gateway(directory.path(), "").await?;
+    let till = gateway.terminal("till-1", &["entry"], false).await?;
+    till.scan(Intent::Entry, Presentation::default()).await?;
+    till.close().await;
+    // As after a gateway that was put back to an earlier state: [sequence, hash].
+    let kept = [&[0x82, 0x18, 0x63, 0x58, 0x20][..], &[7; 32]].concat();
+    let place = directory.path().join("terminal-till-1");
+    fs::write(place.join("roster"), kept)?;
+    let till = Terminal::connect(Paired::open(&place)?)?;
+    till.ready(PATIENCE).await?;
+    let refused = till.scan(Intent::Entry, Presentation::default()).await;
+    let older = |fault: &RosterFault| matches!(fault, RosterFault::Older { kept: 0x63, .. });
+    assert!(matches!(refused, Err(TerminalError::Roster(fault)) if older(&fault)));
+    till.ping().await?;
     Ok(())
 }

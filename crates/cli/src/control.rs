@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use palmgate_gateway::{
     control::{
         AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, Decommissioned, ListedTerminal,
-        PackView, Probed, RenameTerminal, SOCKET, ScanSteps,
+        PackView, Probed, RenameTerminal, RosterView, SOCKET, ScanSteps,
     },
     office::{ClockView, Done, Draft, HeldUse, Order, SignedTime, View},
 };
@@ -62,6 +62,11 @@ impl Control {
     /// The paired terminals.
     pub async fn list(&self) -> Result<Vec<ListedTerminal>> {
         self.answer(self.client.get(url("terminals"))).await
+    }
+
+    /// The roster that every terminal has.
+    pub async fn roster(&self) -> Result<RosterView> {
+        self.answer(self.client.get(url("roster"))).await
     }
 
     /// Removes a terminal.

@@ -300,12 +300,15 @@ fn show(name: &Name, code: &Code) -> Result<ExitCode> {
 }
 
 async fn list(gateway: &control::Arguments) -> Result<ExitCode> {
-    for terminal in Control::new(gateway)?.list().await? {
+    let control = Control::new(gateway)?;
+    for terminal in control.list().await? {
         let enrols = if terminal.enrols { ", enrols" } else { "" };
         let sensors = terminal.sensors.iter().map(|key| format!(", sensor {key}"));
         let sensors: String = sensors.collect();
         say(&format!("{:<20} {}{enrols}{sensors}", terminal.name, terminal.purposes.join(",")));
     }
+    let roster = control.roster().await?;
+    say(&format!("roster {}, hash {}", roster.sequence, roster.hash));
     Ok(ExitCode::SUCCESS)
 }
 

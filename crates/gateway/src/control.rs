@@ -76,6 +76,17 @@ pub struct ListedTerminal {
     pub certificate_ends_ms: i64,
 }
 
+/// The roster in force: what every terminal has.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RosterView {
+    /// Rises with every change.
+    pub sequence: u64,
+    /// SHA-256 of what the gateway signed, in hexadecimal.
+    pub hash: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+}
+
 /// What the store holds: the public counter.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Counter {
@@ -144,6 +155,7 @@ pub struct Probed {
 pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
     Router::new()
         .route("/terminals", get(list).post(add))
+        .route("/roster", get(roster))
         .route("/terminals/{name}", delete(revoke))
         .route("/terminals/{name}/rename", post(rename))
         .route("/broker-identity", post(broker_identity))
@@ -169,6 +181,16 @@ async fn list(State(controlled): State<Controlled>) -> Json<Vec<ListedTerminal>>
         certificate_ends_ms: terminal.not_after.as_millis(),
     });
     Json(listed.collect())
+}
+
+async fn roster(State(controlled): State<Controlled>) -> Result<Json<RosterView>, Failure> {
+    let current = controlled.served.terminals.roster();
+    let current = current.ok_or_else(|| bad("there is no roster yet".to_owned()))?;
+    Ok(Json(RosterView {
+        sequence: current.sequence,
+        hash: HEXLOWER.encode(&current.hash),
+        since_ms: current.at.as_millis(),
+    }))
 }
 
 async fn add(

@@ -2,7 +2,7 @@
 
 mod queue;
 
-use crate::references::References;
+use crate::{pressure::Pressure, references::References};
 use palmgate_matcher::{CaptureFacts, Enrolled, MatcherError, Scanned};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
@@ -74,10 +74,10 @@ impl Workers {
     pub(crate) fn start(
         references: &Arc<References>,
         count: usize,
-        queue_length: usize,
+        (queue_length, pressure): (usize, Pressure),
         done: impl Fn(Worked) -> bool + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(queue_length));
+        let queue = Arc::new(Queue::new(queue_length, pressure));
         let open = Arc::new(Open(Arc::clone(&queue)));
         for number in 0..count {
             let references = Arc::clone(references);

@@ -27,6 +27,7 @@ pub mod law;
 mod metrics;
 pub mod office;
 mod opened;
+mod pressure;
 mod probe;
 mod receipts;
 mod records;

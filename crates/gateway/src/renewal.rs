@@ -3,6 +3,7 @@
 use crate::{
     identity::OwnIdentity,
     metrics::{Certificate, Metrics},
+    terminals::Terminals,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::spawn_blocking};
@@ -15,6 +16,7 @@ const TICK: Duration = Duration::from_mins(1);
 pub(crate) async fn run(
     identity: Arc<OwnIdentity>,
     metrics: Arc<Metrics>,
+    terminals: Arc<Terminals>,
     lifetime: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -30,6 +32,10 @@ pub(crate) async fn run(
             Ok(Ok(true)) => {
                 metrics.renewed(Certificate::Gateway, true);
                 tracing::info!("the gateway has a new certificate");
+                let terminals = Arc::clone(&terminals);
+                if let Ok(Err(error)) = spawn_blocking(move || terminals.renew_roster()).await {
+                    tracing::error!(%error, "the roster could not be renewed");
+                }
             }
             Ok(Err(error)) => {
                 metrics.renewed(Certificate::Gateway, false);

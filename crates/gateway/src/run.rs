@@ -18,6 +18,7 @@ use crate::{
     law::InForce,
     metrics::Metrics,
     opened::Opened,
+    pressure::Pressure,
     probe::Probe,
     receipts::Receipts,
     references, renewal,
@@ -309,6 +310,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
     let (inputs, inputs_rx) = mpsc::unbounded_channel::<Input>();
     let (requests, requests_rx) = mpsc::channel(REQUEST_QUEUE);
     let terminals = load_terminals(&options, &opened, (port, https_at.port()), tls, &inputs)?;
+    let pressure = broker.as_ref().map(broker::Broker::pressure).unwrap_or_default();
     let fabric = Fabric::start(FabricOptions {
         host: host.clone(),
         port,
@@ -320,10 +322,11 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         requests,
         inputs: inputs.clone(),
         freshness: options.freshness,
+        pressure: pressure.clone(),
     });
     let issuers = Arc::new(RwLock::new(vec![own.current().verifying_key()]));
     let cloud = connect_cloud(&options, &opened, &inputs, &issuers, &metrics)?;
-    let workers = start_workers(&options, &opened, &inputs)?;
+    let workers = start_workers(&options, &opened, &inputs, pressure)?;
     let pending = opened.receipts.pending();
     let (log, receipts, vault) = (opened.log, opened.receipts, Arc::clone(&opened.vault));
     let scribe = start_scribe((vault, log, receipts), &options, &law, &terminals, &inputs)?;
@@ -364,8 +367,13 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         },
         desk,
     );
-    let renewing =
-        renewal::run(own.clone(), metrics.clone(), options.certificate_lifetime, stopping.clone());
+    let renewing = renewal::run(
+        own.clone(),
+        metrics.clone(),
+        terminals.clone(),
+        options.certificate_lifetime,
+        stopping.clone(),
+    );
     tokio::spawn(renewing);
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
     let probe = Probe { host, port, terminals: terminals.clone(), fabric: fabric.clone() };
@@ -578,9 +586,10 @@ fn start_workers(
     options: &Options,
     opened: &Opened,
     inputs: &mpsc::UnboundedSender<Input>,
+    pressure: Pressure,
 ) -> Result<Workers, StartError> {
     let inputs = inputs.clone();
-    let (count, queue) = (options.workers, options.queue_length);
+    let (count, queue) = (options.workers, (options.queue_length, pressure));
     let workers = Workers::start(&opened.references, count, queue, move |worked| {
         inputs.send(Input::Worked(worked)).is_ok()
     });

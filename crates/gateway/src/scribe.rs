@@ -94,6 +94,8 @@ pub(crate) enum Deed {
     Holds(Vec<Hold>),
     /// A decision.
     Log { decision: Decision, at: Timestamp },
+    /// The hash of the roster in force from this time on.
+    Roster([u8; 32], Timestamp),
     /// The cloud's word on an erasure.
     Acknowledged { commitment: [u8; 32], state: ErasureState },
     /// A terminal began a session at this time.
@@ -290,6 +292,7 @@ impl Writer {
                 let appended = self.log.log(entry).map_err(Failure::from);
                 let _ = report("ledger entry", appended);
             }
+            Deed::Roster(hash, at) => self.log_roster(hash, at),
             Deed::Acknowledged { commitment, state } => {
                 let ledger = self.log.ledger();
                 let updated = self.receipts.acknowledged(ledger, &commitment, &state);

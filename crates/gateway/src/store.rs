@@ -68,6 +68,8 @@ pub(crate) enum Input {
     Shard(ShardReceived),
     /// A terminal began a session.
     Joined(Name, Timestamp),
+    /// Another roster is in force: its hash.
+    Roster([u8; 32]),
     /// A fact about terminals from the control interface.
     Fact(Event),
     /// The slot of an answer came.
@@ -194,6 +196,10 @@ impl Store {
             Input::Shard(shard) => self.shard(shard),
             Input::Joined(terminal, at) => {
                 self.around.scribe.submit(Deed::Joined(terminal, at));
+            }
+            Input::Roster(hash) => {
+                self.around.scribe.submit(Deed::Roster(hash, clock::now()));
+                self.around.fabric.give_roster();
             }
             Input::Fact(event) => {
                 if let Event::TerminalRemoved(terminal) = &event {

@@ -1,6 +1,7 @@
 //! Paired terminals: certificates, renewal, removal. Their one-time codes are in [`codes`].
 
 mod codes;
+mod roster;
 
 use crate::{clock::Believed, fabric::Fabric, identity::OwnIdentity, store::Input};
 use codes::{Codes, Rights};
@@ -11,6 +12,7 @@ use minicbor::{
 use palmgate_policy::{Event, TerminalFacts};
 use palmgate_protocol::{
     Name, PurposeSet, Secret, Timestamp, decode, encode,
+    limits::MAX_TERMINALS,
     pairing::{PairAnswer, PairRequest},
     terminal::{Refusal, Renewal},
     topic,
@@ -21,6 +23,7 @@ use palmgate_seal::{
     sign::VerifyingKey,
 };
 use palmgate_vault::Vault;
+pub(crate) use roster::Current as CurrentRoster;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,10 +31,12 @@ use std::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-/// Terminals of one store: as many as the receipt of an erasure can wait for.
-const MAX_TERMINALS: usize = palmgate_ledger::receipt::MAX_OUTSTANDING;
 /// Sensors of one terminal: one in use, and another while it is exchanged.
 pub(crate) const MAX_SENSORS: usize = 4;
+const _: () = assert!(
+    MAX_TERMINALS <= palmgate_ledger::receipt::MAX_OUTSTANDING,
+    "as many as the receipt of an erasure can wait for"
+);
 /// The least time between two certificates for one terminal, where they last long enough.
 const RENEWAL_PAUSE: Duration = Duration::from_mins(10);
 /// How long a certificate lasts with which the gateway tries the broker.
@@ -63,6 +68,9 @@ pub(crate) struct Terminal {
     #[n(6)]
     #[cbor(default)]
     pub(crate) sensors: Vec<ByteArray<32>>,
+    /// SHA-256 of the last certificate; lists from before rosters lack it.
+    #[n(7)]
+    certificate: Option<ByteArray<32>>,
 }
 
 /// A certificate before the last one.
@@ -72,6 +80,9 @@ struct Earlier {
     serial: ByteVec,
     #[n(1)]
     not_after: Timestamp,
+    /// Its SHA-256.
+    #[n(2)]
+    certificate: Option<ByteArray<32>>,
 }
 
 impl Terminal {
@@ -86,7 +97,8 @@ impl Terminal {
             };
             let used = others.swap_remove(used);
             let last = std::mem::replace(&mut self.serial, used.serial.into());
-            others.push(Earlier { serial: last.into(), not_after: self.not_after });
+            let certificate = std::mem::replace(&mut self.certificate, used.certificate);
+            others.push(Earlier { serial: last.into(), not_after: self.not_after, certificate });
             self.not_after = used.not_after;
         }
         Some(others.into_iter().map(|one| one.serial).collect())
@@ -95,7 +107,9 @@ impl Terminal {
     /// Takes a new certificate beside the one in use.
     fn renewed(&mut self, issued: &Certificate) {
         let serial = std::mem::replace(&mut self.serial, issued.serial.clone()).into();
-        self.earlier.push(Earlier { serial, not_after: self.not_after });
+        let shown = Some(pki::fingerprint(&issued.der).into());
+        let certificate = std::mem::replace(&mut self.certificate, shown);
+        self.earlier.push(Earlier { serial, not_after: self.not_after, certificate });
         self.not_after = issued.not_after;
     }
 
@@ -116,6 +130,9 @@ struct List {
     /// When the certificate ends that an external broker was given last.
     #[n(3)]
     broker_ends: Option<Timestamp>,
+    /// The roster that was given last.
+    #[n(4)]
+    roster: Option<roster::Given>,
 }
 
 impl List {
@@ -188,6 +205,7 @@ pub(crate) struct Terminals {
     codes: Codes,
     /// When each terminal was last given a certificate.
     renewed: Mutex<BTreeMap<Name, Instant>>,
+    roster: watch::Sender<Option<Arc<CurrentRoster>>>,
 }
 
 impl Terminals {
@@ -222,7 +240,9 @@ impl Terminals {
             list: Mutex::new(list),
             codes: Codes::default(),
             renewed: Mutex::default(),
+            roster: watch::Sender::new(None),
         };
+        terminals.renew_roster()?;
         terminals.publish_tls()?;
         Ok(terminals)
     }
@@ -316,6 +336,7 @@ impl Terminals {
             not_after: issued.not_after,
             earlier: Vec::new(),
             sensors,
+            certificate: Some(pki::fingerprint(&issued.der).into()),
         };
         self.change(|list| list.terminals.push(terminal.clone()))?;
         fabric.admit(&terminal.name);
@@ -402,7 +423,15 @@ impl Terminals {
     fn change(&self, change: impl FnOnce(&mut List)) -> Result<(), TerminalError> {
         let mut list = self.lock();
         change(&mut list);
-        Ok(self.options.vault.put_state(STATE, &encode(&*list))?)
+        self.keep(&mut list)
+    }
+
+    /// Keeps a changed list, and with it the roster that follows from it.
+    fn keep(&self, list: &mut List) -> Result<(), TerminalError> {
+        let roster = self.roster_of(list);
+        self.options.vault.put_state(STATE, &encode(list))?;
+        self.show_roster(roster);
+        Ok(())
     }
 
     /// Whether a terminal's certificate is one that it was given and that holds.
@@ -446,7 +475,7 @@ impl Terminals {
             let position = position.ok_or_else(|| TerminalError::Unknown(name.clone()))?;
             let terminal = list.terminals.remove(position);
             list.revoke(terminal.serials());
-            self.options.vault.put_state(STATE, &encode(&*list))?;
+            self.keep(&mut list)?;
         }
         if let Err(error) = self.publish_tls() {
             tracing::error!(%error, "the revocation list could not be renewed");
@@ -515,6 +544,7 @@ mod tests {
             not_after: first.not_after,
             earlier: Vec::new(),
             sensors: Vec::new(),
+            certificate: None,
         }
     }
 

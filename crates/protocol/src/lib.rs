@@ -10,6 +10,7 @@ mod ids;
 pub mod limits;
 pub mod pairing;
 mod purpose;
+mod roster;
 mod template;
 pub mod terminal;
 mod time;
@@ -19,6 +20,7 @@ pub use biometric::{Biometric, Secret};
 pub use challenge::{Challenges, ScanChallenge};
 pub use ids::{CaptureId, ClaimHandle, InvalidName, MemberId, Name, Pseudonym};
 pub use purpose::{Custody, Hand, Purpose, PurposeSet};
+pub use roster::{Roster, RosterMember, SignedRoster};
 pub use template::{
     CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding,
     MAX_PROBE_CODES, MAX_PROBE_TURNS, Probe, QUADRANT_BYTES, QUADRANTS, SHIFTS, TEMPLATE_BYTES,

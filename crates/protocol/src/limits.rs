@@ -23,6 +23,12 @@ pub const MAX_TEXT_BYTES: usize = 128;
 pub const MAX_SEALED_RECORD_BYTES: usize = 12 * 1024;
 /// Uses kept in a person's history.
 pub const MAX_HISTORY_ENTRIES: usize = 64;
+/// Terminals of one store.
+pub const MAX_TERMINALS: usize = 512;
+/// Certificates of one member of a roster that are looked at.
+pub const MAX_ROSTER_CERTIFICATES: usize = 8;
+/// Bytes of an encoded roster: a full store fits, with that many certificates for each terminal.
+pub const MAX_ROSTER_BYTES: usize = 192 * 1024;
 /// How far a request's clock may be from the gateway's.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// How long a scan may name a challenge, at most; the gateway's configuration may shorten it.

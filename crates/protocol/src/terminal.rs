@@ -3,7 +3,7 @@
 
 use crate::{
     Biometric, CaptureId, Challenges, Hand, Pseudonym, Purpose, PurposeSet, ScanChallenge,
-    Timestamp,
+    SignedRoster, Timestamp,
 };
 use minicbor::{Decode, Encode};
 
@@ -23,12 +23,16 @@ pub struct Request {
     /// one that it is about. Terminals of before name none.
     #[n(3)]
     pub challenge: Option<ScanChallenge>,
+    /// The sequence of the [`Roster`](crate::Roster) that the terminal has in this session, 0 for
+    /// none: the answer brings one that is newer. Terminals of before want none.
+    #[n(4)]
+    pub roster: Option<u64>,
 }
 
 impl Request {
-    /// A request that names no challenge.
+    /// A request that names no challenge and wants no roster.
     pub const fn new(capture: CaptureId, at: Timestamp, body: RequestBody) -> Self {
-        Self { capture, at, body, challenge: None }
+        Self { capture, at, body, challenge: None, roster: None }
     }
 }
 
@@ -375,12 +379,15 @@ pub struct Answer {
     /// For the next scans. Gateways of before give none.
     #[n(2)]
     pub challenges: Option<Challenges>,
+    /// Who has sessions in the store, where that is not what the terminal has.
+    #[n(3)]
+    pub roster: Option<SignedRoster>,
 }
 
 impl Answer {
-    /// An answer that brings no challenges.
+    /// An answer that brings nothing else.
     pub const fn new(capture: CaptureId, body: AnswerBody) -> Self {
-        Self { capture, body, challenges: None }
+        Self { capture, body, challenges: None, roster: None }
     }
 }
 

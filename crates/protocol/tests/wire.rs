@@ -5,8 +5,8 @@
 use cddl_cat::validate_cbor_bytes;
 use data_encoding::HEXLOWER;
 use palmgate_protocol::{
-    Biometric, CaptureId, Challenges, Hand, Pseudonym, Purpose, PurposeSet, ScanChallenge,
-    Timestamp, decode, encode,
+    Biometric, CaptureId, Challenges, Hand, Pseudonym, Purpose, PurposeSet, Roster, RosterMember,
+    ScanChallenge, SignedRoster, Timestamp, decode, encode,
     pairing::{PairAnswer, PairRequest},
     terminal::*,
 };
@@ -152,6 +152,34 @@ fn vouched_for() -> [Vector; 2] {
     ]
 }
 
+/// A ping as terminals say it since rosters.
+fn ping_roster() -> Vector {
+    let ping = Request::new(capture(), AT, RequestBody::Ping);
+    let bytes = encode(&Request { roster: Some(7), ..ping });
+    Vector { name: "ping-roster", rule: "request", bytes }
+}
+
+/// An answer as gateways say it since rosters.
+fn done_roster() -> Vector {
+    let member = |name: &str, key: Option<[u8; 32]>| RosterMember {
+        name: name.parse().unwrap(),
+        certificates: vec![[0xce; 32].into()],
+        key: key.map(Into::into),
+        purposes: all_purposes(),
+        enrols: key.is_none(),
+    };
+    let roster = Roster {
+        store: "lyon".parse().unwrap(),
+        sequence: 8,
+        at: AT,
+        members: vec![member("gateway", Some([0x4b; 32])), member("till-1", None)],
+    };
+    let roster = SignedRoster { roster: encode(&roster).into(), signature: [0x5a; 64] };
+    let done = Answer::new(capture(), AnswerBody::Done);
+    let bytes = encode(&Answer { roster: Some(roster), ..done });
+    Vector { name: "done-roster", rule: "answer", bytes }
+}
+
 /// An answer as gateways say it since challenges.
 fn with_challenges(name: &'static str, body: AnswerBody) -> Vector {
     let given =
@@ -170,6 +198,7 @@ fn requests() -> Vec<Vector> {
         request("renew-told", RequestBody::Renew(renewal(None))),
         request("renew-asked", RequestBody::Renew(renewal(Some(vec![0x30, 0x82].into())))),
         fresh_scan(),
+        ping_roster(),
     ]
 }
 
@@ -205,6 +234,7 @@ fn answers() -> Vec<Vector> {
             "challenge-needed",
             AnswerBody::Refused { reason: Refusal::ChallengeNeeded },
         ),
+        done_roster(),
     ]
 }
 
@@ -267,7 +297,7 @@ fn what_is_written_down_is_read_and_follows_the_cddl() {
     }
     assert_eq!(
         read.into_iter().collect::<Vec<_>>(),
-        [("answer", 15), ("pair-answer", 1), ("pair-request", 1), ("request", 22)]
+        [("answer", 16), ("pair-answer", 1), ("pair-request", 1), ("request", 23)]
     );
 }
 
@@ -293,8 +323,15 @@ fn a_field_of_a_later_version_is_skipped() {
     for item in [b"\x63new".as_slice(), b"\xa1\x01\x02", b"\x82\x01\x81\x02"] {
         for Vector { name, rule, bytes } in all() {
             // A later version says null where it says nothing, since its own fields follow.
-            let lacks = matches!((rule, bytes[0]), ("request", 0x83) | ("answer", 0x82));
-            let whole = if lacks { with_field(&bytes, b"\xf6") } else { bytes.clone() };
+            let fields = match rule {
+                "request" => 0x85,
+                "answer" => 0x84,
+                _ => bytes[0],
+            };
+            let mut whole = bytes.clone();
+            while whole[0] < fields {
+                whole = with_field(&whole, b"\xf6");
+            }
             let later = with_field(&whole, item);
             assert_eq!(again(rule, &later).unwrap(), bytes, "{name}");
             validate_cbor_bytes(rule, CDDL, &later)
@@ -317,11 +354,12 @@ fn a_message_of_an_earlier_version_is_read_with_what_it_lacks_at_rest() {
     let answer: Answer = decode(&accepted.concat()).unwrap();
     assert!(matches!(answer.body, AnswerBody::Accepted(accepted) if !accepted.objected));
     assert!(request.challenge.is_none() && answer.challenges.is_none());
+    assert!(request.roster.is_none() && answer.roster.is_none());
 }
 
 /// The outer arrays as a version before challenges read them.
 #[test]
-fn a_reader_of_before_reads_what_names_a_challenge() {
+fn a_reader_of_before_reads_what_names_a_challenge_or_a_roster() {
     #[derive(minicbor::Decode)]
     struct OldAnswer {
         #[n(0)]
@@ -336,8 +374,12 @@ fn a_reader_of_before_reads_what_names_a_challenge() {
         #[n(2)]
         body: RequestBody,
     }
-    let answer: OldAnswer = decode(&with_challenges("", AnswerBody::Done).bytes).unwrap();
-    assert!(answer.capture == capture() && matches!(answer.body, AnswerBody::Done));
+    for said in [with_challenges("", AnswerBody::Done), done_roster()] {
+        let answer: OldAnswer = decode(&said.bytes).unwrap();
+        assert!(answer.capture == capture() && matches!(answer.body, AnswerBody::Done));
+    }
+    let request: OldRequest = decode(&ping_roster().bytes).unwrap();
+    assert!(request.capture == capture() && matches!(request.body, RequestBody::Ping));
     let request: OldRequest = decode(&fresh_scan().bytes).unwrap();
     assert!(request.capture == capture() && matches!(request.body, RequestBody::Scan(_)));
 }

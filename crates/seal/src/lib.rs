@@ -25,6 +25,7 @@ pub mod pairing;
 pub mod pki;
 pub mod possession;
 pub mod random;
+pub mod roster;
 pub mod sensor;
 pub mod shard;
 pub mod sign;

@@ -43,6 +43,8 @@ typedef enum palmgate_status {
   PALMGATE_STATUS_ABSENT = 13,
   // A defect of this library: report it.
   PALMGATE_STATUS_DEFECT = 14,
+  // The store's list of terminals does not hold: no picture was sent.
+  PALMGATE_STATUS_ROSTER = 15,
 } palmgate_status;
 
 // How far the way to the gateway is open.
@@ -345,6 +347,17 @@ enum palmgate_status palmgate_ready(const struct palmgate_terminal *terminal,
 // # Safety
 // `terminal` is NULL or of `palmgate_connect`, and not closed.
 enum palmgate_connected palmgate_connection(const struct palmgate_terminal *terminal);
+
+// The number and the SHA-256 (32 bytes) of the store's list of terminals, as `palmgate terminal list`
+// shows them on the box. `PALMGATE_STATUS_ABSENT` before the gateway has answered, and where it is of
+// a version before such lists; `PALMGATE_STATUS_ROSTER` when the list does not hold.
+//
+// # Safety
+// `terminal` is NULL or of `palmgate_connect`, and not closed; `number` is NULL or may be written;
+// `hash` is NULL or has room for 32 bytes.
+enum palmgate_status palmgate_roster(const struct palmgate_terminal *terminal,
+                                     uint64_t *number,
+                                     uint8_t *hash);
 
 // Ends the connection and frees the terminal; NULL is allowed.
 //

@@ -206,6 +206,31 @@ pub unsafe extern "C" fn palmgate_connection(terminal: *const Handle) -> Connect
     }
 }
 
+/// The number and the SHA-256 (32 bytes) of the store's list of terminals, as `palmgate terminal list`
+/// shows them on the box. `PALMGATE_STATUS_ABSENT` before the gateway has answered, and where it is of
+/// a version before such lists; `PALMGATE_STATUS_ROSTER` when the list does not hold.
+///
+/// # Safety
+/// `terminal` is NULL or of `palmgate_connect`, and not closed; `number` is NULL or may be written;
+/// `hash` is NULL or has room for 32 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmgate_roster(
+    terminal: *const Handle,
+    number: *mut u64,
+    hash: *mut u8,
+) -> Status {
+    guarded(|| {
+        // SAFETY: the caller's promise is passed on.
+        let Handle { terminal, .. } = unsafe { one(terminal, "terminal") }?;
+        let why = "the gateway has given no list of terminals".to_owned();
+        let roster = terminal.roster()?.ok_or(Failure { status: Status::Absent, why })?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { give(number, roster.roster.sequence) }?;
+        // SAFETY: the caller's promise is passed on; bytes need no alignment.
+        unsafe { give(hash.cast(), roster.hash) }
+    })
+}
+
 /// Ends the connection and frees the terminal; NULL is allowed.
 ///
 /// # Safety

@@ -35,6 +35,8 @@ pub enum Status {
     Absent = 13,
     /// A defect of this library: report it.
     Defect = 14,
+    /// The store's list of terminals does not hold: no picture was sent.
+    Roster = 15,
 }
 
 /// Why a call failed.
@@ -62,6 +64,7 @@ impl From<TerminalError> for Failure {
             "busy" => Status::Busy,
             "too-late" => Status::TooLate,
             "too-many" => Status::TooMany,
+            "roster" => Status::Roster,
             "keys" => Status::Keys,
             "closed" => Status::Closed,
             _ => Status::Defect,

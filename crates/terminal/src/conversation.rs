@@ -1,9 +1,16 @@
 //! What the terminal says to the gateway and when, without sockets, files or clocks: the MLS
 //! group of two, joining and rejoining it, and the requests under way.
 
-use crate::{TerminalError, challenges::AtHand, exchange::Exchange, membership::Membership};
+use crate::{
+    TerminalError,
+    challenges::AtHand,
+    exchange::Exchange,
+    membership::Membership,
+    roster::{Kept, Rosters, Shown},
+};
 use palmgate_protocol::{
-    CaptureId, Challenges, ScanChallenge, Secret, Timestamp, decode, encode_for_sealing, limits,
+    CaptureId, Challenges, ScanChallenge, Secret, SignedRoster, Timestamp, decode,
+    encode_for_sealing, limits,
     terminal::{Answer, AnswerBody, Refusal, Request, RequestBody},
     topic::Channel,
 };
@@ -37,6 +44,8 @@ pub(crate) enum Action {
     Deliver(Answer),
     /// An answer came that this version cannot read.
     Misunderstand(CaptureId),
+    /// It was not sent: the store's roster does not hold.
+    Distrust(CaptureId),
     GiveUp {
         capture: CaptureId,
         waited: Duration,
@@ -55,6 +64,8 @@ pub(crate) enum Store {
 /// carried out: a message key that was used must never be used again, not even after a power cut.
 pub(crate) struct Batch {
     pub(crate) store: Store,
+    /// The roster that came; durable before the actions, too.
+    pub(crate) roster: Option<Kept>,
     pub(crate) actions: Vec<Action>,
 }
 
@@ -84,6 +95,7 @@ pub(crate) struct Conversation {
     exchanges: Vec<Exchange>,
     proof: Option<CaptureId>,
     challenges: AtHand,
+    rosters: Rosters,
     /// The question that brings challenges.
     fetching: Option<CaptureId>,
     connected: bool,
@@ -103,12 +115,18 @@ impl Conversation {
             exchanges: Vec::new(),
             proof: None,
             challenges: AtHand::default(),
+            rosters: Rosters::default(),
             fetching: None,
             connected: false,
             proven: false,
             dirty: false,
             actions: Vec::new(),
         }
+    }
+
+    /// With what an earlier run kept of the store's roster.
+    pub(crate) fn keeping(self, rosters: Rosters) -> Self {
+        Self { rosters, ..self }
     }
 
     pub(crate) const fn standing(&self) -> Standing {
@@ -150,7 +168,11 @@ impl Conversation {
         if is > limit {
             return Err(TerminalError::OverLimit { what: "the whole request in bytes", is, limit });
         }
-        self.exchanges.push(Exchange::new(request, deadline, now.instant));
+        let exchange = Exchange::new(request, deadline, now.instant);
+        if let Some(fault) = self.rosters.fault().filter(|_| exchange.has_pictures()) {
+            return Err(fault);
+        }
+        self.exchanges.push(exchange);
         if !self.membership.is_in() {
             self.doubt(now);
         }
@@ -197,10 +219,42 @@ impl Conversation {
         }
         self.exchanges.iter_mut().for_each(Exchange::drop_challenge);
         self.session = Some(session);
+        self.rosters.begin();
         self.dirty = true;
         self.proven = true;
         self.membership.joined();
         self.exchanges.iter_mut().for_each(|exchange| exchange.send_again(now.instant));
+        // Pictures wait for the roster.
+        self.ask_for_proof(now);
+    }
+
+    /// Looks at the roster that an answer brought, or that an answer to a question of the
+    /// conversation's own did not bring.
+    fn look_at_roster(&mut self, came: Option<&SignedRoster>, asked: bool, now: Now) {
+        let Some(session) = &self.session else { return };
+        match came {
+            Some(signed) => self.rosters.came(signed, session, &self.identity),
+            None if asked => {
+                if self.rosters.none_came() {
+                    self.proof = None;
+                    self.ask_for_proof(now);
+                }
+            }
+            None => return,
+        }
+        match self.rosters.allows() {
+            Some(true) => {
+                let held = |one: &&mut Exchange| one.has_pictures() && !one.has_left();
+                let held = self.exchanges.iter_mut().filter(held);
+                held.for_each(|exchange| exchange.send_again(now.instant));
+            }
+            Some(false) => {
+                let held = |one: &mut Exchange| one.has_pictures() && !one.has_left();
+                let held = self.exchanges.extract_if(.., held);
+                self.actions.extend(held.map(|one| Action::Distrust(one.capture())));
+            }
+            None => {}
+        }
     }
 
     /// A message on the down channel: an answer or a change of keys.
@@ -235,6 +289,8 @@ impl Conversation {
         let (capture, action) = match decode::<Answer>(message) {
             Ok(answer) => {
                 self.challenges.add(answer.challenges.as_ref(), now.instant);
+                let asked = self.proof == Some(answer.capture);
+                self.look_at_roster(answer.roster.as_ref(), asked, now);
                 let came = |exchange: &mut Exchange| exchange.challenges_came(now.instant);
                 self.exchanges.iter_mut().for_each(came);
                 if self.is_challenged_again(&answer, now) {
@@ -333,9 +389,9 @@ impl Conversation {
     /// Returns whether scans wait for a challenge.
     fn send_what_is_due(&mut self, now: Now) -> bool {
         let Some(session) = self.session.as_mut().filter(|_| self.connected) else { return false };
-        let mut wanted = false;
+        let (mut wanted, trusts) = (false, self.rosters.allows() == Some(true));
         for exchange in &mut self.exchanges {
-            if !exchange.is_due(now.instant) {
+            if !exchange.is_due(now.instant) || (exchange.has_pictures() && !trusts) {
                 continue;
             }
             if exchange.lacks_challenge() {
@@ -350,7 +406,10 @@ impl Conversation {
                     None => {}
                 }
             }
-            match exchange.request().map(|request| session.seal(request.expose())) {
+            match exchange
+                .request(self.rosters.sequence())
+                .map(|request| session.seal(request.expose()))
+            {
                 Some(Ok(message)) => {
                     self.dirty = true;
                     self.actions.push(Action::Publish(Channel::Up, message));
@@ -389,6 +448,7 @@ impl Conversation {
 
     /// Wipes the group's keys; what waits for an answer keeps waiting.
     fn leave(&mut self) {
+        self.rosters.begin();
         self.dirty |= self.session.take().is_some();
         self.challenges.clear();
         self.joining = None;
@@ -414,13 +474,26 @@ impl Conversation {
             (true, Some(session)) => Store::Replace(session.state()),
             (true, None) => Store::Delete,
         };
-        Batch { store, actions: mem::take(&mut self.actions) }
+        let roster = self.rosters.take_unsaved();
+        Batch { store, roster, actions: mem::take(&mut self.actions) }
+    }
+
+    /// The store's roster as this session's gateway gave it.
+    pub(crate) fn roster(&self) -> Shown {
+        self.rosters.shown()
+    }
+
+    /// Why no picture is sent, if none is.
+    pub(crate) fn distrust(&self) -> Option<TerminalError> {
+        self.rosters.fault()
     }
 
     /// When [`Conversation::tick`] has something to do next, if nothing else happens before.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let can_send = self.connected && self.session.is_some();
-        let exchanges = self.exchanges.iter().map(|exchange| exchange.wake_at(can_send));
+        let trusts = self.rosters.allows() == Some(true);
+        let may = |exchange: &Exchange| can_send && (trusts || !exchange.has_pictures());
+        let exchanges = self.exchanges.iter().map(|exchange| exchange.wake_at(may(exchange)));
         let joining = self.membership.ask_at(now).filter(|_| self.connected);
         exchanges.chain(joining).min()
     }

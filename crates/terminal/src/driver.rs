@@ -9,6 +9,7 @@ use crate::{
     link::{Link, LinkEvent, Route},
     paired,
     renewal::Renewing,
+    roster::{Rosters, Shown},
     session_file::SessionFile,
 };
 use palmgate_protocol::{
@@ -61,6 +62,7 @@ pub(crate) struct Driver {
     /// Released before `connection` tells that the task has ended.
     _lock: File,
     connection: watch::Sender<Connection>,
+    roster: watch::Sender<Shown>,
 }
 
 impl Driver {
@@ -68,6 +70,7 @@ impl Driver {
     pub(crate) fn start(
         paired: Paired,
         connection: watch::Sender<Connection>,
+        roster: watch::Sender<Shown>,
     ) -> Result<Self, TerminalError> {
         let Paired { settings, identity, session: session_file, lock, directory, .. } = paired;
         let session = session_file.load()?.and_then(|state| {
@@ -75,6 +78,7 @@ impl Driver {
                 .inspect_err(|error| tracing::warn!(%error, "joining anew"))
                 .ok()
         });
+        let rosters = Rosters::new(settings.store.clone(), paired::read_roster(&directory)?);
         let route = Route {
             terminal: settings.terminal.clone(),
             host: settings.broker_host,
@@ -88,7 +92,7 @@ impl Driver {
             route,
             renewing: Renewing::new(&identity),
             renewed: None,
-            conversation: Conversation::new(identity, session),
+            conversation: Conversation::new(identity, session).keeping(rosters),
             link,
             client: None,
             waiting: HashMap::new(),
@@ -96,6 +100,7 @@ impl Driver {
             trouble: None,
             _lock: lock,
             connection,
+            roster,
         })
     }
 
@@ -218,7 +223,13 @@ impl Driver {
                 other => rest.push(other),
             }
         }
-        if let Err(error) = self.store(batch.store).await {
+        let mut stored = self.store(batch.store).await;
+        if let Some(kept) = batch.roster {
+            let directory = self.directory.clone();
+            let keeping = spawn_blocking(move || paired::keep_roster(&directory, kept)).await;
+            stored = stored.and(keeping.unwrap_or(Err(TerminalError::Closed)));
+        }
+        if let Err(error) = stored {
             tracing::error!(%error, "nothing was sent");
             return self.fail_everybody(error);
         }
@@ -230,6 +241,12 @@ impl Driver {
                     if let Some(reply) = self.waiting.remove(&capture) {
                         let why = "it answered what this version does not know".into();
                         drop(reply.send(Err(TerminalError::Incompatible(why))));
+                    }
+                }
+                Action::Distrust(capture) => {
+                    let why = self.conversation.distrust();
+                    if let Some(reply) = self.waiting.remove(&capture) {
+                        drop(reply.send(Err(why.unwrap_or(TerminalError::Closed))));
                     }
                 }
                 Action::GiveUp { capture, waited, standing } => {
@@ -287,12 +304,15 @@ impl Driver {
             (Standing::Joining, _) => Connection::Joining,
             (Standing::Ready, _) => Connection::Ready,
         };
-        self.connection.send_if_modified(|shown| {
-            let changed = *shown != connection;
-            *shown = connection;
-            changed
-        });
+        self.connection.send_if_modified(|shown| changed(shown, connection));
+        self.roster.send_if_modified(|shown| changed(shown, self.conversation.roster()));
     }
+}
+
+fn changed<T: PartialEq>(shown: &mut T, now: T) -> bool {
+    let changed = *shown != now;
+    *shown = now;
+    changed
 }
 
 /// The answer to a question of the terminal's own; never, when none was asked.
@@ -339,7 +359,8 @@ mod tests {
         Paired::prepare(directory).unwrap();
         let identity = pending.certified(chain).unwrap();
         let paired = Paired::create(directory, &settings, &identity, Duration::ZERO).unwrap();
-        Driver::start(paired, watch::channel(Connection::Connecting).0).unwrap()
+        let connection = watch::channel(Connection::Connecting).0;
+        Driver::start(paired, connection, watch::channel(Ok(None)).0).unwrap()
     }
 
     fn answer(driver: &mut Driver) -> (Action, oneshot::Receiver<Result<Answer, TerminalError>>) {
@@ -357,7 +378,7 @@ mod tests {
         let replace = || Store::Replace(Secret::new(b"state".to_vec()));
 
         let (action, answered) = answer(&mut driver);
-        driver.carry_out(Batch { store: replace(), actions: vec![action] }).await;
+        driver.carry_out(Batch { store: replace(), roster: None, actions: vec![action] }).await;
         assert!(answered.await.unwrap().is_ok());
         let stored = driver.session_file.load().unwrap().unwrap();
         assert_eq!(stored.expose(), b"state");
@@ -367,7 +388,7 @@ mod tests {
         let (action, answered) = answer(&mut driver);
         let (reply, waiting) = oneshot::channel();
         driver.waiting.insert(CaptureId::from_random([2; 16]), reply);
-        driver.carry_out(Batch { store: replace(), actions: vec![action] }).await;
+        driver.carry_out(Batch { store: replace(), roster: None, actions: vec![action] }).await;
         assert!(answered.await.unwrap().is_ok());
         let refused = waiting.await.unwrap().err().unwrap();
         assert!(matches!(refused, TerminalError::File { doing: "write", .. }), "{refused}");

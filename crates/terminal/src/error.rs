@@ -1,3 +1,4 @@
+use crate::RosterFault;
 use std::{io, path::PathBuf, time::Duration};
 
 /// What went wrong, whose fault it is and what to do about it.
@@ -118,6 +119,12 @@ pub enum TerminalError {
         /// The limit.
         limit: usize,
     },
+    /// The store's roster does not hold, so that somebody might listen: no picture was sent.
+    #[error(
+        "the store's list of terminals does not hold: {0}. No picture was sent; compare the list \
+         with `palmgate terminal list` on the box"
+    )]
+    Roster(RosterFault),
     /// The terminal's cryptographic state failed: a defect of this library or its key.
     #[error("the terminal's keys cannot be used: {0}. Pair the terminal again and report this")]
     Keys(String),
@@ -153,6 +160,7 @@ impl TerminalError {
             Self::Busy => "busy",
             Self::TooLate(_) => "too-late",
             Self::TooMany(_) => "too-many",
+            Self::Roster(_) => "roster",
             Self::Keys(_) => "keys",
             Self::Closed => "closed",
         }

@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pause: Duration,
     /// The capture is about its challenge, so that no other takes its place.
     bound: bool,
+    /// It has left the terminal.
+    left: bool,
     waited: bool,
     refused: u8,
 }
@@ -51,6 +53,7 @@ impl Exchange {
             deadline,
             send_at: now,
             pause: RESEND_AFTER,
+            left: false,
             waited: false,
             refused: 0,
         }
@@ -82,9 +85,25 @@ impl Exchange {
         self.request.is_some() && now >= self.send_at
     }
 
-    /// The encoded request, until it is wiped.
-    pub(crate) fn request(&self) -> Option<Secret<Vec<u8>>> {
-        self.request.as_ref().map(encode_for_sealing)
+    /// The encoded request with the sequence of the terminal's roster, until it is wiped.
+    pub(crate) fn request(&mut self, roster: u64) -> Option<Secret<Vec<u8>>> {
+        let request = self.request.as_mut()?;
+        request.roster = Some(roster);
+        Some(encode_for_sealing(request))
+    }
+
+    /// Whether it has pictures that have not been wiped.
+    pub(crate) fn has_pictures(&self) -> bool {
+        let pictures = |body: &RequestBody| match body {
+            RequestBody::Scan(_) | RequestBody::Enrol(_) => true,
+            RequestBody::Ping | RequestBody::Renew(_) => false,
+        };
+        self.request.as_ref().is_some_and(|request| pictures(&request.body))
+    }
+
+    /// Whether it has left the terminal.
+    pub(crate) const fn has_left(&self) -> bool {
+        self.left
     }
 
     /// Whether it is a scan that names no challenge yet.
@@ -138,6 +157,7 @@ impl Exchange {
 
     /// Notes that it was sent.
     pub(crate) fn sent(&mut self, now: Instant) {
+        self.left = true;
         self.send_at = now + self.pause;
         self.pause *= 2;
     }

@@ -44,6 +44,7 @@ mod pair;
 mod pair_invitation;
 mod paired;
 mod renewal;
+mod roster;
 mod session_file;
 pub mod simulated;
 mod terminal;
@@ -55,5 +56,7 @@ pub use palmgate_protocol as protocol;
 pub use palmgate_seal::{
     pairing::{InvalidCode, PairingCode},
     possession::Challenge,
+    roster::RosterError,
 };
+pub use roster::{RosterFault, StoreRoster};
 pub use terminal::{Connection, Presentation, Prover, Terminal};

@@ -1,5 +1,5 @@
-use crate::{TerminalError, files, session_file::SessionFile};
-use palmgate_protocol::{Name, Secret, Timestamp};
+use crate::{TerminalError, files, roster::Kept, session_file::SessionFile};
+use palmgate_protocol::{Name, Secret, Timestamp, decode, encode};
 use palmgate_seal::pki::Identity;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -11,12 +11,13 @@ use std::{
 const SETTINGS: &str = "settings.toml";
 /// Key and certificates in one file, so that a renewal replaces them together or not at all.
 const IDENTITY: &str = "identity.pem";
+const ROSTER: &str = "roster";
 
 /// A terminal's identity and where its gateway is, from its state directory.
 ///
 /// The directory (mode 0700, files 0600, one process at a time) holds the terminal's key and its
-/// certificate with the authority's in `identity.pem`, `settings.toml`, and the current MLS session
-/// sealed under `session.key`. A terminal has no TPM that this library could count on: whoever
+/// certificate with the authority's in `identity.pem`, `settings.toml`, the number and hash of the
+/// store's last roster in `roster`, and the current MLS session sealed under `session.key`. A terminal has no TPM that this library could count on: whoever
 /// copies the whole directory can act as this terminal until it is removed at the gateway or has
 /// renewed its certificate, with another key. They cannot read any earlier message with it, since
 /// used message keys are gone, and no template is ever in it. Do not put the directory into backups:
@@ -160,6 +161,19 @@ pub(crate) fn keep_identity(directory: &Path, identity: &Identity) -> Result<(),
     text.expose_mut().push_str(key.expose());
     text.expose_mut().push_str(&identity.chain_pem());
     files::write(&directory.join(IDENTITY), text.expose().as_bytes())
+}
+
+/// What an earlier run kept of the store's roster.
+pub(crate) fn read_roster(directory: &Path) -> Result<Option<Kept>, TerminalError> {
+    let path = directory.join(ROSTER);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    let damaged = |why: String| TerminalError::Damaged { path: path.clone(), why };
+    decode(&bytes).map(Some).map_err(|error| damaged(error.to_string()))
+}
+
+/// Keeps it: from then on no earlier roster is believed.
+pub(crate) fn keep_roster(directory: &Path, kept: Kept) -> Result<(), TerminalError> {
+    files::write(&directory.join(ROSTER), &encode(&kept))
 }
 
 fn parse_settings(path: &Path, text: &[u8]) -> Result<Settings, TerminalError> {

@@ -3,6 +3,7 @@ use crate::{
     conversation::MAX_WAITING,
     driver::{Ask, Asked, Driver},
     exchange::deadline_of,
+    roster::{Shown, StoreRoster},
 };
 use palmgate_protocol::{
     Biometric, CaptureId, Name, PurposeSet, ScanChallenge, limits,
@@ -12,7 +13,10 @@ use palmgate_protocol::{
     },
 };
 use palmgate_seal::{possession::Challenge, random};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -71,6 +75,7 @@ pub struct Terminal {
     name: Name,
     asks: mpsc::Sender<Asked>,
     connection: watch::Receiver<Connection>,
+    roster: watch::Receiver<Shown>,
 }
 
 impl Terminal {
@@ -96,8 +101,9 @@ impl Terminal {
         let name = paired.name().clone();
         let (asks, waiting_asks) = mpsc::channel(MAX_WAITING);
         let (shown, connection) = watch::channel(Connection::Connecting);
-        tokio::spawn(Driver::start(paired, shown)?.run(waiting_asks));
-        Ok(Self { name, asks, connection })
+        let (shown_roster, roster) = watch::channel(Ok(None));
+        tokio::spawn(Driver::start(paired, shown, shown_roster)?.run(waiting_asks));
+        Ok(Self { name, asks, connection, roster })
     }
 
     /// Ends the connection and waits until the state directory is free again. When copies of this
@@ -131,6 +137,25 @@ impl Terminal {
     /// ```
     pub fn watch(&self) -> watch::Receiver<Connection> {
         self.connection.clone()
+    }
+
+    /// Who has sessions in the store, as the gateway signed it and this terminal checked it. Every
+    /// terminal has the same, and `palmgate terminal list` shows its number and hash. `None` before
+    /// the gateway has answered in this session, and where it is of a version before rosters.
+    ///
+    /// # Errors
+    /// [`TerminalError::Roster`] when the last one does not hold; no picture is sent meanwhile.
+    ///
+    /// ```no_run
+    /// # fn example(terminal: palmgate_terminal::Terminal)
+    /// #     -> Result<(), palmgate_terminal::TerminalError> {
+    /// if let Some(store) = terminal.roster()? {
+    ///     println!("number {}, hash {}", store.roster.sequence, store.hash_text());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn roster(&self) -> Result<Option<Arc<StoreRoster>>, TerminalError> {
+        self.roster.borrow().clone().map_err(TerminalError::Roster)
     }
 
     /// Waits until the gateway answers.
@@ -168,7 +193,8 @@ impl Terminal {
     /// [`TerminalError::OverLimit`] or [`TerminalError::TooMany`] before anything is sent,
     /// [`TerminalError::Offline`], [`TerminalError::NotAdmitted`] or [`TerminalError::TooLate`]
     /// when time is up, [`TerminalError::Busy`] when the gateway says so, [`TerminalError::File`]
-    /// when the terminal's disk fails.
+    /// when the terminal's disk fails, [`TerminalError::Roster`] when the store's list of terminals
+    /// does not hold.
     ///
     /// ```no_run
     /// # async fn example(terminal: palmgate_terminal::Terminal)

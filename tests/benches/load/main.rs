@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "printing is this program's work")]
 
 mod arguments;
+mod flood;
 mod mosquitto;
 mod offer;
 
@@ -15,30 +16,31 @@ use palmgate_protocol::{
     terminal::{AnswerBody, Intent},
 };
 use palmgate_stories::Scene;
-use palmgate_terminal::{Presentation, Terminal, simulated};
-use std::time::{Duration, Instant};
+use palmgate_terminal::{Presentation, Terminal};
+use std::time::Duration;
 
 /// How long a person may wait at the worst of a hundred times.
 const GOAL: Duration = Duration::from_millis(300);
-/// Terminals that flood.
-const FLOODING: usize = 20;
-/// How much more than they should.
-const FLOOD: f64 = 10.0;
-/// Time between two erasures while others flood.
-const ERASURE_EVERY: Duration = Duration::from_secs(2);
 /// People who are recognised.
 const REGULARS: usize = 16;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse()?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(&arguments))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match &arguments.flood_from {
+        Some(directory) => runtime.block_on(flood::play(&arguments, directory)),
+        None => runtime.block_on(run(&arguments)),
+    }
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
     let asked = arguments.terminals as f64 * arguments.per_second;
-    let store = open(arguments).await?;
+    let mut store = open(arguments).await?;
     let memory = Memory::watch(store.scene.store.process.pid());
-    let ceiling = ceiling(&store, arguments, asked).await;
+    let ceiling = match arguments.ceiling {
+        Some(rate) => Ceiling { rate, limit: "what was said".into() },
+        None => ceiling(&store, arguments, asked).await,
+    };
     println!("ceiling: {:.1} scans a second; limited by {}", ceiling.rate, ceiling.limit);
 
     let rate = if ceiling.rate >= asked { asked } else { 0.8 * ceiling.rate };
@@ -55,11 +57,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let overload = store.offer(&store.terminals, asked, share, false).await;
     println!("at {asked:.0} a second: {overload}");
 
-    let flood = flood(&store, arguments, ceiling.rate, share).await?;
+    let flood = flood::flood(&mut store, arguments, ceiling.rate, share).await?;
     let direct = mosquitto::through(arguments, store.captures.mean(), rate, share).await?;
     println!("the same through Mosquitto alone: {direct}");
 
-    let lost = main.lost + overload.lost + flood.tally.lost;
+    let lost = main.lost + overload.lost + flood.lost;
     println!(
         "{{\"terminals\":{},\"people\":{},\"asked_per_second\":{asked:.0},\
          \"ceiling_per_second\":{:.1},\"ran_per_second\":{rate:.1},\"scans\":{},\"lost\":{lost},\
@@ -69,12 +71,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
         arguments.terminals,
         arguments.people,
         ceiling.rate,
-        main.asked + overload.asked + flood.tally.asked,
+        main.asked + overload.asked + flood.asked,
         main.percentile(50.0),
         main.percentile(99.0),
         overload.busy as f64 / overload.asked.max(1) as f64,
         flood.ratio,
-        flood.erasure,
+        flood.erasure_p99,
         memory.most(),
         direct.percentile(50.0),
         direct.percentile(99.0),
@@ -185,60 +187,4 @@ async fn ceiling(store: &Store, arguments: &Arguments, asked: f64) -> Ceiling {
         }
         rate = (rate * 1.25).min(asked);
     }
-}
-
-struct Flood {
-    tally: Tally,
-    ratio: f64,
-    erasure: f64,
-}
-
-/// Most terminals go on as on a quiet day while a few send ten times what they should.
-async fn flood(
-    store: &Store,
-    arguments: &Arguments,
-    ceiling: f64,
-    time: Duration,
-) -> Result<Flood> {
-    let flooding = FLOODING.min(store.terminals.len() / 2);
-    let (evil, honest) = store.terminals.split_at(flooding);
-    let quiet = (0.25 * ceiling).max(1.0);
-    let idle = store.offer(honest, quiet, time, false).await;
-    println!("quiet, {quiet:.1} a second: {idle}");
-    let burst = arguments.per_second * FLOOD * flooding as f64;
-    let (tally, flood, erasures) = tokio::join!(
-        store.offer(honest, quiet, time, false),
-        store.offer(evil, burst, time, false),
-        erasures(store, time),
-    );
-    println!("with {flooding} terminals at {burst:.0} a second: {tally}");
-    println!("what those get: {flood}");
-    let erasures = erasures?;
-    println!("{} erasures meanwhile: {erasures}", erasures.asked);
-    let ratio = tally.percentile(99.0) / idle.percentile(99.0).max(f64::EPSILON);
-    Ok(Flood { tally, ratio, erasure: erasures.percentile(99.0) })
-}
-
-async fn erasures(store: &Store, time: Duration) -> Result<Tally> {
-    let (mut tally, end) = (Tally::default(), Instant::now() + time);
-    for index in &store.leaving {
-        if Instant::now() >= end {
-            break;
-        }
-        let frames = store.scene.pictures[*index].frames();
-        let hand = Presentation { frames, ..Presentation::default() };
-        let begun = Instant::now();
-        let answer = store.scene.kiosk.scan(Intent::Erase, hand).await;
-        match answer.map(|answer| answer.body) {
-            Ok(AnswerBody::Erased { .. }) => tally.answered(begun.elapsed()),
-            Ok(other) => println!("an erasure: {}", simulated::outcome(&other)),
-            Err(error) => {
-                println!("an erasure: {error}");
-                tally.lost += 1;
-            }
-        }
-        tokio::time::sleep(ERASURE_EVERY.saturating_sub(begun.elapsed())).await;
-    }
-    tally.finish();
-    Ok(tally)
 }

@@ -1,12 +1,14 @@
 //! People who come at a rate, whether or not the ones before were answered.
 
+use anyhow::Result;
 use palmgate_protocol::{
-    Biometric,
+    Biometric, decode, encode_for_sealing,
     terminal::{Frame, Intent},
 };
 use palmgate_terminal::{Presentation, Terminal, TerminalError};
 use std::{
     fmt, fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,6 +39,21 @@ impl Captures {
     /// Bytes, on average.
     pub(crate) fn mean(&self) -> usize {
         self.0.iter().map(|frame| frame.picture.expose().len()).sum::<usize>() / self.0.len().max(1)
+    }
+
+    /// Writes them where another process reads them.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        for (number, frame) in self.0.iter().enumerate() {
+            fs::write(directory.join(number.to_string()), encode_for_sealing(&**frame).expose())?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Captures::write`] wrote.
+    pub(crate) fn read(directory: &Path) -> Result<Self> {
+        let files = fs::read_dir(directory)?;
+        let frames = files.map(|file| Ok(Arc::new(decode::<Frame>(&fs::read(file?.path())?)?)));
+        Ok(Self(frames.collect::<Result<_>>()?))
     }
 
     fn presentation(&self, number: usize) -> Presentation {

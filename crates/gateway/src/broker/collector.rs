@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub(crate) struct BrokerCollector {
     counters: Arc<Counters>,
     accepted: IntCounter,
+    held_back: IntCounter,
     ended: IntCounterVec,
 }
 
@@ -25,6 +26,10 @@ impl BrokerCollector {
                 "palmgate_broker_connections_total",
                 "Connections that passed the embedded broker's door.",
             )?,
+            held_back: IntCounter::new(
+                "palmgate_broker_held_back_total",
+                "Messages of terminals over their pace, which are read more slowly for it.",
+            )?,
             ended: IntCounterVec::new(ended, &["reason"])?,
         })
     }
@@ -32,15 +37,18 @@ impl BrokerCollector {
 
 impl Collector for BrokerCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.accepted.desc().into_iter().chain(self.ended.desc()).collect()
+        let counters = [self.accepted.desc(), self.held_back.desc(), self.ended.desc()];
+        counters.into_iter().flatten().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let advance = |to: &IntCounter, value: u64| to.inc_by(value.saturating_sub(to.get()));
         advance(&self.accepted, self.counters.accepted());
+        advance(&self.held_back, self.counters.held_back());
         for reason in Reason::ALL {
             advance(&self.ended.with_label_values(&[reason.as_str()]), self.counters.of(*reason));
         }
-        self.accepted.collect().into_iter().chain(self.ended.collect()).collect()
+        let counters = [self.accepted.collect(), self.held_back.collect(), self.ended.collect()];
+        counters.into_iter().flatten().collect()
     }
 }

@@ -10,6 +10,7 @@ use super::{
     rules,
     session::Session,
 };
+use crate::pressure::Pressure;
 use bytes::BytesMut;
 use palmgate_protocol::Name;
 use rumqttd::protocol::{ConnAck, ConnectReturnCode, Packet};
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) porch: Arc<Porch>,
     pub(super) hub: Hub,
     pub(super) tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(super) pressure: Pressure,
 }
 
 /// What a certificate says about its holder, and by which configuration it was judged.
@@ -94,7 +96,7 @@ impl Shared {
                 let name = session.name.clone();
                 self.counters.accept();
                 tracing::info!(terminal = %name, "connected");
-                (Some(name), session.serve(&self.limits, &self.counters).await)
+                (Some(name), session.serve(&self.limits, &self.counters, &self.pressure).await)
             }
             Err(Refused { name, reason }) => (name, reason),
         };

@@ -21,6 +21,7 @@ pub(crate) use collector::BrokerCollector;
 pub(crate) use pace::Pace;
 pub use reason::{Counters, Fault, Reason};
 
+use crate::pressure::Pressure;
 use clients::Clients;
 use door::Shared;
 use hub::Hub;
@@ -81,10 +82,10 @@ impl Default for Limits {
             keep_alive_min: Duration::from_secs(5),
             keep_alive_max: Duration::from_mins(5),
             write_deadline: Duration::from_secs(10),
-            bytes_per_second: 16 * 1024 * 1024,
+            bytes_per_second: 4 * 1024 * 1024,
             burst_bytes: 16 * MAX_PAYLOAD_BYTES as u32,
-            messages_per_second: 200,
-            burst_messages: 400,
+            messages_per_second: 50,
+            burst_messages: 100,
             backlog_bytes: 32 * 1024 * 1024,
         }
     }
@@ -143,10 +144,16 @@ impl Broker {
             porch: Arc::new(Porch::default()),
             hub,
             tls,
+            pressure: Pressure::default(),
         });
         let (stop, stopped) = watch::channel(());
         let door = tokio::spawn(door::run(listener, shared.clone(), stopped));
         Ok(Self { shared, address, stop, door })
+    }
+
+    /// While this is on, terminals are read no faster than hands can be held over them.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.shared.pressure.clone()
     }
 
     /// Where it listens.

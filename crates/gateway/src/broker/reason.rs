@@ -119,17 +119,27 @@ reasons! {
 #[derive(Debug)]
 pub struct Counters {
     accepted: AtomicU64,
+    held_back: AtomicU64,
     ended: [AtomicU64; Reason::ALL.len()],
 }
 
 impl Counters {
     pub(super) fn new() -> Self {
-        Self { accepted: AtomicU64::new(0), ended: [const { AtomicU64::new(0) }; _] }
+        Self {
+            accepted: AtomicU64::new(0),
+            held_back: AtomicU64::new(0),
+            ended: [const { AtomicU64::new(0) }; _],
+        }
     }
 
     /// Connections that passed the door.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    /// Messages of terminals over their pace, after which they were read more slowly.
+    pub fn held_back(&self) -> u64 {
+        self.held_back.load(Relaxed)
     }
 
     /// Connections refused or ended, and subscriptions refused, for one reason.
@@ -139,6 +149,10 @@ impl Counters {
 
     pub(super) fn accept(&self) {
         self.accepted.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn hold_back(&self) {
+        self.held_back.fetch_add(1, Relaxed);
     }
 
     pub(super) fn count(&self, reason: Reason) {

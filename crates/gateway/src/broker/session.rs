@@ -9,6 +9,7 @@ use super::{
     reason::Counters,
     rules::{self, Verdict},
 };
+use crate::pressure::{self, Pressure};
 use bytes::BytesMut;
 use palmgate_protocol::{Name, limits::MAX_PAYLOAD_BYTES, topic::GATEWAY};
 use rumqttd::{Notification, local::LinkRx, protocol::Packet};
@@ -49,6 +50,7 @@ struct Exchange<'a> {
     name: &'a Name,
     limits: &'a Limits,
     counters: &'a Counters,
+    pressure: &'a Pressure,
     /// One permit for each answer that may still be owed.
     owed: Semaphore,
     /// Messages under way to the client, oldest first.
@@ -57,7 +59,12 @@ struct Exchange<'a> {
 
 impl<S: AsyncRead + AsyncWrite> Session<S> {
     /// Serves the client until one side ends it.
-    pub(super) async fn serve(self, limits: &Limits, counters: &Counters) -> Reason {
+    pub(super) async fn serve(
+        self,
+        limits: &Limits,
+        counters: &Counters,
+        pressure: &Pressure,
+    ) -> Reason {
         // The seat comes first, to be dropped last, whatever happens.
         let Self { mut seat, stream, packets, uplink, mut downlink, name, keep_alive, valid } =
             self;
@@ -65,6 +72,7 @@ impl<S: AsyncRead + AsyncWrite> Session<S> {
             name: &name,
             limits,
             counters,
+            pressure,
             owed: Semaphore::new(MAX_OWED),
             unacknowledged: Mutex::default(),
         };
@@ -100,15 +108,21 @@ impl Exchange<'_> {
         let now = Instant::now();
         let mut bytes_pace = Pace::new(bytes_per_second, burst_bytes, now);
         let mut messages_pace = Pace::new(messages_per_second, burst_messages, now);
+        let mut hands_pace = Pace::new(pressure::PER_SECOND, pressure::AT_ONCE, now);
         loop {
             let next = timeout(silence, packets.next(&mut reader, MAX_PACKET));
             match rules::judge(self.name, next.await.map_err(|_| Reason::Silent)??)? {
                 Verdict::Forward { packet, answered, bytes } => {
                     let now = Instant::now();
-                    let wait = bytes_pace.charge(bytes, now).max(messages_pace.charge(1, now));
+                    let mut wait = bytes_pace.charge(bytes, now).max(messages_pace.charge(1, now));
+                    // What is to spare is not charged: nobody pays later for having had it.
+                    if self.pressure.is_on(now) {
+                        wait = wait.max(hands_pace.charge(1, now));
+                    }
                     // The gateway speaks for the whole store, at the pace of what it was asked.
                     // A sleep of no length would still take a millisecond.
                     if !wait.is_zero() && self.name.as_str() != GATEWAY {
+                        self.counters.hold_back();
                         sleep(wait).await;
                     }
                     if answered && let Ok(owed) = self.owed.acquire().await {

@@ -2,6 +2,7 @@
 //! least of the workers lately. A terminal that floods waits behind every one that does not, and is
 //! the first to be told that the box is busy.
 
+use crate::pressure::Pressure;
 use palmgate_protocol::{Name, limits::FRAMES_LIFETIME};
 use std::{
     collections::HashMap,
@@ -24,6 +25,8 @@ pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
     changed: Condvar,
     length: usize,
+    /// Raised when a job finds every worker at work.
+    pressure: Pressure,
 }
 
 /// A job and what decides its turn.
@@ -48,6 +51,8 @@ pub(super) enum Next<J> {
 struct State<J> {
     waiting: Vec<(Entry<J>, Instant)>,
     shares: HashMap<Name, Share>,
+    /// Workers that wait for a job.
+    idle: usize,
     closed: bool,
 }
 
@@ -117,9 +122,9 @@ fn compare(a: (bool, f64), b: (bool, f64)) -> std::cmp::Ordering {
 }
 
 impl<J> Queue<J> {
-    pub(super) fn new(length: usize) -> Self {
-        let state = State { waiting: Vec::new(), shares: HashMap::new(), closed: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), length }
+    pub(super) fn new(length: usize, pressure: Pressure) -> Self {
+        let state = State { waiting: Vec::new(), shares: HashMap::new(), idle: 0, closed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), length, pressure }
     }
 
     /// Takes a job in. When the queue is full the one whose turn is farthest away comes back,
@@ -130,6 +135,9 @@ impl<J> Queue<J> {
             return Err(entry.job);
         }
         state.waiting.push((entry, now));
+        if state.waiting.len() > state.idle {
+            self.pressure.raise(now);
+        }
         let out = (state.waiting.len() > self.length).then(|| state.last(now)).flatten();
         let out = out.map(|at| state.waiting.remove(at).0.job);
         drop(state);
@@ -148,7 +156,9 @@ impl<J> Queue<J> {
             if let Some(next) = take(&mut state, now) {
                 return next;
             }
+            state.idle += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 
@@ -200,7 +210,7 @@ mod tests {
 
     #[test]
     fn terminals_take_turns_however_much_one_of_them_sends() {
-        let (queue, now) = (Queue::new(16), Instant::now());
+        let (queue, now) = (Queue::new(16, Pressure::default()), Instant::now());
         for job in 0..6 {
             queue.put(entry(job, "flood"), now).unwrap();
         }
@@ -219,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_right_comes_before_every_scan_and_is_shed_last() {
-        let (queue, now) = (Queue::new(3), Instant::now());
+        let (queue, now) = (Queue::new(3, Pressure::default()), Instant::now());
         for job in 0..3 {
             queue.put(Entry { weight: 5, ..entry(job, "kiosk") }, now).unwrap();
         }
@@ -230,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_rights_loses_its_privilege() {
-        let (queue, now) = (Queue::new(64), Instant::now());
+        let (queue, now) = (Queue::new(64, Pressure::default()), Instant::now());
         for job in 0..20 {
             queue.put(Entry { right: true, ..entry(job, "flood") }, now).unwrap();
         }
@@ -240,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_sheds_the_flooding_terminals_newest() {
-        let (queue, now) = (Queue::new(4), Instant::now());
+        let (queue, now) = (Queue::new(4, Pressure::default()), Instant::now());
         for job in 0..4 {
             queue.put(entry(job, "flood"), now).unwrap();
         }
@@ -252,7 +262,7 @@ mod tests {
 
     #[test]
     fn nothing_waits_longer_than_frames_may_live() {
-        let (queue, now) = (Queue::new(4), Instant::now());
+        let (queue, now) = (Queue::new(4, Pressure::default()), Instant::now());
         queue.put(entry(1, "till-1"), now).unwrap();
         let next = take(&mut queue.lock(), now + FRAMES_LIFETIME);
         assert_eq!(next, Some(Next::TooLate(1)));
@@ -260,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_closed_queue_lets_its_workers_go() {
-        let queue = Queue::new(4);
+        let queue = Queue::new(4, Pressure::default());
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| queue.next());
             queue.close();

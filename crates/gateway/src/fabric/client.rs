@@ -2,7 +2,7 @@ use super::{
     Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Heard, Shared},
 };
-use crate::{metrics::Metrics, store::Input};
+use crate::{broker::Pace, metrics::Metrics, pressure::Pressure, store::Input};
 use palmgate_protocol::{
     MemberId, Name,
     limits::MAX_PAYLOAD_BYTES,
@@ -23,6 +23,11 @@ use tokio::sync::{mpsc, watch};
 
 /// Messages that wait for one terminal's conversation.
 const CONVERSATION_QUEUE: usize = 16;
+/// Messages of one terminal in a second, sustained, whatever broker carries them: more are dropped
+/// before anything is done with them. The embedded broker reads such a terminal more slowly instead.
+const MESSAGES_PER_SECOND: u32 = 50;
+/// The same, at once.
+const MESSAGES_AT_ONCE: u32 = 100;
 /// How long to wait before connecting again.
 const RECONNECT: Duration = Duration::from_millis(500);
 /// How often the path through the broker is probed.
@@ -40,13 +45,20 @@ pub(crate) struct FabricOptions {
     pub(crate) requests: mpsc::Sender<Inbound>,
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) freshness: Freshness,
+    pub(crate) pressure: Pressure,
 }
 
 /// The gateway's connection to the broker and its conversations with terminals.
 pub(crate) struct Fabric {
     shared: Arc<Shared>,
-    conversations: Mutex<HashMap<Name, mpsc::Sender<Heard>>>,
+    conversations: Mutex<HashMap<Name, Line>>,
     health: watch::Receiver<Option<Instant>>,
+}
+
+/// The way to one terminal's conversation.
+struct Line {
+    heard: mpsc::Sender<Heard>,
+    pace: Pace,
 }
 
 impl Fabric {
@@ -73,6 +85,7 @@ impl Fabric {
             inputs: options.inputs,
             metrics: options.metrics,
             freshness: options.freshness,
+            pressure: options.pressure,
             anew: Mutex::default(),
         });
         let (echoed, health) = watch::channel(None);
@@ -87,20 +100,21 @@ impl Fabric {
         let (heard, inbox) = mpsc::channel(CONVERSATION_QUEUE);
         let conversation = Conversation::begin(Arc::clone(&self.shared), terminal.clone());
         tokio::spawn(conversation.run(inbox));
-        self.lock().insert(terminal.clone(), heard);
+        let pace = Pace::new(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE, Instant::now());
+        self.lock().insert(terminal.clone(), Line { heard, pace });
     }
 
     /// Ends it: the next message of the terminal is refused.
     pub(crate) async fn remove(&self, terminal: &Name) {
-        let heard = self.lock().remove(terminal);
-        if let Some(heard) = heard {
-            let _ = heard.send(Heard::Removed).await;
+        let line = self.lock().remove(terminal);
+        if let Some(line) = line {
+            let _ = line.heard.send(Heard::Removed).await;
         }
     }
 
     /// Sends an answer; a terminal that does not take its answers loses them, not others'.
     pub(crate) fn answer(&self, terminal: &Name, outbound: Outbound) {
-        let heard = self.lock().get(terminal).cloned();
+        let heard = self.lock().get(terminal).map(|line| line.heard.clone());
         if heard.is_none_or(|heard| heard.try_send(Heard::Answer(outbound)).is_err()) {
             self.shared.metrics.shed("answers");
         }
@@ -116,9 +130,14 @@ impl Fabric {
         self.tell_all(|| Heard::BeginAnew);
     }
 
+    /// Gives every terminal another roster.
+    pub(crate) fn give_roster(&self) {
+        self.tell_all(|| Heard::Roster);
+    }
+
     /// A conversation that is busy hears it later, and none misses it.
     fn tell_all(&self, what: impl Fn() -> Heard) {
-        for conversation in self.lock().values() {
+        for Line { heard: conversation, .. } in self.lock().values() {
             match conversation.try_send(what()) {
                 Err(mpsc::error::TrySendError::Full(heard)) => {
                     let conversation = conversation.clone();
@@ -147,20 +166,27 @@ impl Fabric {
 
     fn heard(&self, publish: &Publish) {
         let Some((terminal, channel)) = topic::parse(&publish.topic) else { return };
-        let heard = match channel {
-            Channel::Join => Heard::Join(publish.payload.to_vec()),
-            Channel::Up => Heard::Up(publish.payload.to_vec(), Instant::now()),
-            Channel::Welcome | Channel::Down => return,
-        };
-        let Some(conversation) = self.lock().get(&terminal).cloned() else {
+        if !channel.from_terminal() {
+            return;
+        }
+        let now = Instant::now();
+        let mut lines = self.lock();
+        let Some(line) = lines.get_mut(&terminal) else {
             return self.shared.metrics.terminal_fault("unknown");
         };
-        if conversation.try_send(heard).is_err() {
+        if !line.pace.allows(now) {
+            return self.shared.metrics.terminal_fault("flooding");
+        }
+        let heard = match channel {
+            Channel::Join => Heard::Join(publish.payload.to_vec()),
+            _ => Heard::Up(publish.payload.to_vec(), now),
+        };
+        if line.heard.try_send(heard).is_err() {
             self.shared.metrics.shed("conversation");
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, mpsc::Sender<Heard>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Line>> {
         self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,10 +9,15 @@ use super::{
     challenges::Outstanding,
     joins::{Joins, NotAgain},
 };
-use crate::{broker::Pace, metrics::Metrics, store::Input};
+use crate::{
+    broker::Pace,
+    metrics::Metrics,
+    pressure::{self, Pressure},
+    store::Input,
+};
 use palmgate_protocol::{
     CaptureId, MemberId, Name, ScanChallenge, Secret, decode, encode, encode_for_sealing,
-    limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES},
+    limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, MAX_ROSTER_BYTES},
     terminal::{Answer, AnswerBody, Refusal, Request, RequestBody, RequestHead, Scan},
     topic::{Channel, topic},
 };
@@ -44,11 +49,6 @@ const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 const QUIET: Duration = Duration::from_mins(1);
 /// How often the terminal's certificate is looked at again.
 const CHECKED_EVERY: Duration = Duration::from_mins(1);
-/// Scans and enrolments of one terminal that are looked at in a second, sustained and at once: far
-/// above what hands can do.
-const REQUESTS_PER_SECOND: u32 = 50;
-/// See [`REQUESTS_PER_SECOND`].
-const REQUESTS_AT_ONCE: u32 = 100;
 /// Scans and enrolments of one terminal that may be in work: it must not fill the store's queue.
 const MOST_IN_WORK: usize = 8;
 /// Room for the challenges that come with an answer.
@@ -64,6 +64,9 @@ const ANEW_SPACING: Duration = Duration::from_secs(1);
 /// How often it is looked whether it can be asked to.
 const ANEW_PAUSE: Duration = Duration::from_secs(3);
 
+/// An answer that nobody asked for names no act.
+const NO_ACT: CaptureId = CaptureId::from_random([0; 16]);
+
 /// What a conversation is told.
 pub(super) enum Heard {
     /// A payload on `join`.
@@ -76,6 +79,8 @@ pub(super) enum Heard {
     Forget(MemberId),
     /// Somebody was erased: the keys of this session have opened what there was of them.
     BeginAnew,
+    /// Another roster is in force.
+    Roster,
     /// The terminal was removed.
     Removed,
 }
@@ -90,6 +95,7 @@ pub(super) struct Shared {
     pub(super) inputs: mpsc::UnboundedSender<Input>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) freshness: Freshness,
+    pub(super) pressure: Pressure,
     /// When a terminal was asked last to begin a new session.
     pub(super) anew: Mutex<Option<Instant>>,
 }
@@ -127,6 +133,8 @@ pub(super) struct Conversation {
 pub(super) struct Live {
     pub(super) session: Session,
     challenges: Outstanding,
+    /// The sequence of the roster that the terminal has; `None` until it wants one.
+    roster: Option<u64>,
     pub(super) joined: Instant,
     checked: Instant,
 }
@@ -152,7 +160,7 @@ impl Conversation {
             None
         });
         let joins = kept.and_then(|kept| decode(kept.expose()).ok()).unwrap_or_default();
-        let pace = Pace::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE, Instant::now());
+        let pace = Pace::new(pressure::PER_SECOND, pressure::AT_ONCE, Instant::now());
         Self {
             shared,
             terminal,
@@ -185,6 +193,7 @@ impl Conversation {
                 Ok(Some(Heard::Answer(outbound))) => self.answer(outbound).await,
                 Ok(Some(Heard::Forget(member))) => self.forget(&member),
                 Ok(Some(Heard::BeginAnew)) => self.anew = true,
+                Ok(Some(Heard::Roster)) => self.tell_roster().await,
                 Ok(Some(Heard::Removed)) => return self.remove().await,
             }
             self.begin_anew(Instant::now()).await;
@@ -257,6 +266,12 @@ impl Conversation {
         if !shared.terminals.holds(&admitted.terminal, &admitted.serial) {
             return self.fault("join-revoked");
         }
+        let (terminals, terminal) = (Arc::clone(&shared.terminals), self.terminal.clone());
+        let (serial, certificate) = (admitted.serial, admitted.certificate);
+        let learning = move || terminals.learn(&terminal, &serial, certificate);
+        if tokio::task::spawn_blocking(learning).await.is_err() {
+            return;
+        }
         if let Err(NotAgain(fault)) = self.joins.note(&admitted.reference, crate::clock::now()) {
             return self.fault(fault);
         }
@@ -268,7 +283,8 @@ impl Conversation {
         let now = Instant::now();
         let challenges = Outstanding::begin(shared.freshness.lifetime, exported.expose(), now);
         let session = admitted.session;
-        self.session = Some(Live { session, challenges, joined: now, checked: now });
+        let roster = None;
+        self.session = Some(Live { session, challenges, roster, joined: now, checked: now });
         (self.anew, self.asked_anew) = (false, None);
         let joined = Input::Joined(self.terminal.clone(), crate::clock::now());
         let _ = shared.inputs.send(joined);
@@ -339,6 +355,9 @@ impl Conversation {
     /// At most one decision for each capture: a repeated request gets the first one's answer.
     async fn take(&mut self, mut request: Request, arrived: Instant, open: Duration) {
         let capture = request.capture;
+        if let (Some(live), Some(_)) = (&mut self.session, request.roster) {
+            live.roster = request.roster;
+        }
         if let Some((_, answer)) = self.remembered.iter().find(|(known, _)| *known == capture) {
             let again = answer.as_ref().and_then(|kept| decode(kept.answer.expose()).ok());
             if let Some(answer) = again {
@@ -350,7 +369,9 @@ impl Conversation {
             RequestBody::Scan(Scan { intent, .. }) if intent.purpose().is_none());
         let now = Instant::now();
         self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
-        if !right && (self.in_work.len() >= MOST_IN_WORK || !self.pace.allows(now)) {
+        // While people wait, a terminal is held to what hands can do.
+        let over = self.shared.pressure.is_on(now) && !right && !self.pace.allows(now);
+        if over || (!right && self.in_work.len() >= MOST_IN_WORK) {
             self.fault("flooding");
             return self.say(Answer::new(capture, AnswerBody::Busy)).await.map_or((), drop);
         }
@@ -393,7 +414,7 @@ impl Conversation {
         let Outbound { mut answer, about, sent } = outbound;
         self.in_work.retain(|(known, _)| *known != answer.capture);
         let mut bytes = encode_for_sealing(&answer);
-        if bytes.expose().len() > MAX_MESSAGE_BYTES - CHALLENGES_BYTES {
+        if bytes.expose().len() > MAX_MESSAGE_BYTES - CHALLENGES_BYTES - MAX_ROSTER_BYTES {
             answer.body = AnswerBody::Refused { reason: Refusal::Internal };
             bytes = encode_for_sealing(&answer);
         }
@@ -411,6 +432,13 @@ impl Conversation {
         let live = self.session.as_mut()?;
         let begun = Instant::now();
         answer.challenges = Some(live.challenges.draw(begun));
+        let roster = self.shared.terminals.roster();
+        if let (Some(has), Some(current)) = (&mut live.roster, roster)
+            && *has != current.sequence
+        {
+            *has = current.sequence;
+            answer.roster = Some(current.signed.clone());
+        }
         let bytes = encode_for_sealing(&answer);
         let sealed = live.session.seal(bytes.expose());
         let seal = begun.elapsed();
@@ -425,6 +453,15 @@ impl Conversation {
         let begun = Instant::now();
         self.publish(Channel::Down, sealed).await;
         Some(Sent { seal, publish: begun.elapsed() })
+    }
+
+    /// Gives the terminal the roster in force, if it has another.
+    async fn tell_roster(&mut self) {
+        let current = self.shared.terminals.roster().map(|current| current.sequence);
+        let has = self.session.as_ref().and_then(|live| live.roster);
+        if has.is_some() && has != current {
+            self.say(Answer::new(NO_ACT, AnswerBody::Done)).await;
+        }
     }
 
     /// Used key packages are on disk before one is answered.

@@ -9,6 +9,7 @@ mod joins;
 #[cfg(test)]
 mod tests;
 
+use crate::terminals::CurrentRoster;
 pub use challenges::Freshness;
 pub(crate) use client::{Fabric, FabricOptions};
 use palmgate_protocol::{
@@ -49,6 +50,10 @@ pub(crate) trait Admission: Send + Sync {
     /// Whether the terminal may use the certificate with this serial number: a broker of somebody
     /// else may know of a revocation late, or never.
     fn holds(&self, terminal: &Name, serial: &[u8]) -> bool;
+    /// Takes note of the SHA-256 of that certificate. May block on the disk.
+    fn learn(&self, terminal: &Name, serial: &[u8], certificate: [u8; 32]);
+    /// Who has sessions in the store.
+    fn roster(&self) -> Option<Arc<CurrentRoster>>;
 }
 
 impl Admission for crate::terminals::Terminals {
@@ -58,5 +63,13 @@ impl Admission for crate::terminals::Terminals {
 
     fn holds(&self, terminal: &Name, serial: &[u8]) -> bool {
         Self::holds(self, terminal, serial)
+    }
+
+    fn learn(&self, terminal: &Name, serial: &[u8], certificate: [u8; 32]) {
+        Self::learn(self, terminal, serial, certificate);
+    }
+
+    fn roster(&self) -> Option<Arc<CurrentRoster>> {
+        Self::roster(self)
     }
 }

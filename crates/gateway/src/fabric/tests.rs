@@ -4,7 +4,8 @@ use super::{
     Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
-use crate::{metrics::Metrics, store::Input};
+use crate::terminals::CurrentRoster;
+use crate::{metrics::Metrics, pressure::Pressure, store::Input};
 use palmgate_protocol::{
     CaptureId, DAY, MemberId, Name, Purpose, PurposeSet, ScanChallenge, Timestamp, decode,
     encode_for_sealing,
@@ -78,6 +79,12 @@ impl Admission for Admitted {
     fn holds(&self, _: &Name, serial: &[u8]) -> bool {
         !self.revoked.iter().any(|revoked| revoked == serial)
     }
+
+    fn learn(&self, _: &Name, _: &[u8], _: [u8; 32]) {}
+
+    fn roster(&self) -> Option<Arc<CurrentRoster>> {
+        None
+    }
 }
 
 /// A gateway's side of one terminal, without a network.
@@ -125,6 +132,7 @@ impl World {
             inputs,
             metrics: Arc::new(Metrics::new(directory.to_owned()).unwrap()),
             freshness: Freshness { lifetime: Duration::from_mins(1), needed_for },
+            pressure: Pressure::default(),
             anew: std::sync::Mutex::default(),
         };
         let conversation = Conversation::begin(Arc::new(shared), name("till-1"));
@@ -316,6 +324,37 @@ async fn a_flood_is_answered_busy_and_rights_come_through() {
         assert!(matches!(answer.body, AnswerBody::Busy));
     }
     assert_eq!(gateway.hears(&rights).await, 100);
+}
+
+/// Scans that reach the policy's door, of so many that are each answered at once.
+async fn taken(world: &World, wait: bool, scans: usize) -> usize {
+    let directory = world.path().join(if wait { "waiting" } else { "idle" });
+    let mut gateway = world.start_with(&directory, &[], PurposeSet::default());
+    let (mut till, _) = world.joined(&mut gateway).await;
+    let mut taken = 0;
+    for number in 0..scans {
+        if wait {
+            gateway.conversation.shared.pressure.raise(Instant::now());
+        }
+        let request = request(number, RequestBody::Scan(scan(Intent::Entry)));
+        let capture = request.capture;
+        let message = till.seal(encode_for_sealing(&request).expose()).unwrap();
+        taken += gateway.hears(&[message]).await;
+        let answer = Answer::new(capture, AnswerBody::NotRecognised);
+        let sent = tokio::sync::oneshot::channel().0;
+        gateway.conversation.answer(Outbound { answer, about: None, sent }).await;
+    }
+    taken
+}
+
+#[tokio::test]
+async fn while_people_wait_a_terminal_is_held_to_what_hands_can_do() {
+    let world = World::new();
+    assert_eq!(taken(&world, false, 50).await, 50, "what is to spare may be had");
+    let begun = Instant::now();
+    let held = taken(&world, true, 50).await;
+    let most = 8.0 + 4.0 * begun.elapsed().as_secs_f64();
+    assert!(held >= 8 && held as f64 <= most.ceil(), "{held} of at most {most}");
 }
 
 #[tokio::test]

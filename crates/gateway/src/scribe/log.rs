@@ -42,6 +42,21 @@ impl Writer {
         entry
     }
 
+    /// Anybody may hold the roster of a terminal against the ledger.
+    pub(super) fn log_roster(&mut self, hash: [u8; 32], at: Timestamp) {
+        let entry = Entry {
+            at,
+            kind: EntryKind::Terminal,
+            terminal: None,
+            purpose: None,
+            outcome: "roster".into(),
+            rules: Vec::new(),
+            pack: self.pack,
+            commitment: hash,
+        };
+        let _ = report("ledger entry", self.log.log(entry).map_err(Failure::from));
+    }
+
     pub(super) fn flush(&mut self) {
         self.write_uses();
         let flushed = self.log.flush().map_err(Failure::from);

@@ -77,7 +77,7 @@ pub(super) fn name(credential: &Credential) -> Result<Name, MlsError> {
     Ok(Parsed::from_der(&certificate(credential)?)?.name)
 }
 
-fn certificate(credential: &Credential) -> Result<CertificateDer<'static>, MlsError> {
+pub(super) fn certificate(credential: &Credential) -> Result<CertificateDer<'static>, MlsError> {
     let chain = credential.serialized_content();
     if credential.credential_type() != CredentialType::X509 {
         return Err(MlsError::Certificate("is missing"));

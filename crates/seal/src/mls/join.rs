@@ -5,7 +5,10 @@ use super::{
     session::Session,
     state::Store,
 };
-use crate::pki::{Identity, Parsed};
+use crate::{
+    pki::{Identity, Parsed},
+    sha256,
+};
 use openmls::prelude::{
     KeyPackage, KeyPackageIn, KeyPackageVerifyError, Lifetime, MlsGroup, MlsGroupCreateConfig,
     MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsProvider as _, ProtocolVersion,
@@ -37,6 +40,8 @@ pub struct Admitted {
     pub terminal: Name,
     /// The serial number of that certificate: the caller refuses a revoked one.
     pub serial: Vec<u8>,
+    /// SHA-256 of that certificate.
+    pub certificate: [u8; 32],
     /// Hash of the `KeyPackage`: the caller refuses one that it has seen.
     pub reference: [u8; 32],
 }
@@ -112,6 +117,7 @@ pub fn admit(
     let store = Store::default();
     let (key_package, certificate) = check(key_package, &store, authority_der, now)?;
     let reference = key_package.hash_ref(store.crypto()).map_err(MlsError::state)?;
+    let shown = sha256(&credential::certificate(key_package.leaf_node().credential())?);
     let key = LeafKey(identity.signing_key());
     let config = MlsGroupCreateConfig::builder()
         .ciphersuite(SUITE)
@@ -131,6 +137,7 @@ pub fn admit(
         welcome: welcome.tls_serialize_detached().map_err(MlsError::state)?,
         terminal: certificate.name,
         serial: certificate.serial,
+        certificate: shown,
         reference: reference.as_slice().try_into().map_err(MlsError::state)?,
     })
 }

@@ -3,7 +3,7 @@ use super::{
     credential::{self, LeafKey, Side},
     state::Store,
 };
-use crate::pki::Identity;
+use crate::{pki::Identity, sha256, sign::VerifyingKey};
 use openmls::prelude::{
     GroupId, LeafNodeParameters, Member, MlsGroup, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
     OpenMlsProvider as _, PastEpochDeletion, ProcessedMessageContent, ProtocolMessage, Sender,
@@ -82,7 +82,7 @@ impl Session {
     /// Everything that [`Session::restore`] needs, to be kept sealed under a key of its own.
     pub fn state(&self) -> Secret<Vec<u8>> {
         let content = self.store.snapshot(self.group.group_id().as_slice());
-        let digest = crate::sha256(content.expose());
+        let digest = sha256(content.expose());
         Secret::new([digest.as_slice(), content.expose()].concat())
     }
 
@@ -95,7 +95,7 @@ impl Session {
         // openmls trusts what it reads from its store: damage must not get that far.
         let (digest, content) =
             state.split_first_chunk::<32>().ok_or(MlsError::state("it is cut"))?;
-        if crate::sha256(content) != *digest {
+        if sha256(content) != *digest {
             return Err(MlsError::state("it is damaged"));
         }
         let (store, group) = Store::restore(content)?;
@@ -170,6 +170,28 @@ impl Session {
     /// [`MlsError::Over`] after a removal.
     pub fn peer_name(&self) -> Result<Name, MlsError> {
         credential::name(&self.peer()?.credential)
+    }
+
+    /// SHA-256 of the certificate of every member of the group, this side's own among them.
+    ///
+    /// # Errors
+    /// [`MlsError::Over`] after a removal; [`MlsError::Certificate`] when a member has none.
+    pub fn certificates(&self) -> Result<Vec<[u8; 32]>, MlsError> {
+        if !self.group.is_active() {
+            return Err(MlsError::Over);
+        }
+        let of = |member: Member| Ok(sha256(&credential::certificate(&member.credential)?));
+        self.group.members().map(of).collect()
+    }
+
+    /// The key that the other side signs with: that of its certificate.
+    ///
+    /// # Errors
+    /// [`MlsError::Over`] after a removal; [`MlsError::State`] when it is none of this suite.
+    pub fn peer_key(&self) -> Result<VerifyingKey, MlsError> {
+        let key = self.peer()?.signature_key;
+        let key = <[u8; 32]>::try_from(key.as_slice()).map_err(MlsError::state)?;
+        Ok(VerifyingKey(key))
     }
 
     /// Whether the other side's certificate still holds at `now`: a session outlives the join by

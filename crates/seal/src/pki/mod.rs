@@ -28,6 +28,11 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
 use x509_parser::oid_registry::OID_SIG_ED25519;
 
+/// SHA-256 of a certificate as DER: names it for people and in lists.
+pub fn fingerprint(certificate_der: &[u8]) -> [u8; 32] {
+    crate::sha256(certificate_der)
+}
+
 /// Why a certificate, a request or a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {

@@ -1,12 +1,14 @@
 //! Stories between one terminal and one gateway over a network that the test controls.
 
 mod challenges;
+mod roster;
 
 use super::*;
-use palmgate_protocol::{DAY, Name, topic::GATEWAY};
+use palmgate_protocol::{DAY, Name, Roster, topic::GATEWAY};
 use palmgate_seal::{
     mls::Admitted,
     pki::{Authority, Role},
+    sign::SigningKey,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -41,6 +43,8 @@ struct Gateway {
     fresh: Option<Vec<ScanChallenge>>,
     /// Scans without a good one.
     refused: usize,
+    /// What it signs as the store's roster, and with which key; a gateway of before signs none.
+    lists: Option<(Roster, SigningKey)>,
 }
 
 impl Gateway {
@@ -83,6 +87,9 @@ impl Gateway {
         let request: Request = decode(message).unwrap();
         self.opened += 1;
         let mut answer = Answer::new(request.capture, AnswerBody::Done);
+        let listed =
+            self.lists.as_ref().filter(|(roster, _)| Some(roster.sequence) != request.roster);
+        answer.roster = listed.map(|(roster, key)| palmgate_seal::roster::sign(roster, key));
         let scan = matches!(request.body, RequestBody::Scan(_));
         let known = self.remembered.contains(&request.capture);
         if let Some(fresh) = self.fresh.as_mut().filter(|_| scan && !known) {
@@ -125,6 +132,9 @@ struct World {
     saved: Vec<Option<Vec<u8>>>,
     answered: Vec<CaptureId>,
     misunderstood: Vec<CaptureId>,
+    distrusted: Vec<CaptureId>,
+    /// The roster that the terminal has on disk.
+    kept: Option<Kept>,
     given_up: Vec<(CaptureId, Duration, Standing)>,
     /// Messages to the gateway that are lost on the way, by position from now.
     lose_up: VecDeque<bool>,
@@ -176,11 +186,14 @@ impl World {
                 heard: HashSet::new(),
                 fresh: None,
                 refused: 0,
+                lists: None,
             },
             now: Now { instant: Instant::now(), wall },
             saved: Vec::new(),
             answered: Vec::new(),
             misunderstood: Vec::new(),
+            distrusted: Vec::new(),
+            kept: None,
             given_up: Vec::new(),
             lose_up: VecDeque::new(),
             lose_down: VecDeque::new(),
@@ -194,7 +207,14 @@ impl World {
         let mut world = Self::new();
         world.connect();
         assert_eq!((world.terminal.standing(), world.gateway.joins), (Standing::Ready, 1));
+        world.begin_to_count();
         world
+    }
+
+    /// Forgets what a new session begins with.
+    fn begin_to_count(&mut self) {
+        self.gateway.opened = 0;
+        self.sealed.clear();
     }
 
     fn connect(&mut self) {
@@ -223,7 +243,8 @@ impl World {
     /// Carries messages until nobody has anything to say.
     fn settle(&mut self) {
         loop {
-            let Batch { store, actions } = self.terminal.take_batch();
+            let Batch { store, roster, actions } = self.terminal.take_batch();
+            self.kept = roster.or(self.kept);
             let durable = match store {
                 Store::Keep if actions.is_empty() => return,
                 Store::Keep => false,
@@ -247,6 +268,7 @@ impl World {
                         self.answered.push(answer.capture);
                     }
                     Action::Misunderstand(capture) => self.misunderstood.push(capture),
+                    Action::Distrust(capture) => self.distrusted.push(capture),
                     Action::GiveUp { capture, waited, standing } => {
                         self.given_up.push((capture, waited, standing));
                     }

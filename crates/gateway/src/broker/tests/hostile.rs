@@ -117,7 +117,7 @@ async fn send_mutated(shared: Arc<Shared>, evil: String, seeds: impl Iterator<It
             let judged_by = shared.tls.borrow().clone();
             let identity = Identity { name: name(&evil), valid: DAY, judged_by };
             let session = shared.connect(theirs, address, identity).await?;
-            Err::<(), _>(session.serve(&shared.limits, &shared.counters).await)
+            Err::<(), _>(session.serve(&shared.limits, &shared.counters, &shared.pressure).await)
         };
         let ended = timeout(PATIENCE, visit).await;
         let reason = ended.unwrap_or_else(|_| panic!("seed {seed} hangs")).unwrap_err();
@@ -128,14 +128,15 @@ async fn send_mutated(shared: Arc<Shared>, evil: String, seeds: impl Iterator<It
 async fn bother(packets: u64) {
     let store = Store::open();
     let mut bystanders = Bystanders::new(&store).await;
-    let clients = std::thread::available_parallelism().map_or(2, usize::from).min(9);
+    // Each waits for the router's thread several times: many at once keep the processors at work.
+    let clients = 64;
     let round = packets.min(1_000_000);
     for from in (0..packets).step_by(usize::try_from(round).unwrap()) {
         let evils: Vec<_> = (0..clients)
             .map(|client| {
                 let seeds = (from..from + round).skip(client).step_by(clients);
                 let shared = store.broker.shared.clone();
-                tokio::spawn(send_mutated(shared, format!("evil-{client}"), seeds))
+                tokio::spawn(send_mutated(shared, format!("evl-{client:02}"), seeds))
             })
             .collect();
         while !evils.iter().all(tokio::task::JoinHandle::is_finished) {

@@ -27,6 +27,7 @@ impl World {
         let mut world = Self::new();
         world.gateway.fresh = Some(Vec::new());
         world.connect();
+        world.begin_to_count();
         world
     }
 }
