@@ -175,6 +175,7 @@ mod tests {
             serial: first.serial.clone(),
             not_after: first.not_after,
             earlier: Vec::new(),
+            sensors: Vec::new(),
             certificate: None,
         };
         let [one, two] = [&first, &second].map(|issued| pki::fingerprint(&issued.der));
