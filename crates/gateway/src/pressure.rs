@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn it_lasts_for_a_while_after_somebody_waited() {
-        let (pressure, now) = (Pressure::default(), Instant::now());
+        let (pressure, now) = (Pressure::default(), Instant::now() + LASTS);
         assert!(!pressure.is_on(now));
         pressure.clone().raise(now);
         assert!(pressure.is_on(now) && pressure.is_on(now + LASTS / 2));

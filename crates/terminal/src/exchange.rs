@@ -265,9 +265,9 @@ mod tests {
         let start = Instant::now();
         let mut exchange = exchange(LONG_DEADLINE, start);
         exchange.wipe_if_old(start + Duration::from_millis(4_999));
-        assert!(exchange.request().is_some());
+        assert!(exchange.request(0).is_some());
         exchange.wipe_if_old(start + limits::FRAMES_LIFETIME);
-        assert!(exchange.request().is_none() && !exchange.is_due(start + LONG_DEADLINE));
+        assert!(exchange.request(0).is_none() && !exchange.is_due(start + LONG_DEADLINE));
         assert_eq!(exchange.wake_at(true), start + LONG_DEADLINE);
         assert!(!exchange.is_over(start + Duration::from_millis(14_999)));
         assert!(exchange.is_over(start + LONG_DEADLINE));
