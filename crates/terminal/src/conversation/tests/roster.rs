@@ -49,6 +49,7 @@ impl World {
             ask_cloud: false,
             authenticated: false,
             possession: None,
+            verdict: None,
         };
         let request = Request::new(capture, self.now.wall, RequestBody::Scan(scan));
         self.terminal.ask(request, DEADLINE, self.now)?;
