@@ -73,7 +73,6 @@ fn main() {
             key: None,
             sealed_record: Some(vec![8; 64]),
             possession: None,
-            verdict: None,
         },
         &key,
     );
