@@ -4,7 +4,9 @@ use crate::format::{heading, say};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use palmgate_evaluation::{Kind, Options, Purported, Rates, Report, Stage};
-use palmgate_palm::{Calibration, Origin};
+use palmgate_ledger::note::Signer;
+use palmgate_matcher::Models;
+use palmgate_palm::{Calibration, Extractor, Origin};
 use std::{fs, path::PathBuf, process::ExitCode, sync::Mutex};
 
 /// What to evaluate.
@@ -47,6 +49,12 @@ pub(crate) struct Arguments {
     /// The rate at which a stranger may find somebody in the largest gallery of the calibration.
     #[arg(long, default_value_t = 0.01, requires = "calibration")]
     fpir: f64,
+    /// Models with a signed registry, in place of those that are built in: what `[palm] models` names.
+    #[arg(long, requires = "signer")]
+    models: Option<PathBuf>,
+    /// A trusted signer's verifier key (C2SP) for the registry; at least twice.
+    #[arg(long, requires = "models")]
+    signer: Vec<Signer>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -64,7 +72,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let bar = Bar::default();
     let progress = |stage, done, all| bar.show(stage, done, all);
-    let report = palmgate_evaluation::evaluate(&arguments.directory, &options, &progress)?;
+    let extractor = match &arguments.models {
+        Some(models) => Models::read(models, &arguments.signer)?.extractor()?,
+        None => Extractor::load()?,
+    };
+    let directory = &arguments.directory;
+    let report = palmgate_evaluation::evaluate_with(&extractor, directory, &options, &progress)?;
     bar.finish();
     palmgate_evaluation::write(&report, &arguments.out)?;
     if let Some(path) = &arguments.json {

@@ -1,7 +1,7 @@
 //! Pictures to features, on every core.
 
 use crate::{Dataset, Sample, Stage};
-use palmgate_palm::{Capture, Extractor, MAX_PICTURE_BYTES, ModelError, Steps};
+use palmgate_palm::{Capture, Extractor, MAX_PICTURE_BYTES, Steps};
 use palmgate_protocol::{
     Biometric, Hand,
     terminal::{CaptureProblem, Frame},
@@ -48,21 +48,21 @@ impl Captured {
 }
 
 pub(crate) fn extract(
+    extractor: &Extractor,
     dataset: &Dataset,
     kind: Option<Kind>,
     threads: usize,
     progress: &(dyn Fn(Stage, usize, usize) + Sync),
-) -> Result<Captured, ModelError> {
-    let extractor = Extractor::load()?;
-    let kind = kind.unwrap_or_else(|| find_out(&extractor, &dataset.samples));
+) -> Captured {
+    let kind = kind.unwrap_or_else(|| find_out(extractor, &dataset.samples));
     let all = dataset.samples.len();
     let done = AtomicUsize::new(0);
     let captures = in_parallel(threads, all, |index| {
-        let capture = capture(&extractor, &dataset.samples[index], kind);
+        let capture = capture(extractor, &dataset.samples[index], kind);
         progress(Stage::Pictures, done.fetch_add(1, Ordering::Relaxed) + 1, all);
         capture
     });
-    Ok(Captured { kind, captures })
+    Captured { kind, captures }
 }
 
 /// Results in order; threads take the next index as they come free.

@@ -8,7 +8,7 @@ use crate::{
     statistics::{Scores, bounds, equal_error, trade_off},
 };
 use data_encoding::HEXLOWER;
-use palmgate_palm::{Calibration, Steps};
+use palmgate_palm::{Calibration, Extractor, Steps};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -25,10 +25,9 @@ const GROUP_RATE: f64 = 1e-3;
 const SHORTLISTED: usize = 100;
 
 /// Hash over all models, and each one's.
-pub(crate) fn models() -> (String, BTreeMap<&'static str, String>) {
-    let models = palmgate_palm::models();
-    let each = models.iter().map(|(name, hash)| (*name, HEXLOWER.encode(hash))).collect();
-    (HEXLOWER.encode(&palmgate_palm::models_hash()), each)
+pub(crate) fn models(extractor: &Extractor) -> (String, BTreeMap<&'static str, String>) {
+    let each = extractor.models().map(|(name, hash)| (name, HEXLOWER.encode(&hash)));
+    (HEXLOWER.encode(&extractor.models_hash()), each.into())
 }
 
 pub(crate) fn rates(

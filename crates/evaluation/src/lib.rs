@@ -29,7 +29,9 @@ pub use dataset::{Dataset, DatasetError, Sample};
 pub use extraction::Kind;
 pub use report::{Failure, OpenSet, OperatingPoint, Rates, Report, Subgroup};
 
-use palmgate_palm::{Calibration, CalibrationError, DataSet, ModelError, Origin, Scored};
+use palmgate_palm::{
+    Calibration, CalibrationError, DataSet, Extractor, ModelError, Origin, Scored,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -117,19 +119,33 @@ pub fn evaluate(
     options: &Options,
     progress: &(dyn Fn(Stage, usize, usize) + Sync),
 ) -> Result<Report, EvaluationError> {
+    evaluate_with(&Extractor::load()?, directory, options, progress)
+}
+
+/// The same with models that are not built in.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_with(
+    extractor: &Extractor,
+    directory: &Path,
+    options: &Options,
+    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+) -> Result<Report, EvaluationError> {
     let dataset = Dataset::read(directory, options)?;
     let threads = options.threads.unwrap_or_else(cores).max(1);
-    let captured = extraction::extract(&dataset, options.kind, threads, progress)?;
+    let captured = extraction::extract(extractor, &dataset, options.kind, threads, progress);
     let compared = comparisons::compare(&dataset, &captured, threads, progress);
-    let mut report = report::report(&dataset, &captured, &compared)?;
+    let mut report = report::report(extractor, &dataset, &captured, &compared)?;
     if let Some(purported) = &options.calibration {
-        report.calibration = Some(calibrate(&dataset, &compared, purported)?);
+        report.calibration = Some(calibrate(extractor, &dataset, &compared, purported)?);
     }
     Ok(report)
 }
 
 /// Thresholds from these comparisons; genuine ones across sessions only, where there are some.
 fn calibrate(
+    extractor: &Extractor,
     dataset: &Dataset,
     compared: &comparisons::Compared,
     purported: &Purported,
@@ -153,7 +169,8 @@ fn calibrate(
         impostor: 0,
     };
     let impostor = scores(&mut compared.non_mated.iter());
-    Calibration::of(
+    Calibration::of_models(
+        &extractor.models_hash(),
         vec![Scored { set, genuine, impostor }],
         purported.false_positive_identification_rate,
     )

@@ -4,7 +4,7 @@ use crate::{
     extraction::Captured,
     figures,
 };
-use palmgate_palm::{Calibration, Quality};
+use palmgate_palm::{Calibration, Extractor, Quality};
 use std::collections::BTreeMap;
 
 /// What an evaluation found. Serialises to the JSON report.
@@ -134,6 +134,7 @@ pub struct Subgroup {
 }
 
 pub(crate) fn report(
+    extractor: &Extractor,
     dataset: &Dataset,
     captured: &Captured,
     compared: &Compared,
@@ -148,7 +149,7 @@ pub(crate) fn report(
     let cross_session =
         compared.mated.iter().any(crosses).then(|| figures::rates(dataset, compared, crosses));
     let failures = dataset.samples.iter().zip(&captured.captures);
-    let (model, models) = figures::models();
+    let (model, models) = figures::models(extractor);
     let sessions = compared.references.len() + compared.not_enrolled;
     Ok(Report {
         model,

@@ -33,18 +33,19 @@ pub enum CalibrationFault {
     },
 }
 
-/// Reads a calibration; the one that is built in when no file is named.
+/// Reads a calibration for the models with this hash; the one that is built in, which is of the models
+/// that are built in, when no file is named.
 ///
 /// # Errors
 /// [`CalibrationFault`]: the file has to be replaced.
-pub fn read(path: Option<&Path>) -> Result<Calibration, CalibrationFault> {
+pub fn read(path: Option<&Path>, models: &[u8; 32]) -> Result<Calibration, CalibrationFault> {
     let Some(path) = path else { return Ok(Calibration::built_in().clone()) };
     let mut file = Vec::new();
     // One byte more than allowed, so that what is longer is seen to be.
     File::open(path)
         .and_then(|opened| opened.take(MAX_CALIBRATION_BYTES + 1).read_to_end(&mut file))
         .map_err(|cause| CalibrationFault::Read { path: path.to_owned(), cause })?;
-    Calibration::parse(&file)
+    Calibration::parse_of_models(models, &file)
         .map_err(|cause| CalibrationFault::Wrong { path: path.to_owned(), cause })
 }
 
@@ -83,12 +84,13 @@ mod tests {
     fn a_file_is_read_and_a_wrong_one_is_named_with_its_reason() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("calibration.json");
-        let fault = |path: &Path| read(Some(path)).unwrap_err().to_string();
+        let models = palmgate_palm::models_hash();
+        let fault = |path: &Path| read(Some(path), &models).unwrap_err().to_string();
         assert!(fault(&path).contains("[palm] calibration") && fault(&path).contains("os error 2"));
         assert!(fault(directory.path()).contains(&directory.path().display().to_string()));
         let good = Calibration::built_in().to_json().unwrap();
         std::fs::write(&path, &good).unwrap();
-        assert_eq!(read(Some(&path)).unwrap().sets(), Calibration::built_in().sets());
+        assert_eq!(read(Some(&path), &models).unwrap().sets(), Calibration::built_in().sets());
         for (file, reason) in [
             (String::new(), "no calibration"),
             (good[..good.len() - 9].to_owned(), "no calibration"),

@@ -45,7 +45,11 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
-        let calibration = calibration::read(options.calibration.as_deref())?;
+        let models = options.models.as_ref();
+        let models = models.map(|at| Models::read(at, &options.updates.signers)).transpose();
+        let models = models.map_err(StartError::Models)?;
+        let hash = models.as_ref().map_or_else(palmgate_palm::models_hash, Models::hash);
+        let calibration = calibration::read(options.calibration.as_deref(), &hash)?;
         let directory = &options.state_directory;
         private_directory(directory)?;
         let floor = in_use::announced_floor(&options.updates)?;
@@ -98,7 +102,7 @@ impl Opened {
         let (tenant, store) = (options.tenant.clone(), options.store.clone());
         let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
             .map_err(anyhow::Error::from)?;
-        let references = open_references(options, &transform_key)?;
+        let references = open_references(options, &transform_key, models.as_ref())?;
         let people = references::people(&vault)?;
         references.fill(&vault, &people)?;
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
@@ -184,15 +188,13 @@ fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
 fn open_references(
     options: &Options,
     transform_key: &Secret<[u8; 32]>,
+    models: Option<&Models>,
 ) -> Result<Arc<References>, StartError> {
-    let signers = &options.updates.signers;
-    let models = options.models.as_ref().map(|at| Models::read(at, signers)).transpose();
-    let models = models.map_err(StartError::Models)?;
     let keyed = Keyed {
         key: Secret::new(*transform_key.expose()),
         tenant: options.tenant.clone(),
         fusion: references::fusion(),
-        models: models.as_ref().map_or_else(palmgate_palm::models_hash, Models::hash),
+        models: models.map_or_else(palmgate_palm::models_hash, Models::hash),
     };
-    Ok(Arc::new(References::open(options.matcher.clone(), keyed, models.as_ref())?))
+    Ok(Arc::new(References::open(options.matcher.clone(), keyed, models)?))
 }

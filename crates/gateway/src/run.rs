@@ -503,7 +503,7 @@ fn metrics(
 /// The settings under the calibration in use. Models that it was not measured with match nobody.
 fn calibrated(options: &Options, opened: &Opened) -> Settings {
     let settings = calibration::settings(options, &opened.calibration);
-    if opened.references.models() == palmgate_palm::models_hash() {
+    if opened.calibration.is_of(&opened.references.models()) {
         return settings;
     }
     tracing::error!("nobody is recognised: no calibration was measured with these models");

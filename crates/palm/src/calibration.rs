@@ -107,7 +107,7 @@ pub enum CalibrationError {
     TooLong,
     /// Measured with other models or another weighing of their answers.
     #[error(
-        "the calibration is of other models ({found:.16}) than this program's ({own:.16}): make one with this version's palmgate evaluate"
+        "the calibration is of other models ({found:.16}) than those in use ({own:.16}): make one with palmgate evaluate, and with --models where [palm] models names some"
     )]
     OtherModels {
         /// Hash of the models that were measured.
@@ -148,6 +148,19 @@ impl Calibration {
     /// # Errors
     /// [`CalibrationError::TooFew`], [`CalibrationError::Rate`], or a set without scores.
     pub fn of(sets: Vec<Scored>, wanted: f64) -> Result<Self, CalibrationError> {
+        Self::of_models(&models_hash(), sets, wanted)
+    }
+
+    /// The same from scores that other models than the built-in ones gave: those with this hash, as of
+    /// [`Extractor::models_hash`](crate::Extractor::models_hash).
+    ///
+    /// # Errors
+    /// As [`Calibration::of`].
+    pub fn of_models(
+        models: &[u8; 32],
+        sets: Vec<Scored>,
+        wanted: f64,
+    ) -> Result<Self, CalibrationError> {
         if !(wanted > 0.0 && wanted < 1.0) {
             return Err(CalibrationError::Rate(wanted));
         }
@@ -180,7 +193,7 @@ impl Calibration {
         }
         let mut calibration = Self {
             format: FORMAT,
-            models: HEXLOWER.encode(&models_hash()),
+            models: HEXLOWER.encode(models),
             scoring: *scoring(),
             confidence: CONFIDENCE,
             false_positive_identification_rate: wanted,
@@ -190,7 +203,7 @@ impl Calibration {
         for point in &mut calibration.points {
             *point = derived(point, &calibration.sets, wanted);
         }
-        calibration.check()?;
+        calibration.check(models)?;
         Ok(calibration)
     }
 
@@ -199,16 +212,29 @@ impl Calibration {
     /// # Errors
     /// [`CalibrationError`] says what is wrong with it.
     pub fn parse(file: &[u8]) -> Result<Self, CalibrationError> {
+        Self::parse_of_models(&models_hash(), file)
+    }
+
+    /// The same for the models with this hash.
+    ///
+    /// # Errors
+    /// As [`Calibration::parse`].
+    pub fn parse_of_models(models: &[u8; 32], file: &[u8]) -> Result<Self, CalibrationError> {
         if file.len() as u64 > MAX_CALIBRATION_BYTES {
             return Err(CalibrationError::TooLong);
         }
         let calibration: Self = serde_json::from_slice(file)?;
-        calibration.check()?;
+        calibration.check(models)?;
         Ok(calibration)
     }
 
-    fn check(&self) -> Result<(), CalibrationError> {
-        let own = HEXLOWER.encode(&models_hash());
+    /// Whether it was measured with the models with this hash.
+    pub fn is_of(&self, models: &[u8; 32]) -> bool {
+        self.models == HEXLOWER.encode(models)
+    }
+
+    fn check(&self, models: &[u8; 32]) -> Result<(), CalibrationError> {
+        let own = HEXLOWER.encode(models);
         if self.models != own || self.scoring != *scoring() {
             return Err(CalibrationError::OtherModels { found: self.models.clone(), own });
         }

@@ -2,7 +2,7 @@ use crate::code::{Normalised, Responses, SIDE};
 use crate::embed::{self, Vector};
 use crate::landmarks::{self, Landmarks};
 use crate::liveness::Liveness;
-use crate::model::{Model, ModelError, ModelFile, Role, models_hash, models_hash_of};
+use crate::model::{Model, ModelError, ModelFile, Role, models, models_hash_of};
 use crate::picture::Picture;
 use crate::quality::{self, Quality};
 use crate::region::Placement;
@@ -24,7 +24,7 @@ pub struct Extractor {
     detector: Model,
     landmarks: Model,
     embedding: Model,
-    models: [u8; 32],
+    models: [(&'static str, [u8; 32]); 3],
 }
 
 /// What one presentation of a hand gave. The features inside are wiped on drop and leave only
@@ -86,7 +86,7 @@ impl Extractor {
             detector: load(Role::Detection)?,
             landmarks: load(Role::Landmarks)?,
             embedding: load(Role::Embedding)?,
-            models: models_hash(),
+            models: models(),
         })
     }
 
@@ -107,17 +107,23 @@ impl Extractor {
             }
         };
         let of = |role: Role| models.iter().find(|model| model.role == role);
-        let hashes = Role::ALL.map(|role| of(role).map_or([0; 32], |model| model.sha256));
+        let hashed =
+            |role: Role| (role.built_in().name, of(role).map_or([0; 32], |model| model.sha256));
         Ok(Self {
             detector: load(Role::Detection)?,
             landmarks: load(Role::Landmarks)?,
             embedding: load(Role::Embedding)?,
-            models: models_hash_of(&hashes),
+            models: Role::ALL.map(hashed),
         })
     }
 
-    /// SHA-256 over the models, as of [`models_hash`].
-    pub const fn models_hash(&self) -> [u8; 32] {
+    /// SHA-256 over the models, as of [`models_hash`](crate::models_hash).
+    pub fn models_hash(&self) -> [u8; 32] {
+        models_hash_of(&self.models.map(|(_, sha256)| sha256))
+    }
+
+    /// Names and SHA-256 of the models, as of [`models`](crate::models) where they are built in.
+    pub const fn models(&self) -> [(&'static str, [u8; 32]); 3] {
         self.models
     }
 

@@ -12,10 +12,17 @@ pub(super) fn check(facts: &Facts) -> Outcome {
         return Outcome::skip("there is no configuration");
     };
     let options = &config.options;
-    let calibration = match calibration::read(options.calibration.as_deref()) {
+    let models = match super::models::hash(facts) {
+        Ok(models) => models,
+        Err(error) => return Outcome::skip(format!("no models: {error}")),
+    };
+    let calibration = match calibration::read(options.calibration.as_deref(), &models) {
         Ok(calibration) => calibration,
         Err(fault) => return Outcome::fail(fault.to_string(), REMEDY),
     };
+    if !calibration.is_of(&models) {
+        return Outcome::fail("none is of the models in use: nobody is recognised", REMEDY);
+    }
     let purposes = Purpose::MATCHED.into_iter().zip(options.false_match_rates);
     let served = purposes.filter(|(purpose, _)| options.settings.purposes.contains(*purpose));
     let searches = options.settings.custody == Custody::Operator;

@@ -32,6 +32,15 @@ pub(super) fn check(facts: &Facts) -> Outcome {
     }
 }
 
+/// Hash of the models in use.
+pub(super) fn hash(facts: &Facts) -> anyhow::Result<[u8; 32]> {
+    let options = facts.config().map(|config| &config.options);
+    match options.and_then(|options| Some((options.models.as_ref()?, &options.updates.signers))) {
+        Some((directory, signers)) => Ok(Models::read(directory, signers)?.hash()),
+        None => Ok(palmgate_palm::models_hash()),
+    }
+}
+
 /// Those that the configuration names, or those that are built in.
 fn extractor(facts: &Facts) -> anyhow::Result<Extractor> {
     let options = facts.config().map(|config| &config.options);
