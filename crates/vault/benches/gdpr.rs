@@ -1,13 +1,14 @@
 //! The four role mixes of `GDPRbench` (Shastri et al., VLDB 2020) over 100,000 people, with everything
 //! that forgetting asks for and without: sealed columns under keys of their own, erasure by a change
-//! of the root and a signed Merkle log against plain rows and a plain durable log. Both commit 64
-//! operations at once. Prints one line of JSON for each figure; times of one run compare, times of
-//! different runs do not.
+//! of the root and a signed Merkle log against plain rows and a plain durable log of the same entries.
+//! Both commit 64 operations at once, and take turns. Prints one line of JSON for each figure; ratios
+//! of one run compare, times of different runs do not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and stops on errors")]
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
+    io::Write,
+    os::unix::fs::FileExt,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -19,12 +20,15 @@ use palmgate_protocol::{ClaimHandle, Hand, MemberId, Name, Purpose, Secret, Time
 use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use palmgate_vault::{Batch, Column, ErasureRequest, FileRoot, NewPerson, Vault};
 use ring::digest::{SHA256, digest};
+use rustix::time::{ClockId, clock_gettime};
 
 const PEOPLE: u64 = 100_000;
+/// Those from here on never leave.
+const STAYING: u64 = PEOPLE * 4 / 5;
 const OPERATIONS: usize = 10_000;
+const ROUNDS: usize = 5;
 const AT_ONCE: usize = 64;
 const TEMPLATE: Column = Column::Template(Purpose::Pay, Hand::Left);
-const LINE_BYTES: u64 = 256;
 
 #[derive(Clone, Copy)]
 enum Operation {
@@ -101,7 +105,9 @@ fn request(number: u64) -> ErasureRequest {
     ErasureRequest { member: member(number), claim, commitment }
 }
 
-fn entry(number: u64, kind: EntryKind) -> Entry {
+/// What both logs say of an operation.
+fn entry(number: u64, operation: Operation) -> Entry {
+    let kind = if matches!(operation, Delete) { EntryKind::Erasure } else { EntryKind::Right };
     Entry {
         at: Timestamp::from_millis(1_785_576_600_000 + number.cast_signed()),
         kind,
@@ -140,9 +146,7 @@ impl Store for Compliant {
                     evidence.verify_under(self.checkpoint.as_ref().unwrap()).unwrap();
                 }
             }
-            let kind =
-                if matches!(operation, Delete) { EntryKind::Erasure } else { EntryKind::Right };
-            entries.push(entry(number, kind));
+            entries.push(entry(number, operation));
         }
         let logged: Vec<_> = gone.iter().map(|one| one.commitment).collect();
         self.vault.commit(&Batch { insert: new, write: writes, erase: gone }).unwrap();
@@ -156,7 +160,8 @@ struct Plain {
     db: sled::Db,
     file: File,
     log: File,
-    lines: u64,
+    /// Where each line of the log ends.
+    ends: Vec<u64>,
 }
 
 impl Plain {
@@ -171,7 +176,7 @@ impl Plain {
         let mut options = OpenOptions::new();
         let log = options.create(true).read(true).append(true).open(directory.join("log")).unwrap();
         let file = File::open(path.join("db")).unwrap();
-        let plain = Self { db, file, log, lines: 0 };
+        let plain = Self { db, file, log, ends: Vec::new() };
         (0..PEOPLE).for_each(|number| plain.put(number));
         plain.sync();
         plain
@@ -181,6 +186,13 @@ impl Plain {
         for at in [Column::Profile, Column::Phone, TEMPLATE] {
             self.db.insert(key(number, at), value(number, at)).unwrap();
         }
+    }
+
+    fn line(&self, number: usize) -> Vec<u8> {
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let mut line = vec![0; (self.ends[number] - begin) as usize];
+        self.log.read_exact_at(&mut line, begin).unwrap();
+        line
     }
 
     fn sync(&self) {
@@ -201,7 +213,8 @@ fn key(number: u64, column: Column) -> Vec<u8> {
 impl Store for Plain {
     fn commit(&mut self, group: &[(Operation, u64)]) {
         let mut changed = false;
-        let mut lines = Vec::new();
+        let begin = self.ends.last().copied().unwrap_or_default();
+        let (mut lines, mut ends) = (Vec::new(), Vec::new());
         for &(operation, number) in group {
             changed |= !matches!(operation, ReadData | ReadMetadata | ReadLog);
             let write = |at| drop(self.db.insert(key(number, at), value(number + 1, at)).unwrap());
@@ -216,59 +229,72 @@ impl Store for Plain {
                 ReadMetadata => drop(self.db.get(key(number, Column::Profile)).unwrap().unwrap()),
                 Update => write(Column::Phone),
                 UpdateMetadata => write(Column::Profile),
-                ReadLog => {
-                    let place = number % self.lines.max(1) * LINE_BYTES;
-                    self.log.seek(SeekFrom::Start(place)).unwrap();
-                    let _ = self.log.read(&mut [0; LINE_BYTES as usize]).unwrap();
-                }
+                ReadLog => drop(self.line(number as usize % self.ends.len())),
             }
-            lines.extend_from_slice(&[b'x'; LINE_BYTES as usize]);
+            lines.extend_from_slice(entry(number, operation).to_line().unwrap().as_bytes());
+            lines.push(b'\n');
+            ends.push(begin + lines.len() as u64);
         }
         self.log.write_all(&lines).unwrap();
         self.log.sync_data().unwrap();
-        self.lines += group.len() as u64;
+        self.ends.extend(ends);
         if changed {
             self.sync();
         }
     }
 }
 
-/// One mix; each starts with people whom the mixes before left alone.
-fn run(store: &mut dyn Store, mix: &[Operation], turn: u64) -> Duration {
-    let (mut newcomer, mut leaver) = (PEOPLE * (turn + 2), turn * 20_000);
-    let mut random = 0x2545_f491_4f6c_dd1d_u64 ^ turn;
-    let group = |start: usize, random: &mut u64, newcomer: &mut u64, leaver: &mut u64| {
+/// The people of one store: who comes, who leaves, and who is asked for.
+struct People {
+    newcomer: u64,
+    leaver: u64,
+    random: u64,
+}
+
+impl People {
+    const fn new() -> Self {
+        Self { newcomer: PEOPLE, leaver: 0, random: 0x2545_f491_4f6c_dd1d }
+    }
+
+    fn group(&mut self, mix: &[Operation], start: usize) -> Vec<(Operation, u64)> {
         let operation = |at: usize| match mix[at % mix.len()] {
             Insert => {
-                *newcomer += 1;
-                (Insert, *newcomer)
+                self.newcomer += 1;
+                (Insert, self.newcomer)
             }
             Delete => {
-                *leaver += 1;
-                (Delete, *leaver)
+                self.leaver += 1;
+                (Delete, self.leaver)
             }
             other => {
-                *random ^= *random << 13;
-                *random ^= *random >> 7;
-                *random ^= *random << 17;
+                self.random ^= self.random << 13;
+                self.random ^= self.random >> 7;
+                self.random ^= self.random << 17;
                 // The last fifth of the people never leaves.
-                (other, PEOPLE * 4 / 5 + *random % (PEOPLE / 5))
+                (other, STAYING + self.random % (PEOPLE - STAYING))
             }
         };
-        (start..start + AT_ONCE).map(operation).collect::<Vec<_>>()
-    };
-    let begun = Instant::now();
-    for start in (0..OPERATIONS).step_by(AT_ONCE) {
-        store.commit(&group(start, &mut random, &mut newcomer, &mut leaver));
+        (start..start + AT_ONCE).map(operation).collect()
     }
-    begun.elapsed()
 }
 
 /// What one mix took of the machine.
+#[derive(Clone, Copy)]
 struct Cost {
     seconds: f64,
     processor_s: f64,
     written_mib: f64,
+}
+
+impl Cost {
+    fn medians(costs: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> f64| median(costs.iter().map(part));
+        Self {
+            seconds: of(|cost| cost.seconds),
+            processor_s: of(|cost| cost.processor_s),
+            written_mib: of(|cost| cost.written_mib),
+        }
+    }
 }
 
 impl std::fmt::Display for Cost {
@@ -281,23 +307,60 @@ impl std::fmt::Display for Cost {
     }
 }
 
-fn measured(store: &mut dyn Store, mix: &[Operation], turn: u64) -> Cost {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Runs one mix once.
+fn measured(store: &mut dyn Store, people: &mut People, mix: &[Operation]) -> Cost {
     // Bytes that the process handed to the disk, and its time on processors, all threads.
     let written = || -> u64 {
         let io = fs::read_to_string("/proc/self/io").unwrap();
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
         line.unwrap().parse().unwrap()
     };
-    let processor = || -> f64 {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / 100.0
+    let processor = || {
+        let spent = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::try_from(spent).unwrap().as_secs_f64()
     };
-    let (bytes, before) = (written(), processor());
-    let seconds = run(store, mix, turn).as_secs_f64();
+    quiet();
+    let (bytes, before, begun) = (written(), processor(), Instant::now());
+    for start in (0..OPERATIONS).step_by(AT_ONCE) {
+        store.commit(&people.group(mix, start));
+    }
+    let (seconds, processor_s) = (begun.elapsed().as_secs_f64(), processor() - before);
     let written_mib = (written() - bytes) as f64 / f64::from(1 << 20);
-    Cost { seconds, processor_s: processor() - before, written_mib }
+    Cost { seconds, processor_s, written_mib }
+}
+
+/// Runs a mix on both stores in turn, and prints the medians: what the machine does beside it comes
+/// and goes.
+fn compare(
+    name: &str,
+    mix: &[Operation],
+    compliant: &mut (Compliant, People),
+    plain: &mut (Plain, People),
+) {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        if round % 2 == 0 {
+            without.push(measured(&mut plain.0, &mut plain.1, mix));
+            with.push(measured(&mut compliant.0, &mut compliant.1, mix));
+        } else {
+            with.push(measured(&mut compliant.0, &mut compliant.1, mix));
+            without.push(measured(&mut plain.0, &mut plain.1, mix));
+        }
+    }
+    let ratio = |part: fn(&Cost) -> f64| {
+        median(with.iter().zip(&without).map(|(with, without)| part(with) / part(without)))
+    };
+    let (slowdown, processor) = (ratio(|cost| cost.seconds), ratio(|cost| cost.processor_s));
+    let (with, without) = (Cost::medians(&with), Cost::medians(&without));
+    println!(
+        r#"{{"mix":"{name}","operations":{OPERATIONS},"rounds":{ROUNDS},"slowdown":{slowdown:.2},"slowdown_processor":{processor:.2},"compliant":{with},"plain":{without}}}"#
+    );
 }
 
 /// Single erasures while another thread writes and reads: what somebody at a reader waits for.
@@ -305,7 +368,7 @@ fn erasures_under_load(vault: &Vault) {
     let stop = AtomicBool::new(false);
     let mut times: Vec<Duration> = thread::scope(|scope| {
         scope.spawn(|| {
-            for number in (0..PEOPLE / 5).cycle().map(|n| n + PEOPLE * 4 / 5) {
+            for number in (STAYING..PEOPLE).cycle() {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -347,26 +410,15 @@ fn quiet() {
     }
 }
 
-fn all_mixes(store: &mut dyn Store) -> Vec<Cost> {
-    quiet();
-    let mixes = MIXES.into_iter().enumerate();
-    mixes.map(|(turn, (_, mix))| measured(store, mix, turn as u64)).collect()
-}
-
-/// One store after the other, each alone: sled works on in threads of its own.
 fn main() {
     let directory = tempfile::tempdir().unwrap();
-    let mut plain = Plain::fill(directory.path());
-    let without = all_mixes(&mut plain);
-    drop(plain);
-    let mut compliant = Compliant::fill(directory.path());
-    let with = all_mixes(&mut compliant);
-    for (((name, _), with), without) in MIXES.into_iter().zip(with).zip(without) {
-        let slowdown = with.seconds / without.seconds;
-        println!(
-            r#"{{"mix":"{name}","operations":{OPERATIONS},"slowdown":{slowdown:.2},"compliant":{with},"plain":{without}}}"#
-        );
+    let mut plain = (Plain::fill(directory.path()), People::new());
+    let mut filled = (Compliant::fill(directory.path()), People::new());
+    for (name, mix) in MIXES {
+        compare(name, mix, &mut filled, &mut plain);
     }
+    drop(plain);
+    let compliant = filled.0;
     erasures_under_load(&compliant.vault);
     drop(compliant);
     let begun = Instant::now();

@@ -57,8 +57,10 @@ impl Seed {
 
     fn derive(&self, label: &str) -> [u8; 32] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.expose());
-        let tag = hmac::sign(&key, format!("palmgate vault 1 {label}").as_bytes());
-        tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"palmgate vault 1 ");
+        context.update(label.as_bytes());
+        context.sign().as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
     }
 }
 

@@ -128,7 +128,7 @@ impl Inner {
                 for column in Column::all() {
                     let place = places.hash(&column.bit().to_be_bytes());
                     if let Some(sealed) = self.records.get(Shelf::People, &place)? {
-                        moved.push((cipher.place(column), sealed));
+                        moved.push((cipher.place(column), sealed.to_vec()));
                     }
                 }
             }
@@ -172,7 +172,7 @@ pub(crate) mod first {
                 let at = cipher.place(column);
                 let Some(sealed) = inner.records.get(Shelf::People, &at).unwrap() else { continue };
                 let place = places.hash(&column.bit().to_be_bytes());
-                inner.records.put(Shelf::People, &[(place, sealed)]).unwrap();
+                inner.records.put(Shelf::People, &[(place, sealed.to_vec())]).unwrap();
                 inner.records.remove(Shelf::People, &[at]).unwrap();
             }
         }

@@ -175,7 +175,8 @@ impl Drop for Inner {
         {
             tracing::warn!(%error, "finished erasures will be reported again");
         }
-        if !self.stopped && !self.untidy && self.records.sync().is_ok() {
+        let removed = self.records.finish_removal().is_ok();
+        if !self.stopped && !self.untidy && removed && self.records.sync().is_ok() {
             let _ = self.disk.replace(&self.tidy_mark(), b"");
         }
     }

@@ -6,12 +6,13 @@
 //! segments are large, so that no page gets there.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell, RefCell},
     fs::File,
     io, mem,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use sled::{Batch, Db, IVec, Tree};
@@ -51,7 +52,15 @@ pub(crate) struct Records {
     failed: Cell<bool>,
     /// Something was written since the last sync.
     dirty: Cell<bool>,
+    /// Syncs and removes, one after the other: a thread for each would cost more than some syncs do.
+    /// One of each waits at most.
+    worker: OnceCell<mpsc::Sender<Work>>,
+    /// A removal that was begun.
+    removing: RefCell<Option<mpsc::Receiver<sled::Result<()>>>>,
 }
+
+/// Something for a thread to do.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// A sync under way.
 #[must_use]
@@ -65,6 +74,9 @@ struct Sled {
 
 impl Drop for Records {
     fn drop(&mut self) {
+        if let Err(error) = self.finish_removal() {
+            tracing::warn!(%error, "removing unreadable rows failed");
+        }
         let sled = self.sled.take();
         if self.stuck.get() {
             // Whoever waits for it waits for ever; the process gives it up with its end.
@@ -89,6 +101,14 @@ fn attempt<T: Send + 'static>(
     let worker = thread::Builder::new().name(format!("records {name}"));
     worker.spawn(move || done.send(work())).ok()?;
     Some(waits)
+}
+
+/// Begins a thread that does what it is given, in turn; it ends with whoever gives.
+fn worker() -> Option<mpsc::Sender<Work>> {
+    let (give, take) = mpsc::channel::<Work>();
+    let worker = thread::Builder::new().name("records worker".into());
+    worker.spawn(move || take.into_iter().for_each(|work| work())).ok()?;
+    Some(give)
 }
 
 impl Records {
@@ -120,6 +140,8 @@ impl Records {
             stuck: Cell::new(false),
             failed: Cell::new(false),
             dirty: Cell::new(true),
+            worker: OnceCell::new(),
+            removing: RefCell::default(),
         })
     }
 
@@ -200,10 +222,13 @@ impl Records {
     }
 
     /// A value, put together again.
-    pub(crate) fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
+    pub(crate) fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<IVec>, VaultError> {
         let tree = self.tree(shelf);
         let piece = |index| tree.get(piece_key(key, index)).map_err(self.failed());
         let Some(first) = piece(0)? else { return Ok(None) };
+        if first.len() < PIECE_BYTES {
+            return Ok(Some(first));
+        }
         let (mut value, mut last) = (first.to_vec(), first.len());
         for index in 1.. {
             if last < PIECE_BYTES {
@@ -213,7 +238,7 @@ impl Records {
             value.extend_from_slice(&next);
             last = next.len();
         }
-        Ok(Some(value))
+        Ok(Some(value.into()))
     }
 
     /// Whether a value is there.
@@ -235,23 +260,35 @@ impl Records {
         self.apply(shelf, batch)
     }
 
-    /// Removes all values with keys that begin with one of these.
-    pub(crate) fn remove_groups<K: AsRef<[u8]>>(
+    /// Begins to remove all values with keys that begin with one of these: nobody has to wait for
+    /// it, and every [`sync`](Self::sync) comes after it.
+    ///
+    /// # Errors
+    /// The removal before this one failed, or this one could not begin.
+    pub(crate) fn begin_removal<K: AsRef<[u8]> + Send + 'static>(
         &self,
         shelf: Shelf,
-        prefixes: &[K],
+        prefixes: Vec<K>,
     ) -> Result<(), VaultError> {
+        self.finish_removal()?;
         self.ready()?;
-        let tree = self.tree(shelf);
-        for prefix in prefixes {
-            let keys = tree.scan_prefix(prefix).keys().collect::<Result<Vec<_>, _>>();
-            // From the last piece to the first, by which the next start would find the others.
-            for key in keys.map_err(self.failed())?.iter().rev() {
-                self.dirty.set(true);
-                tree.remove(key).map_err(self.failed())?;
-            }
-        }
+        let tree = self.tree(shelf).clone();
+        self.dirty.set(true);
+        let removing = self.begin(move || remove_groups(&tree, &prefixes))?;
+        *self.removing.borrow_mut() = Some(removing);
         Ok(())
+    }
+
+    /// Waits until what [`begin_removal`](Self::begin_removal) began is done.
+    pub(crate) fn finish_removal(&self) -> Result<(), VaultError> {
+        let Some(waits) = self.removing.borrow_mut().take() else { return Ok(()) };
+        // Whoever waited for a sync in vain has waited for this, too.
+        let patience = if self.stuck.get() { Duration::ZERO } else { self.disk.patience.0 };
+        let done = waits.recv_timeout(patience).unwrap_or_else(|_| {
+            self.stuck.set(true);
+            Err(sled::Error::Io(io::ErrorKind::TimedOut.into()))
+        });
+        done.map_err(self.failed())
     }
 
     fn remove_pieces(
@@ -276,18 +313,24 @@ impl Records {
         self.tree(shelf).apply_batch(batch).map_err(self.failed())
     }
 
-    /// The keys of all values that begin with `prefix`, in order.
+    /// The keys of all values that begin with `prefix`, in order; none whose removal was begun.
     pub(crate) fn keys<'a>(
         &'a self,
         shelf: Shelf,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<Vec<u8>, VaultError>> + use<'a> {
         let first_piece = |key: &IVec| key.ends_with(&0u16.to_be_bytes());
-        self.tree(shelf)
+        let not_removed = match shelf {
+            Shelf::People => self.finish_removal().err(),
+            Shelf::Store => None,
+        };
+        let keys = self
+            .tree(shelf)
             .scan_prefix(prefix)
             .keys()
             .filter(move |key| key.as_ref().map_or(true, first_piece))
-            .map(|key| key.map(|key| key[..key.len() - 2].to_vec()).map_err(self.failed()))
+            .map(|key| key.map(|key| key[..key.len() - 2].to_vec()).map_err(self.failed()));
+        not_removed.into_iter().map(Err).chain(keys)
     }
 
     /// Removes every value with an unwanted key among those that begin with `prefix`.
@@ -339,9 +382,9 @@ impl Records {
             flushed.map_err(|source| VaultError::Records { path: path.clone(), source })?;
             file.sync_data().map_err(at("sync", &path))
         };
-        let begun = attempt("sync", work);
+        let begun = self.begin(work)?;
         self.dirty.set(false);
-        Ok(Syncing(Some(begun.ok_or_else(|| self.timed_out())?)))
+        Ok(Syncing(Some(begun)))
     }
 
     /// Waits until what [`begin_sync`](Self::begin_sync) began is done.
@@ -355,6 +398,25 @@ impl Records {
             self.dirty.set(true);
             self.failed.set(true);
         })
+    }
+
+    /// Gives the worker something to do after what it has.
+    fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<mpsc::Receiver<T>, VaultError> {
+        let (done, waits) = mpsc::sync_channel(1);
+        let work: Work = Box::new(move || drop(done.send(work())));
+        self.worker()?.send(work).map_err(|_| self.timed_out())?;
+        Ok(waits)
+    }
+
+    fn worker(&self) -> Result<&mpsc::Sender<Work>, VaultError> {
+        if let Some(worker) = self.worker.get() {
+            return Ok(worker);
+        }
+        let begun = worker().ok_or_else(|| self.timed_out())?;
+        Ok(self.worker.get_or_init(|| begun))
     }
 
     fn timed_out(&self) -> VaultError {
@@ -384,6 +446,17 @@ impl Records {
             VaultError::Records { path: path.clone(), source }
         }
     }
+}
+
+fn remove_groups<K: AsRef<[u8]>>(tree: &Tree, prefixes: &[K]) -> sled::Result<()> {
+    for prefix in prefixes {
+        let keys = tree.scan_prefix(prefix).keys().collect::<sled::Result<Vec<_>>>()?;
+        // From the last piece to the first, by which the next start would find the others.
+        for key in keys.iter().rev() {
+            tree.remove(key)?;
+        }
+    }
+    Ok(())
 }
 
 /// sled takes a snapshot that a power cut left half written for a whole one, and refuses to open.

@@ -356,12 +356,16 @@ impl RootKeeper for FileRoot {
 
     fn replace(&mut self, new: &Root) -> Result<(), RootError> {
         let staged = Other::Staged(new.generation);
-        match self.held()? {
+        let mut held = self.held()?;
+        match &held {
             None => return Ok(self.begin(new).map_err(Box::new)?),
-            Some(held) if held.other != staged => self.stage(new)?,
+            Some(found) if found.other != staged => {
+                self.stage(new)?;
+                held = self.held()?;
+            }
             Some(_) => {}
         }
-        match self.held()? {
+        match held {
             Some(Held { place: Some(place), other, .. }) if other == staged => {
                 Ok(self.put(place, &[0; SLOT_BYTES]).map_err(Box::new)?)
             }

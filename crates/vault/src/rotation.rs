@@ -102,7 +102,7 @@ impl Inner {
         change.marks.clone_from(&tombstones);
         self.rotate(change)?;
         self.tombstones.admit(&tombstones);
-        self.sweep_people(&groups);
+        self.sweep_people(groups);
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl Inner {
         self.make_room()?;
         let change = self.rekey(&forgotten).inspect_err(|_| self.untidy = true)?;
         self.rotate(change)?;
-        self.sweep_people(&groups);
+        self.sweep_people(groups);
         Ok(())
     }
 
@@ -277,9 +277,9 @@ impl Inner {
         replaced.iter().try_for_each(|seed| cipher(seed).clear())
     }
 
-    /// Rows whose key is gone take up space and nothing else.
-    fn sweep_people(&mut self, groups: &[Group]) {
-        if let Err(error) = self.records.remove_groups(Shelf::People, groups) {
+    /// Rows whose key is gone take up space and nothing else: nobody waits for their removal.
+    fn sweep_people(&mut self, groups: Vec<Group>) {
+        if let Err(error) = self.records.begin_removal(Shelf::People, groups) {
             tracing::warn!(%error, "removing unreadable rows failed");
             self.untidy = true;
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use palmgate_protocol::{MemberId, Name, Secret};
-use palmgate_seal::aead::Place;
+use palmgate_seal::aead::{Key, Place, SEAL_BYTES};
 
 use crate::{
     disk::{Disk, Part, read},
@@ -85,9 +85,11 @@ impl KeyTable {
             }
         }
         if !intents.is_empty() {
-            let sealed =
-                self.marking.sealing().seal(&files.aad(b"", "intents"), &erasures::encode(intents));
-            parts.push(Part { offset: INTENTS_AT as u64, bytes: with_length(&sealed) });
+            let plain = erasures::encode(intents);
+            let mut bytes = Vec::with_capacity(4 + plain.len() + SEAL_BYTES);
+            let aad = files.aad(b"", "intents");
+            seal_with_length(&mut bytes, &self.marking.sealing(), &aad, &plain);
+            parts.push(Part { offset: INTENTS_AT as u64, bytes });
         }
         let bytes = self.sealed_top(change, &plan, files, root)?;
         parts.push(Part { offset: top_at(self.counter + 1), bytes });
@@ -208,16 +210,17 @@ impl KeyTable {
     ) -> Result<Vec<u8>, VaultError> {
         let generation = root.generation().to_be_bytes();
         let plain = self.encode_top(change, plan);
-        let sealed = root.seed.sealing().seal(&files.aad(&generation, "keys"), plain.expose());
-        if HEAD_BYTES + sealed.len() > TOP_BYTES {
+        let length = HEAD_BYTES + plain.expose().len() + SEAL_BYTES;
+        if length > TOP_BYTES {
             return Err(VaultError::TooLarge { what: "the key table", limit: TOP_BYTES });
         }
-        let mut top = Vec::with_capacity(HEAD_BYTES + sealed.len());
+        let mut top = Vec::with_capacity(length);
         top.extend_from_slice(MAGIC);
         top.extend_from_slice(&FORMAT.to_be_bytes());
         top.extend_from_slice(&generation);
         top.extend_from_slice(&root.seed.check());
-        top.extend_from_slice(&with_length(&sealed));
+        let aad = files.aad(&generation, "keys");
+        seal_with_length(&mut top, &root.seed.sealing(), &aad, plain.expose());
         Ok(top)
     }
 
@@ -334,7 +337,8 @@ fn put_row(rows: &mut Vec<u8>, member: &MemberId, person: &Person) {
 
 fn sealed_page(page: &Page, slot: u32, files: &KeyFiles<'_>) -> Part {
     let aad = files.aad(&slot.to_be_bytes(), "keys page");
-    let mut bytes = with_length(&page.seed.sealing().seal(&aad, page.rows.expose()));
+    let mut bytes = Vec::with_capacity(PAGE_BYTES);
+    seal_with_length(&mut bytes, &page.seed.sealing(), &aad, page.rows.expose());
     bytes.resize(PAGE_BYTES, 0);
     Part { offset: page_at(slot), bytes }
 }
@@ -398,8 +402,10 @@ pub(crate) const fn page_at(slot: u32) -> u64 {
     (PAGES_AT + slot as usize * PAGE_BYTES) as u64
 }
 
-fn with_length(sealed: &[u8]) -> Vec<u8> {
-    [&(sealed.len() as u32).to_be_bytes(), sealed].concat()
+/// Appends the length of what is sealed, and that.
+fn seal_with_length(to: &mut Vec<u8>, key: &Key, aad: &[u8], plain: &[u8]) {
+    to.extend_from_slice(&((plain.len() + SEAL_BYTES) as u32).to_be_bytes());
+    key.seal_onto(to, aad, plain);
 }
 
 fn without_length(bytes: &[u8]) -> Option<&[u8]> {

@@ -233,7 +233,7 @@ fn a_row_moved_to_another_place_does_not_open() {
                 PersonCipher::new(&tenant, &member, seed).place(column)
             };
             let row = inner.records.get(Shelf::People, &place(from)).unwrap().unwrap();
-            inner.records.put(Shelf::People, &[(place(to), row)]).unwrap();
+            inner.records.put(Shelf::People, &[(place(to), row.to_vec())]).unwrap();
         });
         assert!(matches!(vault.read(&member(to.0), to.1), Err(VaultError::Damaged { .. })));
     }

@@ -36,7 +36,7 @@ fn sealed_columns(vault: &Vault, number: u64) -> Vec<(Column, Vec<u8>)> {
         let (tenant, member) = (tenant(), member(number));
         let cipher = PersonCipher::new(&tenant, &member, seed);
         let sealed = |column| inner.records.get(Shelf::People, &cipher.place(column)).unwrap();
-        Column::all().filter_map(|column| Some((column, sealed(column)?))).collect()
+        Column::all().filter_map(|column| Some((column, sealed(column)?.to_vec()))).collect()
     })
 }
 
@@ -249,7 +249,7 @@ fn replaced_state_and_sent_letters_do_not_open_after_an_erasure() {
     let letter = store::number(vault.outbox_peek(1).unwrap()[0].0);
     let sealed = |inner: &Inner| -> Vec<Vec<u8>> {
         let keys = inner.records.keys(Shelf::Store, b"").map(Result::unwrap);
-        keys.map(|key| inner.records.get(Shelf::Store, &key).unwrap().unwrap()).collect()
+        keys.map(|key| inner.records.get(Shelf::Store, &key).unwrap().unwrap().to_vec()).collect()
     };
     let old = vault.inspect(|inner| sealed(inner));
     assert_eq!(old.len(), 2);
