@@ -1,7 +1,6 @@
 //! Renews the gateway's own certificate while it runs.
 
 use crate::{
-    identity::OwnIdentity,
     metrics::{Certificate, Metrics},
     terminals::Terminals,
 };
@@ -14,28 +13,22 @@ const TICK: Duration = Duration::from_mins(1);
 /// Looks at the remaining life until `stop` changes. What fails is tried again at the next tick: two
 /// thirds of a life are over then, and one is left.
 pub(crate) async fn run(
-    identity: Arc<OwnIdentity>,
-    metrics: Arc<Metrics>,
     terminals: Arc<Terminals>,
-    lifetime: Duration,
+    metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut tick = tokio::time::interval(TICK.min(lifetime / 20));
+    let mut tick = tokio::time::interval(TICK.min(terminals.lifetime() / 20));
     loop {
         tokio::select! {
             _ = stop.changed() => return,
             _ = tick.tick() => {}
         }
-        let own = Arc::clone(&identity);
-        match spawn_blocking(move || own.renew_if_due()).await {
+        let renewing = Arc::clone(&terminals);
+        match spawn_blocking(move || renewing.renew_own()).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => {
                 metrics.renewed(Certificate::Gateway, true);
                 tracing::info!("the gateway has a new certificate");
-                let terminals = Arc::clone(&terminals);
-                if let Ok(Err(error)) = spawn_blocking(move || terminals.renew_roster()).await {
-                    tracing::error!(%error, "the roster could not be renewed");
-                }
             }
             Ok(Err(error)) => {
                 metrics.renewed(Certificate::Gateway, false);

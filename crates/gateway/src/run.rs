@@ -367,14 +367,7 @@ fn start(options: Options, law: InForce, opened: Opened) -> Result<Gateway, Star
         },
         desk,
     );
-    let renewing = renewal::run(
-        own.clone(),
-        metrics.clone(),
-        terminals.clone(),
-        options.certificate_lifetime,
-        stopping.clone(),
-    );
-    tokio::spawn(renewing);
+    tokio::spawn(renewal::run(terminals.clone(), metrics.clone(), stopping.clone()));
     let store = tokio::spawn(store.run(requests_rx, inputs_rx, stopping, alive));
     let probe = Probe { host, port, terminals: terminals.clone(), fabric: fabric.clone() };
     let served = Served {

@@ -231,6 +231,21 @@ impl Terminals {
         self.options.identity.current()
     }
 
+    /// How long certificates last.
+    pub(crate) const fn lifetime(&self) -> Duration {
+        self.options.lifetime
+    }
+
+    /// Takes a new certificate for the gateway when its own is due, and with it a new roster. Blocks
+    /// on the disk.
+    pub(crate) fn renew_own(&self) -> Result<bool, anyhow::Error> {
+        let renewed = self.options.identity.renew_if_due()?;
+        if renewed {
+            self.change(|_| {})?;
+        }
+        Ok(renewed)
+    }
+
     /// Reads the list.
     pub(crate) fn load(options: TerminalsOptions) -> Result<Self, anyhow::Error> {
         let state = options.vault.state(STATE)?;
@@ -242,7 +257,7 @@ impl Terminals {
             renewed: Mutex::default(),
             roster: watch::Sender::new(None),
         };
-        terminals.renew_roster()?;
+        terminals.change(|_| {})?;
         terminals.publish_tls()?;
         Ok(terminals)
     }

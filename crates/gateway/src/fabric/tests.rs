@@ -4,8 +4,7 @@ use super::{
     Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
-use crate::terminals::CurrentRoster;
-use crate::{metrics::Metrics, pressure::Pressure, store::Input};
+use crate::{metrics::Metrics, pressure::Pressure, store::Input, terminals::CurrentRoster};
 use palmgate_protocol::{
     CaptureId, DAY, MemberId, Name, Purpose, PurposeSet, ScanChallenge, Timestamp, decode,
     encode_for_sealing,

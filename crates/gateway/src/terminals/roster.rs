@@ -1,7 +1,7 @@
 //! The store's roster: who has sessions, the same list for every terminal. Its sequence is durable
 //! before anybody is given it, so that it never goes back.
 
-use super::{List, Terminal, TerminalError, Terminals};
+use super::{List, Terminal, Terminals};
 use crate::store::Input;
 use minicbor::{Decode, Encode};
 use palmgate_protocol::{
@@ -46,11 +46,6 @@ impl Terminals {
     /// The roster in force.
     pub(crate) fn roster(&self) -> Option<Arc<Current>> {
         self.roster.borrow().clone()
-    }
-
-    /// Makes another roster where the gateway's own certificate is another. Blocks on the disk.
-    pub(crate) fn renew_roster(&self) -> Result<(), TerminalError> {
-        self.change(|_| {})
     }
 
     /// Takes note of the certificate behind a serial number, which lists from before rosters lack.
