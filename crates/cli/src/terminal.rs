@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use palmgate_gateway::control::{AddTerminal, Code};
 use palmgate_protocol::{
     Biometric, Hand, Name, Purpose, PurposeSet,
-    terminal::{AnswerBody, Band, Intent, Payment, WrittenRelease},
+    terminal::{AnswerBody, Intent, Payment, WrittenRelease},
 };
 use palmgate_seal::{pairing::PairingCode, random};
 use palmgate_terminal::{Invitation, Paired, Presentation, Terminal, simulated};
@@ -84,8 +84,6 @@ pub(crate) enum OwnVerb {
     Enrol(EnrolArguments),
     /// Present pictures at a steady rate and report latencies.
     Run(RunArguments),
-    /// Simulate another capture of the hand in a picture: turned, moved, bent, under other light.
-    Recapture(RecaptureArguments),
 }
 
 /// This terminal.
@@ -201,17 +199,6 @@ pub(crate) struct RunArguments {
     own: Own,
 }
 
-#[derive(Args)]
-pub(crate) struct RecaptureArguments {
-    /// Picture of one hand: PNG or JPEG.
-    picture: PathBuf,
-    /// Where to write the other capture, a JPEG file.
-    out: PathBuf,
-    /// The same seed gives the same capture.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
 /// A palm terminal without hardware: pictures stand for hands.
 #[derive(Parser)]
 #[command(name = "palmgate-simulated-terminal", version)]
@@ -263,7 +250,6 @@ async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
         OwnVerb::Scan(arguments) => scan(arguments).await,
         OwnVerb::Enrol(arguments) => enrol(arguments).await,
         OwnVerb::Run(arguments) => run_at_rate(arguments).await,
-        OwnVerb::Recapture(arguments) => recapture(&arguments),
     }
 }
 
@@ -485,14 +471,6 @@ async fn run_at_rate(arguments: RunArguments) -> Result<ExitCode> {
     }
     let at = |percent| report.percentile(percent).map(millis).unwrap_or_default();
     say(&format!("p50 {} ms, p99 {} ms", at(50.0), at(99.0)));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn recapture(arguments: &RecaptureArguments) -> Result<ExitCode> {
-    let frame = simulated::read_frame(&arguments.picture, Band::Visible)?;
-    let capture = palmgate_palm::simulate::second_capture(frame.picture.expose(), arguments.seed);
-    let out = &arguments.out;
-    fs::write(out, capture.expose()).with_context(|| out.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
