@@ -29,6 +29,8 @@ const AGAIN: &str = "target/packages-again";
 /// What the upgrade starts from: the same programs under a lower version, since there is no earlier
 /// release yet.
 const BEFORE: &str = "0.0.1-1";
+/// What a signed bundle brings: the same programs under a higher one.
+const NEXT: &str = "99.0.0-1";
 
 /// Builds, lints and tries the packages. With `--quick` they are only built and linted; with
 /// `--built` the programs in `target/release` are taken as they are.
@@ -48,7 +50,7 @@ pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     }
     same_bytes(Path::new(OUT), Path::new(AGAIN))?;
     crate::auditable::read_back(&built()?)?;
-    lint()?;
+    lint(&built()?)?;
     if told("--quick") {
         return Ok(());
     }
@@ -205,8 +207,8 @@ pub(crate) fn build(out: &Path, epoch: &str, more: &[&str]) -> Result<(), String
     Ok(())
 }
 
-/// The packages again, under the version [`BEFORE`], in `out`.
-fn earlier(out: &Path) -> Result<(), String> {
+/// The packages again, under another version, in `out`.
+fn under_version(version: &str, out: &Path) -> Result<(), String> {
     fs::create_dir_all(out).map_err(|error| error.to_string())?;
     let opened = Path::new("target/packages-opened");
     for package in packages(Path::new(OUT))? {
@@ -219,14 +221,14 @@ fn earlier(out: &Path) -> Result<(), String> {
         let control = opened.join("DEBIAN/control");
         let text = fs::read_to_string(&control).map_err(|error| error.to_string())?;
         let line = |line: &str| match line.strip_prefix("Version: ") {
-            Some(_) => format!("Version: {BEFORE}\n"),
+            Some(_) => format!("Version: {version}\n"),
             None => format!("{line}\n"),
         };
         let text: String = text.lines().map(line).collect();
         fs::write(&control, text).map_err(|error| error.to_string())?;
         let mut close = Command::new("dpkg-deb");
         close.args(["--root-owner-group", "-Zgzip", "-z1", "-b"]).arg(opened).arg(out);
-        run("close it as an earlier one", close)?;
+        run(&format!("close it as {version}"), close)?;
     }
     Ok(())
 }
@@ -263,10 +265,10 @@ fn same_bytes(one: &Path, other: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn lint() -> Result<(), String> {
+pub(crate) fn lint(packages: &[PathBuf]) -> Result<(), String> {
     let mut lintian = Command::new("lintian");
     lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
-    lintian.args(packages(Path::new(OUT))?);
+    lintian.args(packages);
     run("lintian", lintian)
 }
 
@@ -302,7 +304,9 @@ fn make_root(root: &Path) -> Result<(), String> {
         let name = package.file_name().unwrap_or_default();
         fs::copy(&package, inside.join(name)).map_err(|error| error.to_string())?;
     }
-    earlier(&root.join("packages/before"))?;
+    for (version, directory) in [(BEFORE, "before"), (NEXT, "next")] {
+        under_version(version, &inside.join(directory))?;
+    }
     let script = fs::copy("packaging/debian/try", root.join("packages/try"));
     script.map(drop).map_err(|error| error.to_string())
 }

@@ -17,9 +17,11 @@ use std::{
     time::Duration,
 };
 
-/// Longest wait for what becomes of pictures, two hands on a busy machine take seconds; and for a
-/// process that systemd starts when it is asked the first time, which has its models to read.
-const WORK: Duration = Duration::from_secs(30);
+/// Longest wait for what becomes of pictures: two hands on a busy machine take seconds.
+const PICTURES: Duration = Duration::from_secs(30);
+/// Longest wait for a process that systemd starts when it is asked the first time, which has its models
+/// to read and to try. A unit may take 90 seconds to start, the gateway's own work included.
+const OPENING: Duration = Duration::from_mins(1);
 /// Longest wait for everything else, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -172,8 +174,12 @@ fn connect(path: &PathBuf) -> io::Result<UnixStream> {
 }
 
 fn ask(connection: &UnixStream, asked: &Asked) -> io::Result<Told> {
-    let is_work = matches!(asked, Asked::Open(..) | Asked::Scan(..) | Asked::Enrolment(..));
-    connection.set_read_timeout(Some(if is_work { WORK } else { PATIENCE }))?;
+    let patience = match asked {
+        Asked::Open(..) => OPENING,
+        Asked::Scan(..) | Asked::Enrolment(..) => PICTURES,
+        _ => PATIENCE,
+    };
+    connection.set_read_timeout(Some(patience))?;
     wire::send(connection, asked)?;
     wire::receive(connection)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
