@@ -1,6 +1,6 @@
 """Trains an embedding network on synthetic palms only and writes the ONNX file.
 
-    python train.py --minutes 20 --out work/second.onnx
+    python train.py --minutes 37 --out work/second.onnx
 
 One thread, no accelerator; the minutes are those of the processor, so that a busy machine trains
 as well as an idle one. A checkpoint with optimiser state is written every few minutes and used when
