@@ -21,8 +21,9 @@ use tokio::{
 
 /// Two missed answers to this, and the connection counts as broken.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Limit of TCP, TLS and MQTT handshake together.
-const CONNECT_SECONDS: u64 = 5;
+/// Limit of TCP, TLS and MQTT handshake together. Below five seconds: after a network whose streams
+/// went dumb, a terminal is back as soon as the last of its attempts is given up.
+const CONNECT_SECONDS: u64 = 4;
 /// Bytes around a payload in a PUBLISH packet: header, topic, packet identifier.
 const PACKET_OVERHEAD: usize = 128;
 /// Messages that may wait in either direction.
