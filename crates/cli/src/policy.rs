@@ -211,7 +211,10 @@ fn diff(old: &Pack, new: &Pack) -> ExitCode {
     for change in &comparison.changes {
         say(&change.to_string());
     }
-    say(&format!("{} changes", comparison.changes.len()));
+    say(&match comparison.changes.len() {
+        1 => "1 change".into(),
+        changes => format!("{changes} changes"),
+    });
     ExitCode::SUCCESS
 }
 
