@@ -2,6 +2,7 @@
 //! packages, then runs everything; `cargo xtask forensic` shows at length that the erased are gone.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
+mod arm64;
 mod auditable;
 mod cloud_bench;
 mod forensic;
