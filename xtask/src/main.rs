@@ -2,7 +2,9 @@
 //! packages, then runs everything; `cargo xtask forensic` shows at length that the erased are gone.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
+mod arm64;
 mod auditable;
+mod boot;
 mod cloud_bench;
 mod forensic;
 mod load;
@@ -33,7 +35,7 @@ const NEEDED: [(&str, &str); 7] = [
 /// Everything is built once: with the root in a TPM, and with the proofs of the law packs.
 const FEATURES: [&str; 2] = ["--features", "palmgate-stories/tpm,palmgate-policy/proof"];
 
-const USAGE: &str = "usage: cargo xtask test | lint | forensic | load | cloud-bench | monitoring | package | units | yocto";
+const USAGE: &str = "usage: cargo xtask test | lint | forensic | load | boot | cloud-bench | monitoring | package | units | yocto";
 
 fn main() -> ExitCode {
     let verb = env::args().nth(1).unwrap_or_default();
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "lint" => lint(),
         "forensic" => forensic::run(),
+        "boot" => boot::run(&arguments),
         "cloud-bench" => install(&NEEDED).and_then(|()| cloud_bench::run(&arguments)),
         "load" => load::run(&arguments),
         "monitoring" => monitoring::monitoring(&arguments),

@@ -33,18 +33,23 @@ const BEFORE: &str = "0.0.1-1";
 const NEXT: &str = "99.0.0-1";
 
 /// Builds, lints and tries the packages. With `--quick` they are only built and linted; with
-/// `--built` the programs in `target/release` are taken as they are.
+/// `--built` the programs in `target/release` are taken as they are; with `--arm64` they are those for
+/// another processor, tried under emulation.
 pub(crate) fn package(arguments: &[String]) -> Result<(), String> {
     install(&NEEDED)?;
     crate::install_cargo_tool("cargo-deb", "deb", "^3.8")?;
     crate::install_cargo_tool("cargo-cyclonedx", "cyclonedx", "^0.5")?;
     let told = |option: &str| arguments.iter().any(|argument| argument == option);
     crate::auditable::install_writer()?;
+    // The manual pages are printed by a program that runs here.
     if !told("--built") {
         build_programs()?;
     }
     parts()?;
     let epoch = commit_time()?;
+    if told("--arm64") {
+        return crate::arm64::package(&epoch, told("--built"));
+    }
     for place in [OUT, AGAIN] {
         build(Path::new(place), &epoch, &[])?;
     }

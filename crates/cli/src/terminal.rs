@@ -7,9 +7,10 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use palmgate_gateway::control::{AddTerminal, Code};
+use palmgate_palm::Extractor;
 use palmgate_protocol::{
     Biometric, Hand, Name, Purpose, PurposeSet,
-    terminal::{AnswerBody, Intent, Payment, WrittenRelease},
+    terminal::{AnswerBody, Band, Frame, Intent, Payment, WrittenRelease},
 };
 use palmgate_seal::{pairing::PairingCode, random};
 use palmgate_terminal::{Invitation, Paired, Presentation, Terminal, simulated};
@@ -92,6 +93,8 @@ pub(crate) enum OwnVerb {
     },
     /// Present pictures at a steady rate and report latencies.
     Run(RunArguments),
+    /// Simulate another capture of the hand in a picture: turned, moved, bent, under other light.
+    Recapture(RecaptureArguments),
 }
 
 /// This terminal.
@@ -131,6 +134,10 @@ pub(crate) struct ScanArguments {
     /// Key file of a simulated sensor, which signs that the hand lives.
     #[arg(long)]
     sensor: Option<PathBuf>,
+    /// Find the palm here and send its region of interest alone, as a terminal with a processor of its
+    /// own does.
+    #[arg(long)]
+    region: bool,
     /// The person's own public key, for port: what `palmgate rights key` printed.
     #[arg(long)]
     to_key: Option<String>,
@@ -192,6 +199,9 @@ pub(crate) struct EnrolArguments {
     /// Key file of a simulated sensor, which signs that the hands live.
     #[arg(long)]
     sensor: Option<PathBuf>,
+    /// Find the palms here and send their regions of interest alone.
+    #[arg(long)]
+    region: bool,
     /// The name that the person signed a written release with, under purpose and duration.
     #[arg(long)]
     release: Option<String>,
@@ -211,6 +221,17 @@ pub(crate) struct RunArguments {
     count: usize,
     #[command(flatten)]
     own: Own,
+}
+
+#[derive(Args)]
+pub(crate) struct RecaptureArguments {
+    /// Picture of one hand: PNG or JPEG.
+    picture: PathBuf,
+    /// Where to write the other capture, a JPEG file.
+    out: PathBuf,
+    /// The same seed gives the same capture.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// A palm terminal without hardware: pictures stand for hands.
@@ -268,6 +289,7 @@ async fn be_terminal(verb: OwnVerb) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         OwnVerb::Run(arguments) => run_at_rate(arguments).await,
+        OwnVerb::Recapture(arguments) => recapture(&arguments),
     }
 }
 
@@ -367,8 +389,12 @@ async fn scan(arguments: ScanArguments) -> Result<ExitCode> {
     let captures = simulated::group(&arguments.pictures, false)?;
     let [capture] = captures.as_slice() else { bail!("pictures of one hand are wanted") };
     let claim = arguments.claim.as_deref().map(read_file).transpose()?.map(Biometric::new);
+    let mut frames = capture.read()?;
+    if arguments.region {
+        cut(&Extractor::load()?, &mut frames)?;
+    }
     let hand = Presentation {
-        frames: capture.read()?,
+        frames,
         claim,
         ask_cloud: arguments.ask_cloud,
         authenticated: arguments.authenticated,
@@ -443,6 +469,12 @@ async fn enrol(arguments: EnrolArguments) -> Result<ExitCode> {
         .map(|purpose| simulated::consent(purpose, notice, &arguments.language))
         .collect();
     let mut enrolment = simulated::enrolment(&hands, consents)?;
+    if arguments.region {
+        let extractor = Extractor::load()?;
+        for capture in &mut enrolment.captures {
+            cut(&extractor, &mut capture.frames)?;
+        }
+    }
     enrolment.card_token = arguments.card_token.map(|token| Biometric::new(token.into_bytes()));
     enrolment.phone = arguments.phone.map(|phone| Biometric::new(phone.into_bytes()));
     enrolment.release = arguments.release.map(|name| WrittenRelease {
@@ -509,6 +541,23 @@ async fn run_at_rate(arguments: RunArguments) -> Result<ExitCode> {
     }
     let at = |percent| report.percentile(percent).map(millis).unwrap_or_default();
     say(&format!("p50 {} ms, p99 {} ms", at(50.0), at(99.0)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the regions of interest alone.
+fn cut(extractor: &Extractor, frames: &mut [Frame]) -> Result<()> {
+    for frame in frames {
+        let region = extractor.cut(frame);
+        *frame = region.map_err(|problem| anyhow::anyhow!("{}", problem.prompt()))?;
+    }
+    Ok(())
+}
+
+fn recapture(arguments: &RecaptureArguments) -> Result<ExitCode> {
+    let frame = simulated::read_frame(&arguments.picture, Band::Visible)?;
+    let capture = palmgate_palm::simulate::second_capture(frame.picture.expose(), arguments.seed);
+    let out = &arguments.out;
+    fs::write(out, capture.expose()).with_context(|| out.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

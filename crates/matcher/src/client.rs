@@ -53,7 +53,7 @@ impl Remote {
                 Ok(Self { path, session, own: Mutex::new(own), idle: Mutex::default() })
             }
             Ok(_) => Err(MatcherError::Version { path }),
-            Err(cause) => Err(MatcherError::Lost { path, cause }),
+            Err(cause) => Err(MatcherError::of(path, cause)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Remote {
     }
 
     fn lost(&self, cause: io::Error) -> MatcherError {
-        MatcherError::Lost { path: self.path.clone(), cause }
+        MatcherError::of(self.path.clone(), cause)
     }
 
     fn version(&self) -> MatcherError {

@@ -73,6 +73,13 @@ pub enum MatcherError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The process does not answer in time: it is busy, still reading its models, or stopped. What it
+    /// holds is given up.
+    #[error("the matcher at {} did not answer in time; systemctl status palmgate-matcher says what it does", path.display())]
+    Late {
+        /// Its socket.
+        path: PathBuf,
+    },
     /// The process answered with something else than what was asked: another version.
     #[error("the matcher at {} speaks another version or has other models: install gateway and matcher of one version, and start palmgate-matcher anew", path.display())]
     Version {
@@ -88,9 +95,17 @@ pub enum MatcherError {
 }
 
 impl MatcherError {
+    /// A wait that ran out is told apart from a connection that broke.
+    fn of(path: PathBuf, cause: io::Error) -> Self {
+        match cause.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Late { path },
+            _ => Self::Lost { path, cause },
+        }
+    }
+
     /// Whether the matcher must be opened anew, with every reference.
     pub const fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Version { .. })
+        matches!(self, Self::Lost { .. } | Self::Late { .. } | Self::Version { .. })
     }
 }
 
@@ -180,5 +195,24 @@ impl Matcher {
     /// [`MatcherError`] when it is not.
     pub fn ping(&self) -> Result<(), MatcherError> {
         self.remove(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Read, os::unix::net::UnixStream, time::Duration};
+
+    #[test]
+    fn a_wait_that_ran_out_is_no_matcher_that_is_gone() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let told = |cause| MatcherError::of(PathBuf::from("socket"), cause);
+        let late = told(ours.read_exact(&mut [0]).unwrap_err());
+        assert!(matches!(late, MatcherError::Late { .. }), "{late}");
+        drop(theirs);
+        let lost = told(ours.read_exact(&mut [0]).unwrap_err());
+        assert!(matches!(lost, MatcherError::Lost { .. }), "{lost}");
+        assert!(late.is_lost() && lost.is_lost());
     }
 }
