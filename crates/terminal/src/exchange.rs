@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 /// First pause before the same request is sent again; doubles each time.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
+/// The pauses grow to this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How long a scan waits for a challenge before it goes without one; the refusal brings some.
 const CHALLENGE_WAIT: Duration = Duration::from_millis(500);
 /// How often a scan is given another challenge.
@@ -129,9 +131,11 @@ impl Exchange {
         first
     }
 
-    /// Challenges came: what waited for one goes now.
+    /// Challenges came: what waited for one goes now. What has left without one is answered that it
+    /// needs one; were it sent again with every answer to something else, a busy terminal would
+    /// flood.
     pub(crate) fn challenges_came(&mut self, now: Instant) {
-        if self.waited && self.lacks_challenge() {
+        if self.waited && !self.left && self.lacks_challenge() {
             self.send_at = now;
         }
     }
@@ -159,7 +163,7 @@ impl Exchange {
     pub(crate) fn sent(&mut self, now: Instant) {
         self.left = true;
         self.send_at = now + self.pause;
-        self.pause *= 2;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     /// The way to the gateway is new, so whatever was sent may be lost: send at once.
@@ -258,6 +262,26 @@ mod tests {
     fn an_unanswered_request_is_sent_again_with_growing_pauses_until_its_frames_are_wiped() {
         assert_eq!(sending_times(SCAN_DEADLINE), [0, 1000, 3000]);
         assert_eq!(sending_times(LONG_DEADLINE), [0, 1000, 3000], "nothing is left to send");
+    }
+
+    #[test]
+    fn what_left_without_a_challenge_is_not_sent_again_with_every_answer() {
+        let start = Instant::now();
+        let scan = scan();
+        let mut exchange = Exchange::new(scan, LONG_DEADLINE, start);
+        assert!(exchange.wait_for_challenge(start));
+        exchange.challenges_came(start);
+        assert!(exchange.is_due(start), "what waited for one goes at once");
+        exchange.sent(start);
+        for _ in 0..200 {
+            exchange.challenges_came(start);
+            assert!(!exchange.is_due(start));
+        }
+        let mut now = start;
+        for _ in 0..200 {
+            exchange.sent(now);
+            now = exchange.send_at;
+        }
     }
 
     #[test]
