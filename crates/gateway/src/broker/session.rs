@@ -27,8 +27,12 @@ use tokio::{
 
 /// A payload, its topic and identifier.
 const MAX_PACKET: usize = MAX_PAYLOAD_BYTES + 256;
-/// Answers that a client may have to wait for before more of it is read.
-const MAX_OWED: usize = 64;
+/// Answers that a client may have to wait for before more of it is read. The router answers nobody
+/// who still has to acknowledge a hundred messages, and those acknowledgements come behind what
+/// the client sends: this has to be more than any client has under way, or both wait for ever.
+const MAX_OWED: usize = 1024;
+/// Answers of our own that wait to be written.
+const MAX_ANSWERS: usize = 64;
 /// Bytes that are collected before they are written.
 const WRITE_SIZE: usize = 64 * 1024;
 
@@ -77,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite> Session<S> {
             unacknowledged: Mutex::default(),
         };
         let (reader, writer) = io::split(stream);
-        let (answers, answered) = mpsc::channel(MAX_OWED);
+        let (answers, answered) = mpsc::channel(MAX_ANSWERS);
         let silence = keep_alive.mul_f32(1.5);
         let reason = tokio::select! { biased;
             reason = seat.stopped() => reason,

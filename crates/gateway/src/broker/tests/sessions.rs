@@ -174,6 +174,51 @@ async fn acknowledging_out_of_order_ends_that_connection_only() {
     assert_eq!(gateway.message().await.payload, "served");
 }
 
+/// The router answers nobody who has not acknowledged a hundred messages, so acknowledgements have
+/// to be read behind any number of messages that a client has under way itself.
+#[tokio::test]
+async fn a_client_that_owes_acknowledgements_may_be_owed_some() {
+    const THERE: usize = 150;
+    const BACK: usize = 90;
+    let store = Store::open();
+    let mut options = store.options("gateway", store.certified("gateway"));
+    options.set_manual_acks(true);
+    let mut gateway = Client::new(options);
+    gateway.connected().await.unwrap();
+    assert!(gateway.subscribe("palmgate/1/+/up").await);
+    let mut till = store.client("till-1").await;
+    for number in 0..THERE {
+        till.publish("palmgate/1/till-1/up", number.to_string()).await.unwrap();
+    }
+    let mut unacknowledged = Vec::new();
+    while unacknowledged.len() < 100 {
+        unacknowledged.push(gateway.message().await);
+    }
+    let requests = gateway.requests.clone();
+    for _ in 0..BACK {
+        requests.publish("palmgate/1/till-1/down", QoS::AtLeastOnce, false, "x").await.unwrap();
+    }
+    for publish in &unacknowledged {
+        requests.ack(publish).await.unwrap();
+    }
+    let mut received = unacknowledged.len();
+    let mut answered = 0;
+    while received < THERE || answered < BACK {
+        let packet = gateway.until(|packet| match packet {
+            Packet::Publish(publish) => Some(Some(publish.clone())),
+            Packet::PubAck(_) => Some(None),
+            _ => None,
+        });
+        match packet.await.unwrap() {
+            Some(publish) => {
+                requests.ack(&publish).await.unwrap();
+                received += 1;
+            }
+            None => answered += 1,
+        }
+    }
+}
+
 #[tokio::test]
 async fn pings_keep_a_connection_and_silence_ends_it() {
     let limits = Limits { keep_alive_min: Duration::from_secs(1), ..Limits::default() };
