@@ -83,6 +83,7 @@ impl Workers {
             let references = Arc::clone(references);
             let (queue, done) = (Arc::clone(&queue), done.clone());
             thread::Builder::new().name(format!("extract-{number}")).spawn(move || {
+                references.matcher().give_way();
                 loop {
                     let worked = match queue.next() {
                         Next::Work(job) => work(&references, job),

@@ -109,7 +109,20 @@ impl MatcherError {
     }
 }
 
+/// How far pictures stand behind everything else that runs, as `nice(2)` counts: reading what
+/// terminals send takes little, and whose turn it is can only be told of what was read.
+const NICENESS: i32 = 5;
+
 impl Matcher {
+    /// Has the calling thread's pictures stand behind everything else. Of a process of its own the
+    /// unit says so.
+    pub fn give_way(&self) {
+        if let Self::Inside(_) = self {
+            // On Linux this is about one thread. Refused, everything goes on as before.
+            let _ = rustix::process::nice(NICENESS);
+        }
+    }
+
     /// One in this process.
     pub fn inside(extractor: Extractor, keyed: &Keyed) -> Self {
         Self::Inside(Matching::new(Arc::new(extractor), keyed))

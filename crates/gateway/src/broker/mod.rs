@@ -85,7 +85,7 @@ impl Default for Limits {
             bytes_per_second: 4 * 1024 * 1024,
             burst_bytes: 16 * MAX_PAYLOAD_BYTES as u32,
             messages_per_second: 50,
-            burst_messages: 100,
+            burst_messages: 4,
             backlog_bytes: 32 * 1024 * 1024,
         }
     }

@@ -61,6 +61,41 @@ struct Exchange<'a> {
     unacknowledged: Mutex<VecDeque<u16>>,
 }
 
+/// How fast a terminal is read.
+struct Paces {
+    bytes: Pace,
+    messages: Pace,
+    /// While people wait.
+    hands: Pace,
+}
+
+impl Paces {
+    fn new(limits: &Limits, now: Instant) -> Self {
+        let Limits { bytes_per_second, burst_bytes, .. } = *limits;
+        let Limits { messages_per_second, burst_messages, .. } = *limits;
+        Self {
+            bytes: Pace::new(bytes_per_second, burst_bytes, now),
+            messages: Pace::new(messages_per_second, burst_messages, now),
+            hands: Pace::new(pressure::PER_SECOND, pressure::AT_ONCE, now),
+        }
+    }
+
+    /// Counts a message; the answer is how long to wait before going on.
+    fn charge(&mut self, bytes: usize, pressure: &Pressure, now: Instant) -> Duration {
+        let wait = self.bytes.charge(bytes, now).max(self.messages.charge(1, now));
+        // What is to spare is not charged: nobody pays later for having had it.
+        if !pressure.is_on(now) {
+            return wait;
+        }
+        let hands = self.hands.charge(1, now);
+        // Whoever would flood again is held back for as long as it tries.
+        if !hands.is_zero() {
+            pressure.raise(now);
+        }
+        wait.max(hands)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite> Session<S> {
     /// Serves the client until one side ends it.
     pub(super) async fn serve(
@@ -107,27 +142,19 @@ impl Exchange<'_> {
         silence: Duration,
     ) -> Result<(), Reason> {
         let answer = async |packet| answers.send(packet).await.map_err(|_| Reason::Lost);
-        let Limits { bytes_per_second, burst_bytes, .. } = *self.limits;
-        let Limits { messages_per_second, burst_messages, .. } = *self.limits;
-        let now = Instant::now();
-        let mut bytes_pace = Pace::new(bytes_per_second, burst_bytes, now);
-        let mut messages_pace = Pace::new(messages_per_second, burst_messages, now);
-        let mut hands_pace = Pace::new(pressure::PER_SECOND, pressure::AT_ONCE, now);
+        let mut paces = Paces::new(self.limits, Instant::now());
         loop {
             let next = timeout(silence, packets.next(&mut reader, MAX_PACKET));
             match rules::judge(self.name, next.await.map_err(|_| Reason::Silent)??)? {
                 Verdict::Forward { packet, answered, bytes } => {
-                    let now = Instant::now();
-                    let mut wait = bytes_pace.charge(bytes, now).max(messages_pace.charge(1, now));
-                    // What is to spare is not charged: nobody pays later for having had it.
-                    if self.pressure.is_on(now) {
-                        wait = wait.max(hands_pace.charge(1, now));
-                    }
                     // The gateway speaks for the whole store, at the pace of what it was asked.
-                    // A sleep of no length would still take a millisecond.
-                    if !wait.is_zero() && self.name.as_str() != GATEWAY {
-                        self.counters.hold_back();
-                        sleep(wait).await;
+                    if self.name.as_str() != GATEWAY {
+                        let wait = paces.charge(bytes, self.pressure, Instant::now());
+                        // A sleep of no length would still take a millisecond.
+                        if !wait.is_zero() {
+                            self.counters.hold_back();
+                            sleep(wait).await;
+                        }
                     }
                     if answered && let Ok(owed) = self.owed.acquire().await {
                         owed.forget();

@@ -98,7 +98,7 @@ fn read_options(
     let mut count = |key, default, most| {
         reader.read("palm", key, default, |value| checks::whole(value, 1..=most)) as usize
     };
-    let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 16, 256));
+    let (workers, queue_length) = (count("workers", 2, 64), count("queue_length", 32, 256));
     let matcher = reader.optional("palm", "matcher", checks::path);
     let models = reader.optional("palm", "models", checks::path);
     let updates = read_updates(reader);

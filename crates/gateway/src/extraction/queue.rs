@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a terminal has had counts half after this long.
-const HALF_LIFE: Duration = Duration::from_secs(5);
+/// What a terminal has had counts half after this long. Were it longer, one that begins to flood
+/// would have several turns to the good before those that go on as always.
+const HALF_LIFE: Duration = Duration::from_millis(500);
+/// The same of rights, which people exercise more slowly.
+const RIGHTS_HALF_LIFE: Duration = Duration::from_secs(5);
 /// Rights of one terminal that come before scans, counted as its share is: a hostile one must not
 /// keep everybody else waiting with them.
 const RIGHTS_FIRST: f64 = 8.0;
@@ -70,9 +73,10 @@ impl Share {
     }
 
     fn now(self, now: Instant) -> Self {
-        let halves = now.saturating_duration_since(self.at).div_duration_f64(HALF_LIFE);
-        let left = 0.5_f64.powf(halves);
-        Self { had: self.had * left, rights: self.rights * left, at: now }
+        let since = now.saturating_duration_since(self.at);
+        let left = |half_life| 0.5_f64.powf(since.div_duration_f64(half_life));
+        let (had, rights) = (self.had * left(HALF_LIFE), self.rights * left(RIGHTS_HALF_LIFE));
+        Self { had, rights, at: now }
     }
 
     fn with(self, right: bool, weight: u8) -> Self {
@@ -110,7 +114,10 @@ impl<J> State<J> {
 
     fn serve(&mut self, entry: &Entry<J>, now: Instant) {
         if self.shares.len() >= MANY {
-            self.shares.retain(|_, share| share.now(now).had > NOTHING);
+            self.shares.retain(|_, share| {
+                let share = share.now(now);
+                share.had.max(share.rights) > NOTHING
+            });
         }
         let share = self.shares.entry(entry.terminal.clone()).or_insert(Share::nothing(now));
         *share = share.now(now).with(entry.right, entry.weight);
@@ -225,6 +232,21 @@ mod tests {
         queue.put(entry(7, "flood"), later).unwrap();
         queue.put(entry(13, "till-1"), later).unwrap();
         assert_eq!(order(&queue, later).len(), 2);
+    }
+
+    #[test]
+    fn one_that_begins_to_flood_has_one_turn_before_those_that_go_on_as_always() {
+        let (queue, mut now) = (Queue::new(16, Pressure::default()), Instant::now());
+        for job in 0..10 {
+            queue.put(entry(job, "till-1"), now).unwrap();
+            assert_eq!(order(&queue, now), [job]);
+            now += Duration::from_secs(3);
+        }
+        for job in 20..25 {
+            queue.put(entry(job, "flood"), now).unwrap();
+        }
+        queue.put(entry(10, "till-1"), now).unwrap();
+        assert_eq!(order(&queue, now), [20, 10, 21, 22, 23, 24]);
     }
 
     #[test]
