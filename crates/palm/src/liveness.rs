@@ -33,10 +33,11 @@ impl Liveness {
     }
 
     fn single(region: &Region) -> Self {
+        let small = halved(region.luminance());
         let score = Self::SINGLE_PICTURE_LIMIT
             * skin_colour(region)
-            * natural_noise(region.luminance())
-            * aperiodic(region.luminance());
+            * natural_noise(&small)
+            * aperiodic(&small);
         Self { score, multispectral: false }
     }
 
@@ -71,19 +72,17 @@ fn skin_colour(region: &Region) -> f32 {
 }
 
 /// A sensor leaves noise; a drawing or a rendered palm has flat areas.
-fn natural_noise(luminance: &[f32]) -> f32 {
-    let small = halved(luminance);
-    let rough = small
-        .chunks_exact(SIDE)
-        .flat_map(|row| row.windows(3).map(|w| (w[0] - 2.0 * w[1] + w[2]).abs() > 0.05))
-        .fold((0.0, 0.0), |(rough, all), is| (rough + f32::from(u8::from(is)), all + 1.0));
-    ramp(rough.0 / rough.1, 0.2, 0.5)
+fn natural_noise(small: &[f32]) -> f32 {
+    let rough = |w: &&[f32]| (w[0] - 2.0 * w[1] + w[2]).abs() > 0.05;
+    let rows = small.chunks_exact(SIDE);
+    let found: usize = rows.map(|row| row.windows(3).filter(rough).count()).sum();
+    ramp(found as f32 / ((SIDE - 2) * SIDE) as f32, 0.2, 0.5)
 }
 
 /// A printing raster or a screen's grid repeats itself after a few pixels: the autocorrelation
 /// falls and comes back, which that of creases does not.
-fn aperiodic(luminance: &[f32]) -> f32 {
-    let fine = inner(&band(&halved(luminance), 0, 2));
+fn aperiodic(small: &[f32]) -> f32 {
+    let fine = inner(&band(small, 0, 2));
     let energy = dot(&fine, &fine).max(1e-3);
     let comes_back = |step: usize| {
         let mut lowest = 1.0f32;
@@ -106,6 +105,9 @@ fn band(image: &[f32], fine: usize, coarse: usize) -> Wiped<f32> {
 
 /// Mean over a square of `2 radius + 1` pixels, cut at the border.
 fn boxed(image: &[f32], radius: usize) -> Wiped<f32> {
+    if radius == 0 {
+        return Wiped::new(image.to_vec());
+    }
     // Along the rows twice, transposing each time.
     let pass = |image: &[f32]| {
         let mut out = Wiped::zeros(SIDE * SIDE);

@@ -200,10 +200,14 @@ impl WithSimd for Work<'_> {
         let (low, high) = (simd.splat_f32s(op.limits.0), simd.splat_f32s(op.limits.1));
         let places = (0..op.kernel[0]).flat_map(|row| (0..op.kernel[1]).map(move |to| (row, to)));
         let offsets: Vec<usize> = places.map(|(row, column)| op.offset(row, column)).collect();
+        let length = op.input[1].min(op.width() - op.pad[1]);
+        let wanted = (op.output[0] - 1) * op.stride + op.kernel[0] - op.pad[0];
+        let rows: Vec<usize> =
+            (0..op.input[0].min(wanted)).map(|row| op.offset(row + op.pad[0], op.pad[1])).collect();
         let kernels = self.kernels.chunks_exact(offsets.len());
         for (channel, (kernel, bias)) in kernels.zip(self.biases).enumerate() {
             let image = &self.image[channel * op.input[0] * op.input[1]..];
-            lay_out(simd, op, image, &mut planes);
+            lay_out(simd, image, (op.input[1], length), &rows, &mut planes);
             for (at, sums) in line.chunks_exact_mut(block).enumerate() {
                 let mut sum = [simd.splat_f32s(*bias); BLOCK];
                 for (weight, offset) in kernel.iter().zip(&offsets) {
@@ -225,39 +229,47 @@ impl WithSimd for Work<'_> {
 
 impl Work<'_> {
     /// Kernels as large as the picture: eight sums side by side, since each waits for itself.
-    #[inline]
     fn dots(self) {
-        const SIDE_BY_SIDE: usize = 8;
+        const LANES: usize = 8;
         let (area, (low, high)) = (self.op.input[0] * self.op.input[1], self.op.limits);
-        let images = self.image.chunks(area * SIDE_BY_SIDE);
-        let kernels = self.kernels.chunks(area * SIDE_BY_SIDE);
         self.output.copy_from_slice(self.biases);
-        for ((image, kernels), sums) in
-            images.zip(kernels).zip(self.output.chunks_mut(SIDE_BY_SIDE))
-        {
+        let mut channel = 0;
+        for sums in self.output.chunks_mut(LANES) {
+            // The last ones may be fewer: what is added beside them is the last channel again.
+            let at = |lane: usize| (channel + lane.min(sums.len() - 1)) * area;
+            let images: [_; LANES] = std::array::from_fn(|lane| &self.image[at(lane)..][..area]);
+            let kernels: [_; LANES] = std::array::from_fn(|lane| &self.kernels[at(lane)..][..area]);
+            let mut wide = [0.0; LANES];
+            wide[..sums.len()].copy_from_slice(sums);
             for place in 0..area {
-                for (channel, sum) in sums.iter_mut().enumerate() {
-                    *sum += image[channel * area + place] * kernels[channel * area + place];
+                for lane in 0..LANES {
+                    wide[lane] += images[lane][place] * kernels[lane][place];
                 }
             }
-            for sum in sums {
-                *sum = sum.max(low).min(high);
-            }
+            let limited = wide.map(|sum: f32| sum.max(low).min(high));
+            sums.copy_from_slice(&limited[..sums.len()]);
+            channel += LANES;
         }
     }
 }
 
-/// Lays the rows of one channel where their multiples of the step are neighbours. The border stays.
+/// Lays rows of one channel where `rows` says. The border stays.
 #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
 #[inline(always)]
-fn lay_out<S: Simd>(simd: S, op: &Depthwise, image: &[f32], planes: &mut [f32]) {
-    let width = op.width();
-    let length = op.input[1].min(width - op.pad[1]);
-    for row in 0..op.input[0].min((op.output[0] - 1) * op.stride + op.kernel[0] - op.pad[0]) {
-        let to = &mut planes[op.offset(row + op.pad[0], op.pad[1])..];
-        copy::<S>(&image[row * op.input[1]..], to, length);
+fn lay_out<S: Simd>(
+    simd: S,
+    image: &[f32],
+    (step, length): (usize, usize),
+    rows: &[usize],
+    planes: &mut [f32],
+) {
+    let mut image = image;
+    for row in rows {
+        let to = &mut planes[*row..];
+        copy::<S>(image, to, length);
         // What was copied too much, and what the next row will overwrite.
         S::as_mut_simd_f32s(&mut to[length..][..S::F32_LANES]).0[0] = simd.splat_f32s(0.0);
+        image = image.get(step..).unwrap_or_default();
     }
 }
 
@@ -265,9 +277,10 @@ fn lay_out<S: Simd>(simd: S, op: &Depthwise, image: &[f32], planes: &mut [f32]) 
 #[expect(clippy::inline_always, reason = "the caller chooses the instructions")]
 #[inline(always)]
 fn collect<S: Simd>(_: S, op: &Depthwise, line: &[f32], output: &mut [f32]) {
-    let [rows, columns] = op.output;
-    for row in 0..rows {
-        let (from, to) = (&line[row * op.width()..], &mut output[row * columns..]);
+    let ([rows, columns], width) = (op.output, op.width());
+    let (mut line, mut output) = (line, output);
+    for _ in 0..rows {
+        let (from, to) = (line, &mut *output);
         match op.stride {
             1 => copy::<S>(from, to, columns),
             2 => {
@@ -279,6 +292,8 @@ fn collect<S: Simd>(_: S, op: &Depthwise, line: &[f32], output: &mut [f32]) {
                 to[..columns].iter_mut().zip(every).for_each(|(to, from)| *to = *from);
             }
         }
+        line = &line[width..];
+        output = &mut output[columns..];
     }
 }
 
