@@ -4,7 +4,7 @@ use crate::{
     Dataset, Stage,
     extraction::{Captured, in_parallel},
 };
-use palmgate_gallery::Fusion;
+use palmgate_gallery::{Fusion, Prepared};
 use palmgate_palm::{Capture, Transform, scoring};
 use palmgate_protocol::{Embedding, Probe, Purpose, Secret, Template};
 use std::{
@@ -170,6 +170,7 @@ fn against(
         shortlist: scoring.shortlist,
     };
     let (mut mated, mut non_mated) = (Vec::new(), Vec::new());
+    let prepared = Prepared::new(probe);
     for (number, reference) in references.iter().enumerate() {
         if reference.enrolled.contains(&sample) {
             continue;
@@ -177,7 +178,7 @@ fn against(
         let pair = Pair {
             reference: number as u32,
             probe: sample as u32,
-            score: palmgate_gallery::verify(probe, &reference.template, &fusion),
+            score: prepared.verify(&reference.template, &fusion),
             cosine: cosine(&probe.embedding, &reference.template.embedding),
         };
         let same = reference.identity == dataset.samples[sample].identity;

@@ -321,8 +321,27 @@ fn slot(purpose: Purpose) -> Option<usize> {
 /// Compares one probe with one template (1:1). The score is the one that [`Gallery::identify`]
 /// gives a row with this template; an embedding without length is like nothing.
 pub fn verify(probe: &Probe, template: &Template, fusion: &Fusion) -> f32 {
-    let share = ProbeCodes::new(&probe.codes).best_share(Level::best(), &template.codes);
-    fusion.score(cosine(&probe.embedding, &template.embedding), share)
+    Prepared::new(probe).verify(template, fusion)
+}
+
+/// A probe whose codes are laid out once for comparisons with many templates, each 1:1. Wiped on
+/// drop.
+pub struct Prepared<'a> {
+    embedding: &'a Embedding,
+    codes: ProbeCodes,
+}
+
+impl<'a> Prepared<'a> {
+    /// Lays out the codes of `probe`.
+    pub fn new(probe: &'a Probe) -> Self {
+        Self { embedding: &probe.embedding, codes: ProbeCodes::new(&probe.codes) }
+    }
+
+    /// What [`verify`] says of the probe and this template.
+    pub fn verify(&self, template: &Template, fusion: &Fusion) -> f32 {
+        let share = self.codes.best_share(Level::best(), &template.codes);
+        fusion.score(cosine(self.embedding, &template.embedding), share)
+    }
 }
 
 /// Compares two references (1:1), which lie as they were enrolled: their codes cannot be shifted

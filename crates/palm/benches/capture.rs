@@ -1,5 +1,7 @@
 //! What each step of a scan costs on one thread.
 
+mod hand;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use palmgate_palm::{Extractor, Steps, Transform};
 use palmgate_protocol::terminal::{Band, Frame};
@@ -19,27 +21,9 @@ const STEPS: [Step; 7] = [
     ("total", Steps::total),
 ];
 
-fn small() -> Vec<u8> {
-    include_bytes!("../data/hands/IMG_4322.JPG").to_vec()
-}
-
-/// The same hand as a 640 × 480 picture.
-fn large() -> Vec<u8> {
-    use image::{ExtendedColorType, codecs::jpeg::JpegEncoder, imageops};
-    let hand = image::load_from_memory(&small()).expect("a picture of the data set").to_rgb8();
-    let hand = imageops::resize(&hand, 480, 480, imageops::FilterType::CatmullRom);
-    let mut picture = image::RgbImage::from_pixel(640, 480, image::Rgb([180; 3]));
-    imageops::overlay(&mut picture, &hand, 80, 0);
-    let mut file = Vec::new();
-    JpegEncoder::new_with_quality(&mut file, 90)
-        .encode(&picture, 640, 480, ExtendedColorType::Rgb8)
-        .expect("memory takes every picture");
-    file
-}
-
 fn capture(criterion: &mut Criterion) {
     let extractor = Extractor::load().expect("the models are in the program");
-    for (size, file) in [("100x100", small()), ("640x480", large())] {
+    for (size, file) in [("100x100", hand::SMALL.to_vec()), ("640x480", hand::large())] {
         let frames =
             [Frame { band: Band::Visible, picture: Biometric::new(file), region_of: None }];
         let mut group = criterion.benchmark_group(size);
@@ -60,7 +44,11 @@ fn protect(criterion: &mut Criterion) {
     let extractor = Extractor::load().expect("the models are in the program");
     let (key, tenant) = (Secret::new([1; 32]), "chain".parse().expect("a name"));
     let transform = Transform::derive(&key, &tenant, Purpose::Pay);
-    let frames = [Frame { band: Band::Visible, picture: Biometric::new(small()), region_of: None }];
+    let frames = [Frame {
+        band: Band::Visible,
+        picture: Biometric::new(hand::SMALL.to_vec()),
+        region_of: None,
+    }];
     let capture = extractor.capture(&frames).expect("a good picture");
     criterion.bench_function("derive", |bencher| {
         bencher.iter(|| Transform::derive(&key, &tenant, Purpose::Pay));

@@ -1,3 +1,7 @@
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod parallax;
+
 use crate::code::{Normalised, Responses, SIDE};
 use crate::embed::{self, Vector};
 use crate::landmarks::{self, Landmarks};

@@ -2,9 +2,9 @@
 //! directions (the bank of BOCV, Guo et al. 2009), on the locally normalised region.
 
 use crate::region::{self, Region};
+use crate::wiped::Wiped;
 use pulp::{Arch, Simd, WithSimd};
 use std::sync::LazyLock;
-use zeroize::Zeroizing;
 
 /// Pixels of a side of the normalised region.
 pub(crate) const SIDE: usize = region::SIDE / 2;
@@ -15,11 +15,11 @@ const PADDED: usize = SIDE + KERNEL - 1;
 const LOCALITY: f32 = 6.0;
 
 /// The region at half size with local mean and deviation taken out. Wiped on drop.
-pub(crate) struct Normalised(pub Zeroizing<Vec<f32>>);
+pub(crate) struct Normalised(pub Wiped<f32>);
 
 /// The answer of each direction at each pixel, `[row][column][direction]`, dark lines positive.
 /// Wiped on drop.
-pub(crate) struct Responses(pub Zeroizing<Vec<f32>>);
+pub(crate) struct Responses(pub Wiped<f32>);
 
 impl Normalised {
     pub(crate) fn of(region: &Region) -> Self {
@@ -28,7 +28,7 @@ impl Normalised {
         for (value, mean) in image.iter_mut().zip(mean.iter()) {
             *value -= mean;
         }
-        let squares = Zeroizing::new(image.iter().map(|value| value * value).collect::<Vec<_>>());
+        let squares = Wiped::new(image.iter().map(|value| value * value).collect());
         let variance = blurred(&squares);
         for (value, variance) in image.iter_mut().zip(variance.iter()) {
             *value /= (variance.max(0.0) + 4.0).sqrt();
@@ -43,7 +43,7 @@ const HALF: usize = KERNEL * KERNEL / 2 + 1;
 impl Responses {
     pub(crate) fn of(image: &Normalised) -> Self {
         let padded = padded(&image.0);
-        let mut responses = Zeroizing::new(vec![0.0; SIDE * SIDE * DIRECTIONS]);
+        let mut responses = Wiped::zeros(SIDE * SIDE * DIRECTIONS);
         Arch::new().dispatch(Lines { padded: &padded, responses: &mut responses });
         Self(responses)
     }
@@ -120,14 +120,14 @@ fn gabor(direction: usize) -> [f32; KERNEL * KERNEL] {
     kernel.map(|value| value / scale)
 }
 
-pub(crate) fn halved(plane: &[f32]) -> Zeroizing<Vec<f32>> {
-    let mut small = Zeroizing::new(Vec::with_capacity(SIDE * SIDE));
+pub(crate) fn halved(plane: &[f32]) -> Wiped<f32> {
+    let mut small = Vec::with_capacity(SIDE * SIDE);
     for rows in plane.chunks_exact(2 * region::SIDE) {
         let (upper, lower) = rows.split_at(region::SIDE);
         let pairs = upper.chunks_exact(2).zip(lower.chunks_exact(2));
         small.extend(pairs.map(|(a, b)| (a[0] + a[1] + b[0] + b[1]) / 4.0));
     }
-    small
+    Wiped::new(small)
 }
 
 /// Index into a line of `SIDE` values that goes on mirrored for `margin` values before and after;
@@ -142,21 +142,21 @@ const fn mirrored(position: usize, margin: usize) -> usize {
     }
 }
 
-fn padded(image: &[f32]) -> Zeroizing<Vec<f32>> {
+fn padded(image: &[f32]) -> Wiped<f32> {
     const HALF: usize = KERNEL / 2;
-    let mut padded = Zeroizing::new(Vec::with_capacity(PADDED * PADDED));
+    let mut padded = Vec::with_capacity(PADDED * PADDED);
     for row in 0..PADDED {
         let line = &image[mirrored(row, HALF) * SIDE..][..SIDE];
         padded.extend((0..PADDED).map(|column| line[mirrored(column, HALF)]));
     }
-    padded
+    Wiped::new(padded)
 }
 
 /// Gaussian blur of standard deviation [`LOCALITY`] with mirrored borders.
-fn blurred(image: &[f32]) -> Zeroizing<Vec<f32>> {
-    let mut out = Zeroizing::new(vec![0.0; SIDE * SIDE]);
+fn blurred(image: &[f32]) -> Wiped<f32> {
+    let mut out = Wiped::zeros(SIDE * SIDE);
     Arch::new().dispatch(Columns { image, out: &mut out });
-    let mut back = Zeroizing::new(vec![0.0; SIDE * SIDE]);
+    let mut back = Wiped::zeros(SIDE * SIDE);
     Arch::new().dispatch(Columns { image: &out, out: &mut back });
     back
 }
@@ -174,14 +174,18 @@ impl WithSimd for Columns<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for row in 0..SIDE {
-            for column in (0..SIDE).step_by(S::F32_LANES) {
-                let mut sum = simd.splat_f32s(0.0);
+            // Several sums side by side: each waits for itself.
+            for column in (0..SIDE).step_by(AT_ONCE * S::F32_LANES) {
+                let mut sums = [simd.splat_f32s(0.0); AT_ONCE];
                 for (offset, weight) in BLUR.iter().enumerate() {
                     let from = mirrored(row + offset, RADIUS) * SIDE + column;
-                    let values = load::<S>(self.image, from);
-                    sum = simd.add_f32s(sum, simd.mul_f32s(values, simd.splat_f32s(*weight)));
+                    let values = &self.image[from..][..AT_ONCE * S::F32_LANES];
+                    for (sum, values) in sums.iter_mut().zip(S::as_simd_f32s(values).0) {
+                        *sum =
+                            simd.add_f32s(*sum, simd.mul_f32s(*values, simd.splat_f32s(*weight)));
+                    }
                 }
-                let sums: &[f32] = pulp::bytemuck::cast_slice(std::slice::from_ref(&sum));
+                let sums: &[f32] = pulp::bytemuck::cast_slice(&sums);
                 for (shift, value) in sums.iter().enumerate() {
                     self.out[(column + shift) * SIDE + row] = *value;
                 }
@@ -190,6 +194,8 @@ impl WithSimd for Columns<'_> {
     }
 }
 
+/// Vectors of a row that are worked on at once: 4, 8 and 16 values make whole rows of them.
+const AT_ONCE: usize = 5;
 /// Pixels on either side that a blur looks at.
 const RADIUS: usize = 18;
 
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn tiles_say_what_whole_kernels_say_place_by_place() {
         let values: Vec<f32> = (0..SIDE * SIDE).map(|i| ((i * 7919 % 1009) as f32).sin()).collect();
-        let image = Normalised(Zeroizing::new(values));
+        let image = Normalised(Wiped::new(values));
         let (responses, padded) = (Responses::of(&image), padded(&image.0));
         for (row, column) in [(0, 0), (0, SIDE - 1), (31, 44), (SIDE - 1, 7), (SIDE - 1, SIDE - 1)]
         {

@@ -2,7 +2,7 @@
 
 use crate::model::{Model, ModelError, Operators, Source};
 use crate::picture::{Picture, Point};
-use zeroize::Zeroizing;
+use crate::wiped::Wiped;
 
 const SIDE: usize = 192;
 /// Anchors: feature maps of stride 8 (two a cell) and 16 (six a cell), row by row.
@@ -75,12 +75,12 @@ impl Frame {
     }
 }
 
-fn letterbox(picture: &Picture) -> (Zeroizing<Vec<f32>>, Frame) {
+fn letterbox(picture: &Picture) -> (Wiped<f32>, Frame) {
     let scale = SIDE as f32 / picture.width.max(picture.height) as f32;
     let width = ((picture.width as f32 * scale).round() as usize).max(1);
     let height = ((picture.height as f32 * scale).round() as usize).max(1);
     let (left, top) = ((SIDE - width) / 2, (SIDE - height) / 2);
-    let mut input = Zeroizing::new(vec![0.0; SIDE * SIDE * 3]);
+    let mut input = Wiped::zeros(SIDE * SIDE * 3);
     // Each point is read between four pixels, so half as many points as pixels fall together do.
     let taps = (0.5 / scale).ceil().max(1.0) as usize;
     let share = 1.0 / (taps * taps) as f32 / 255.0;

@@ -3,6 +3,7 @@
 use crate::detect::Detection;
 use crate::model::{Model, ModelError, Operators, Source};
 use crate::picture::{Picture, Point};
+use crate::wiped::Wiped;
 use palmgate_protocol::Hand;
 use zeroize::Zeroizing;
 
@@ -126,7 +127,7 @@ pub(crate) fn locate(
 }
 
 fn look(model: &Model, picture: &Picture, square: Square) -> Result<Landmarks, ModelError> {
-    let mut input = Zeroizing::new(Vec::with_capacity(SIDE * SIDE * 3));
+    let mut input = Vec::with_capacity(SIDE * SIDE * 3);
     for row in 0..SIDE {
         for column in 0..SIDE {
             let point = square.to_picture(column as f32 + 0.5, row as f32 + 0.5);
@@ -134,7 +135,7 @@ fn look(model: &Model, picture: &Picture, square: Square) -> Result<Landmarks, M
             input.extend(color.map(|value| value / 255.0));
         }
     }
-    let outputs = model.run(&input)?;
+    let outputs = model.run(&Wiped::new(input))?;
     let points = outputs[0].chunks_exact(3).map(|landmark| {
         let point = square.to_picture(landmark[0], landmark[1]);
         [point.x, point.y]

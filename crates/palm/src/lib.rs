@@ -31,7 +31,9 @@ mod quality;
 mod region;
 mod scoring;
 pub mod simulate;
+mod sums;
 mod transform;
+mod wiped;
 
 pub use calibration::{
     Calibration, CalibrationError, DataSet, MAX_CALIBRATION_BYTES, OperatingPoint, Origin, Scored,

@@ -1,6 +1,7 @@
 use crate::code::{SIDE, halved};
 use crate::region::Region;
-use zeroize::Zeroizing;
+use crate::sums::{dot, sum};
+use crate::wiped::Wiped;
 
 /// Presentation attack detection (ISO/IEC 30107-3) on the frames of one capture.
 ///
@@ -32,10 +33,11 @@ impl Liveness {
     }
 
     fn single(region: &Region) -> Self {
+        let small = halved(region.luminance());
         let score = Self::SINGLE_PICTURE_LIMIT
             * skin_colour(region)
-            * natural_noise(region.luminance())
-            * aperiodic(region.luminance());
+            * natural_noise(&small)
+            * aperiodic(&small);
         Self { score, multispectral: false }
     }
 
@@ -64,31 +66,28 @@ fn ramp(value: f32, low: f32, high: f32) -> f32 {
 /// Skin is redder than it is blue in any tone and most lights; a grey picture says nothing.
 fn skin_colour(region: &Region) -> f32 {
     let [r, g, b] = region.color().map(mean);
-    let sum = (r + g + b).max(1.0);
-    let spread = (r.max(g).max(b) - r.min(g).min(b)) / sum;
-    if spread < 0.004 { 1.0 } else { ramp((r - b) / sum, -0.10, -0.02) }
+    let all = (r + g + b).max(1.0);
+    let spread = (r.max(g).max(b) - r.min(g).min(b)) / all;
+    if spread < 0.004 { 1.0 } else { ramp((r - b) / all, -0.10, -0.02) }
 }
 
 /// A sensor leaves noise; a drawing or a rendered palm has flat areas.
-fn natural_noise(luminance: &[f32]) -> f32 {
-    let small = halved(luminance);
-    let rough = small
-        .chunks_exact(SIDE)
-        .flat_map(|row| row.windows(3).map(|w| (w[0] - 2.0 * w[1] + w[2]).abs() > 0.05))
-        .fold((0.0, 0.0), |(rough, all), is| (rough + f32::from(u8::from(is)), all + 1.0));
-    ramp(rough.0 / rough.1, 0.2, 0.5)
+fn natural_noise(small: &[f32]) -> f32 {
+    let rough = |w: &&[f32]| (w[0] - 2.0 * w[1] + w[2]).abs() > 0.05;
+    let rows = small.chunks_exact(SIDE);
+    let found: usize = rows.map(|row| row.windows(3).filter(rough).count()).sum();
+    ramp(found as f32 / ((SIDE - 2) * SIDE) as f32, 0.2, 0.5)
 }
 
 /// A printing raster or a screen's grid repeats itself after a few pixels: the autocorrelation
 /// falls and comes back, which that of creases does not.
-fn aperiodic(luminance: &[f32]) -> f32 {
-    let fine = inner(&band(&halved(luminance), 0, 2));
-    let energy = fine.iter().map(|value| value * value).sum::<f32>().max(1e-3);
+fn aperiodic(small: &[f32]) -> f32 {
+    let fine = inner(&band(small, 0, 2));
+    let energy = dot(&fine, &fine).max(1e-3);
     let comes_back = |step: usize| {
         let mut lowest = 1.0f32;
         (1..10).fold(0.0f32, |most, lag| {
-            let pairs = fine.iter().zip(&fine[lag * step..]);
-            let alike = pairs.map(|(a, b)| a * b).sum::<f32>() / energy;
+            let alike = dot(&fine, &fine[lag * step..]) / energy;
             lowest = lowest.min(alike);
             most.max(alike - lowest)
         })
@@ -97,7 +96,7 @@ fn aperiodic(luminance: &[f32]) -> f32 {
 }
 
 /// Box-filtered band between two radii.
-fn band(image: &[f32], fine: usize, coarse: usize) -> Zeroizing<Vec<f32>> {
+fn band(image: &[f32], fine: usize, coarse: usize) -> Wiped<f32> {
     let mut low = boxed(image, fine);
     let wide = boxed(image, coarse);
     low.iter_mut().zip(wide.iter()).for_each(|(value, other)| *value -= other);
@@ -105,10 +104,13 @@ fn band(image: &[f32], fine: usize, coarse: usize) -> Zeroizing<Vec<f32>> {
 }
 
 /// Mean over a square of `2 radius + 1` pixels, cut at the border.
-fn boxed(image: &[f32], radius: usize) -> Zeroizing<Vec<f32>> {
+fn boxed(image: &[f32], radius: usize) -> Wiped<f32> {
+    if radius == 0 {
+        return Wiped::new(image.to_vec());
+    }
     // Along the rows twice, transposing each time.
     let pass = |image: &[f32]| {
-        let mut out = Zeroizing::new(vec![0.0; SIDE * SIDE]);
+        let mut out = Wiped::zeros(SIDE * SIDE);
         for (y, row) in image.chunks_exact(SIDE).enumerate() {
             for x in 0..SIDE {
                 let near = &row[x.saturating_sub(radius)..(x + radius + 1).min(SIDE)];
@@ -121,30 +123,28 @@ fn boxed(image: &[f32], radius: usize) -> Zeroizing<Vec<f32>> {
 }
 
 fn mean(values: &[f32]) -> f32 {
-    values.iter().sum::<f32>() / values.len() as f32
+    sum(values) / values.len() as f32
 }
 
 /// Root mean square over the palm's middle.
 fn deviation(values: &[f32]) -> f32 {
     let middle = inner(values);
-    (middle.iter().map(|value| value * value).sum::<f32>() / middle.len() as f32).sqrt()
+    (dot(&middle, &middle) / middle.len() as f32).sqrt()
 }
 
 /// Correlation over the palm's middle.
 fn correlation(a: &[f32], b: &[f32]) -> f32 {
     let (a, b) = (inner(a), inner(b));
-    let dot: f32 = a.iter().zip(b.iter()).map(|(x, y)| x * y).sum();
-    let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    dot / (norm(&a) * norm(&b)).max(1e-6)
+    dot(&a, &b) / (dot(&a, &a).sqrt() * dot(&b, &b).sqrt()).max(1e-6)
 }
 
 const INNER_COLUMNS: usize = SIDE * 3 / 5;
 
 /// The palm's middle, where there is skin on every hand.
-fn inner(values: &[f32]) -> Zeroizing<Vec<f32>> {
+fn inner(values: &[f32]) -> Wiped<f32> {
     let rows = values.chunks_exact(SIDE).skip(SIDE / 10).take(SIDE * 7 / 10);
     let columns = SIDE / 5..SIDE / 5 + INNER_COLUMNS;
-    Zeroizing::new(rows.flat_map(|row| row[columns.clone()].iter().copied()).collect())
+    Wiped::new(rows.flat_map(|row| row[columns.clone()].iter().copied()).collect())
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
+mod depthwise;
+mod prelu;
+
+use crate::wiped::Wiped;
 use pulp::{Arch, Simd, WithSimd};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tract_onnx::prelude::*;
-use zeroize::Zeroizing;
 
 /// A model is not the reviewed one, or does not do what it did when it was reviewed: its file is
 /// damaged, or this processor computes something else.
@@ -217,6 +220,31 @@ fn read(source: &Source<'_>) -> Result<tract_onnx::pb::ModelProto, ModelError> {
     onnx().proto_model_for_read(&mut &*source.bytes).map_err(failed)
 }
 
+/// The library with operators of our own where its are slow.
+fn library() -> tract_onnx::Onnx {
+    let mut library = onnx();
+    library.op_register.insert("PRelu", |_, _| Ok((prelu::operator(), vec![])));
+    library
+}
+
+/// With the types and shapes that follow from the fixed shape of the input.
+fn typed(
+    library: &tract_onnx::Onnx,
+    source: &Source<'_>,
+    proto: &tract_onnx::pb::ModelProto,
+) -> TractResult<TypedModel> {
+    library
+        .model_for_proto_model(proto)?
+        .with_input_fact(0, f32::fact(source.input).into())?
+        .into_typed()
+}
+
+fn optimised(mut model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {
+    // Before the library moves channels behind the pixels, where all that follows is slower.
+    depthwise::rewrite(&mut model)?;
+    model.into_optimized()?.into_runnable()
+}
+
 /// An optimised plan with a fixed input shape.
 pub(crate) struct Model {
     plan: Arc<TypedRunnableModel>,
@@ -265,12 +293,7 @@ impl Model {
             let reason = "it has weights in another file".into();
             return Err(ModelError::Load { model, reason });
         }
-        let plan = onnx()
-            .model_for_proto_model(&proto)
-            .and_then(|graph| graph.with_input_fact(0, f32::fact(source.input).into()))
-            .and_then(InferenceModelExt::into_optimized)
-            .and_then(IntoRunnable::into_runnable)
-            .map_err(failed)?;
+        let plan = typed(&library(), source, &proto).and_then(optimised).map_err(failed)?;
         let loaded = Self { plan, input: source.input };
         loaded.check(source).map(|()| loaded)
     }
@@ -279,15 +302,15 @@ impl Model {
     ///
     /// # Errors
     /// A fault of the inference library; it has not been seen for a fixed shape.
-    pub(crate) fn run(&self, input: &[f32]) -> Result<Vec<Zeroizing<Vec<f32>>>, ModelError> {
+    pub(crate) fn run(&self, input: &[f32]) -> Result<Vec<Wiped<f32>>, ModelError> {
         let failed =
             |error: TractError| ModelError::Load { model: "running", reason: format!("{error:#}") };
         let tensor = Tensor::from_shape(self.input, input).map_err(failed)?;
         let outputs = self.plan.run(tvec!(tensor.into())).map_err(failed)?;
-        let outputs: Vec<Zeroizing<Vec<f32>>> = outputs
+        let outputs: Vec<Wiped<f32>> = outputs
             .iter()
             .map(|output| {
-                Ok(Zeroizing::new(output.to_plain_array_view::<f32>()?.iter().copied().collect()))
+                Ok(Wiped::new(output.to_plain_array_view::<f32>()?.iter().copied().collect()))
             })
             .collect::<TractResult<_>>()
             .map_err(failed)?;
@@ -367,6 +390,26 @@ pub(crate) const fn sha256(text: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_kernels_answer_as_those_of_the_library() {
+        for role in Role::ALL {
+            let source = role.built_in();
+            let input = golden_input(source.input.iter().product());
+            let plain = typed(&onnx(), &source, &read(&source).unwrap()).unwrap();
+            let plain = plain.into_optimized().unwrap().into_runnable().unwrap();
+            let own = Model::load(&source).unwrap().plan;
+            let nodes = own.model().nodes.iter();
+            assert!(nodes.filter(|node| node.op.name() == "Depthwise").count() >= 15);
+            let [theirs, ours] = [plain, own].map(|plan| {
+                let tensor = Tensor::from_shape(source.input, &input).unwrap();
+                plan.run(tvec!(tensor.into())).unwrap()
+            });
+            for (theirs, ours) in theirs.iter().zip(ours) {
+                theirs.close_enough(&ours, true).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn one_value_that_is_no_number_is_found_wherever_it_stands() {

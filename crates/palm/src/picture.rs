@@ -1,10 +1,10 @@
+use crate::wiped::Wiped;
 use image::{
     ColorType, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegDecoder,
     codecs::png::PngDecoder, metadata::Orientation,
 };
 use palmgate_protocol::terminal::CaptureProblem;
 use std::io::Cursor;
-use zeroize::Zeroizing;
 
 /// Pixels on either side of a picture that is accepted.
 pub(crate) const MAX_SIDE: u32 = 4096;
@@ -23,7 +23,7 @@ const DARKEST_WHITE: usize = 24;
 pub(crate) struct Picture {
     pub width: usize,
     pub height: usize,
-    rgb: Zeroizing<Vec<u8>>,
+    rgb: Wiped<u8>,
 }
 
 /// Position in a picture; whole numbers are pixel corners, the centre of the first pixel is (½, ½).
@@ -64,7 +64,7 @@ impl Picture {
 
     pub(crate) fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Self {
         assert_eq!(rgb.len(), width * height * 3, "three bytes a pixel");
-        Self { width, height, rgb: Zeroizing::new(rgb) }
+        Self { width, height, rgb: Wiped::new(rgb) }
     }
 
     pub(crate) fn rgb(&self) -> &[u8] {
@@ -187,19 +187,19 @@ fn read<D: ImageDecoder>(decoder: image::ImageResult<D>) -> Result<Picture, Capt
     }
     let color = decoder.color_type();
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut pixels = Zeroizing::new(vec![0; bytes as usize]);
+    let mut pixels = Wiped::zeros(bytes as usize);
     decoder.read_image(&mut pixels).map_err(|_| CaptureProblem::Unreadable)?;
-    let rgb = to_rgb(&pixels, color).ok_or(CaptureProblem::Unreadable)?;
+    let rgb = if color == ColorType::Rgb8 { Some(pixels) } else { to_rgb(&pixels, color) };
+    let rgb = rgb.ok_or(CaptureProblem::Unreadable)?;
     Ok(upright(Picture { width: width as usize, height: height as usize, rgb }, orientation))
 }
 
-/// Eight bits of each channel, transparency ignored.
-fn to_rgb(pixels: &[u8], color: ColorType) -> Option<Zeroizing<Vec<u8>>> {
+/// Eight bits of each channel of what has more of them or fewer channels, transparency ignored.
+fn to_rgb(pixels: &[u8], color: ColorType) -> Option<Wiped<u8>> {
     let high = |bytes: &[u8]| (u16::from_ne_bytes([bytes[0], bytes[1]]) >> 8) as u8;
     let (stride, gray, wide) = match color {
         ColorType::L8 => (1, true, false),
         ColorType::La8 => (2, true, false),
-        ColorType::Rgb8 => (3, false, false),
         ColorType::Rgba8 => (4, false, false),
         ColorType::L16 => (2, true, true),
         ColorType::La16 => (4, true, true),
@@ -207,12 +207,12 @@ fn to_rgb(pixels: &[u8], color: ColorType) -> Option<Zeroizing<Vec<u8>>> {
         ColorType::Rgba16 => (8, false, true),
         _ => return None,
     };
-    let mut rgb = Zeroizing::new(Vec::with_capacity(pixels.len() / stride * 3));
+    let mut rgb = Vec::with_capacity(pixels.len() / stride * 3);
     for pixel in pixels.chunks_exact(stride) {
         let channel = |i: usize| if wide { high(&pixel[2 * i..]) } else { pixel[i] };
         rgb.extend(if gray { [channel(0); 3] } else { [channel(0), channel(1), channel(2)] });
     }
-    Some(rgb)
+    Some(Wiped::new(rgb))
 }
 
 fn upright(picture: Picture, orientation: Orientation) -> Picture {

@@ -2,9 +2,9 @@
 
 use crate::landmarks::Landmarks;
 use crate::picture::{Picture, Point};
+use crate::wiped::Wiped;
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 use palmgate_protocol::{Biometric, terminal::CaptureProblem};
-use zeroize::Zeroizing;
 
 /// Pixels of a side of the region.
 pub(crate) const SIDE: usize = 160;
@@ -35,7 +35,7 @@ pub(crate) struct Placement {
 
 /// The region: red, green, blue and luminance, one plane each, 0 to 255. Wiped on drop.
 pub(crate) struct Region {
-    planes: Zeroizing<Vec<f32>>,
+    planes: Wiped<f32>,
     /// The share of the region that lies inside the picture.
     pub coverage: f32,
 }
@@ -86,7 +86,7 @@ impl Placement {
     }
 
     pub(crate) fn cut(&self, picture: &Picture) -> Region {
-        let mut planes = Zeroizing::new(vec![0.0; 4 * SIDE * SIDE]);
+        let mut planes = Wiped::zeros(4 * SIDE * SIDE);
         let mut inside = 0usize;
         let step = LENGTH / SIDE as f32;
         for row in 0..SIDE {
@@ -117,9 +117,12 @@ impl Region {
         let scale = side as f32 / SIDE as f32;
         let corner =
             Point::new((picture.width - side) as f32 / 2.0, (picture.height - side) as f32 / 2.0);
+        if side == SIDE && corner.x.fract() + corner.y.fract() == 0.0 {
+            return Ok(Self::of_pixels(picture, corner.x as usize, corner.y as usize));
+        }
         // Where pixels are merged, each is the mean of as many places as it covers.
         let places = (scale.ceil() as usize).max(1);
-        let mut planes = Zeroizing::new(vec![0.0; 4 * SIDE * SIDE]);
+        let mut planes = Wiped::zeros(4 * SIDE * SIDE);
         for at in 0..SIDE * SIDE {
             let mut sum = [0.0; 3];
             for place in 0..places * places {
@@ -138,6 +141,23 @@ impl Region {
         Ok(Self { planes, coverage: 1.0 })
     }
 
+    /// The pixels from this corner on as they are: what reading between them would give.
+    fn of_pixels(picture: &Picture, left: usize, top: usize) -> Self {
+        let mut planes = Wiped::zeros(4 * SIDE * SIDE);
+        let rows = picture.rgb().chunks_exact(3 * picture.width).skip(top);
+        for (row, pixels) in rows.take(SIDE).enumerate() {
+            let (pixels, _) = pixels[3 * left..].as_chunks::<3>();
+            for (at, pixel) in (row * SIDE..(row + 1) * SIDE).zip(pixels) {
+                let [r, g, b] = pixel.map(f32::from);
+                let luminance = 0.299 * r + 0.587 * g + 0.114 * b;
+                for (plane, value) in [r, g, b, luminance].into_iter().enumerate() {
+                    planes[plane * SIDE * SIDE + at] = value;
+                }
+            }
+        }
+        Self { planes, coverage: 1.0 }
+    }
+
     /// A grey region of half the pixels a side, each doubled.
     pub(crate) fn from_small(gray: &[u8]) -> Self {
         let place = |i: usize| i / (2 * SIDE) * (SIDE / 2) + i % SIDE / 2;
@@ -146,8 +166,8 @@ impl Region {
     }
 
     pub(crate) fn gray(values: Vec<f32>) -> Self {
-        let values = Zeroizing::new(values);
-        Self { planes: Zeroizing::new(values.repeat(4)), coverage: 1.0 }
+        let values = Wiped::new(values);
+        Self { planes: Wiped::new(values.repeat(4)), coverage: 1.0 }
     }
 
     /// Red, green and blue planes.
@@ -160,7 +180,7 @@ impl Region {
         let byte = |value: f32| value.round().clamp(0.0, 255.0) as u8;
         let [red, green, blue] = self.color();
         let pixels = red.iter().zip(green).zip(blue).flat_map(|((r, g), b)| [*r, *g, *b]);
-        let pixels: Zeroizing<Vec<u8>> = Zeroizing::new(pixels.map(byte).collect());
+        let pixels = Wiped::new(pixels.map(byte).collect());
         let mut file = Vec::with_capacity(pixels.len());
         PngEncoder::new(&mut file)
             .write_image(&pixels, SIDE as u32, SIDE as u32, ExtendedColorType::Rgb8)

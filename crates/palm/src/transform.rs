@@ -2,10 +2,12 @@ use crate::capture::Capture;
 use crate::code::{DIRECTIONS, Responses, SIDE};
 use crate::embed::{Vector, normalise};
 use crate::scoring::scoring;
+use crate::sums::dot;
+use crate::wiped::Wiped;
 use palmgate_protocol::terminal::CaptureProblem;
 use palmgate_protocol::{
-    CODE_BYTES, CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding,
-    MAX_PROBE_TURNS, Name, Probe, Purpose, QUADRANT_BYTES, QUADRANTS, SHIFTS, Secret, Template,
+    CODES_PER_TEMPLATE, CODES_PER_TURN, Code, EMBEDDING_DIMENSIONS, Embedding, MAX_PROBE_TURNS,
+    Name, Probe, Purpose, QUADRANT_BYTES, QUADRANTS, SHIFTS, Secret, Template,
 };
 use pulp::{Arch, Simd, WithSimd};
 use rand_chacha::ChaCha20Rng;
@@ -97,7 +99,8 @@ impl Transform {
             mean.iter_mut().zip(capture.vector.iter()).for_each(|(sum, value)| *sum += value);
         }
         normalise(&mut mean);
-        let codes = std::array::from_fn(|i| self.reference(captures[i.min(rest.len())]));
+        let codes: Vec<Code> = captures.iter().map(|capture| self.reference(capture)).collect();
+        let codes = std::array::from_fn(|i| codes[i.min(rest.len())]);
         Some(Template { embedding: self.embedding(&mean), codes })
     }
 
@@ -134,7 +137,15 @@ impl Transform {
     }
 
     fn reference(&self, capture: &Capture) -> Code {
-        self.codes(&Field::of(&capture.responses, 0.0))[CODES_PER_TURN / 2]
+        const AT_REST: usize = SHIFTS / 2 * FIELD + SHIFTS / 2;
+        let field = Field::of(&capture.responses, 0.0);
+        let hash = |places: &[u16; CHOICES]| {
+            greatest(places.map(|place| field.0[usize::from(place) + AT_REST])) as u8
+        };
+        std::array::from_fn(|byte| {
+            let group = self.places[4 * byte..][..4].iter().map(hash).enumerate();
+            group.fold(0, |byte, (position, hash)| byte | hash << (2 * position))
+        })
     }
 
     fn consistent(&self, a: &Capture, b: &Capture) -> bool {
@@ -152,14 +163,13 @@ impl Transform {
         let mut rows = self.basis.chunks_exact(EMBEDDING_DIMENSIONS);
         std::array::from_fn(|_| {
             let row = rows.next().expect("the basis has a row for each dimension");
-            let value: f32 = row.iter().zip(vector.iter()).map(|(a, b)| a * b).sum();
-            (value * scale).round().clamp(-127.0, 127.0) as i8
+            (dot(row, &vector[..]) * scale).round().clamp(-127.0, 127.0) as i8
         })
     }
 
     /// The code at every shift in the field, row by row.
-    fn codes(&self, field: &Field) -> Zeroizing<Vec<Code>> {
-        let mut codes = Zeroizing::new(vec![[0; CODE_BYTES]; CODES_PER_TURN]);
+    fn codes(&self, field: &Field) -> Wiped<Code> {
+        let mut codes = Wiped::zeros(CODES_PER_TURN);
         Arch::new().dispatch(Hashing { places: &self.places, field, codes: &mut codes });
         codes
     }
@@ -207,7 +217,7 @@ const fn greatest([a, b, c, d]: [i16; CHOICES]) -> i16 {
 
 /// Responses sampled on the code's grid after a turn about the region's centre, one plane for each
 /// direction. Wiped on drop.
-struct Field(Zeroizing<Vec<i16>>);
+struct Field(Wiped<i16>);
 
 impl Field {
     fn of(responses: &Responses, degrees: f32) -> Self {
@@ -216,7 +226,7 @@ impl Field {
         let center = (SIDE as f32 - 1.0) / 2.0;
         // A turned palm's lines also change direction: a share of each answer moves to the next.
         let share = degrees * DIRECTIONS as f32 / 180.0;
-        let mut field = Zeroizing::new(vec![0; FIELD * FIELD * DIRECTIONS + LANES]);
+        let mut field = Wiped::zeros(FIELD * FIELD * DIRECTIONS + LANES);
         for cell in 0..FIELD * FIELD {
             let u = ((cell % FIELD) as f32 - half) * CELL as f32;
             let v = ((cell / FIELD) as f32 - half) * CELL as f32;
@@ -389,7 +399,7 @@ mod tests {
             let at = |i: usize| (i / DIRECTIONS / SIDE, i / DIRECTIONS % SIDE, i % DIRECTIONS);
             let values = (0..SIDE * SIDE * DIRECTIONS).map(at);
             let values = values.map(|(row, column, d)| wave(row + down, column + right, d));
-            Responses(Zeroizing::new(values.collect()))
+            Responses(Wiped::new(values.collect()))
         };
         let transform = transform(4, "chain", Purpose::Pay);
         let still = transform.codes(&Field::of(&responses(0, 0), 0.0));

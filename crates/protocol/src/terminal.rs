@@ -107,6 +107,21 @@ pub struct Scan {
     pub verdict: Option<Biometric<Vec<u8>>>,
 }
 
+impl Scan {
+    /// A scan that shows no claim and no proof, and asks nobody beyond this store.
+    pub const fn new(intent: Intent, frames: Vec<Frame>) -> Self {
+        Self {
+            intent,
+            frames,
+            claim: None,
+            ask_cloud: false,
+            authenticated: false,
+            possession: None,
+            verdict: None,
+        }
+    }
+}
+
 /// A signature of the key that the claim names, over this act and no other.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Possession {

@@ -42,8 +42,7 @@ fn frame(band: Band) -> Frame {
 
 fn scan(intent: Intent) -> Scan {
     let frames = vec![frame(Band::Visible), frame(Band::NearInfrared)];
-    let (ask_cloud, authenticated) = (true, false);
-    Scan { intent, frames, claim: None, ask_cloud, authenticated, possession: None, verdict: None }
+    Scan { ask_cloud: true, ..Scan::new(intent, frames) }
 }
 
 fn pay() -> Intent {

@@ -142,6 +142,7 @@ impl About<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cddl_cat::validate_cbor_bytes;
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -194,6 +195,37 @@ mod tests {
             let at = Timestamp::from_millis(NOW.as_millis() + off);
             let about = About { now: at, ..about(&pictures) };
             assert_eq!(read(&verdict(), by, &about), Err(VerdictError::Stale));
+        }
+    }
+
+    /// What a sensor's maker reads: the payload is held to the rule, not only the message around it.
+    #[test]
+    fn a_signed_payload_follows_the_cddl_and_one_of_a_later_version_is_read() {
+        const CDDL: &str = include_str!("../../protocol/wire.cddl");
+        let key = SigningKey::generate();
+        let signed = issue(&verdict(), &key);
+        let payload = |signed: &[u8]| {
+            token::read(CONTENT_TYPE, signed, MAX_VERDICT_BYTES, &[key.public()]).unwrap()
+        };
+        let payload = payload(signed.expose());
+        let follows = |bytes: &[u8]| validate_cbor_bytes("verdict-payload", CDDL, bytes).is_ok();
+        assert!(follows(payload.expose()));
+
+        // A map of six entries becomes one of seven.
+        assert_eq!(payload.expose()[0], 0xa6);
+        let later = [&[0xa7], &payload.expose()[1..], b"\x06\x63new"].concat();
+        assert!(follows(&later));
+        let pictures = [PictureHash::of(b"visible")];
+        let about = About { challenge: Some(challenge(1)), pictures: &pictures, now: NOW };
+        let signed = token::issue(CONTENT_TYPE, later, &key);
+        assert!(about.read(signed.expose(), &[key.public()]).is_ok_and(|verdict| verdict.living));
+
+        for wrong in [
+            encode(&Verdict { score: 101, ..verdict() }),
+            [&[0xa5], &payload.expose()[1..payload.expose().len() - 10]].concat(),
+            b"\x80".to_vec(),
+        ] {
+            assert!(!follows(&wrong));
         }
     }
 

@@ -204,15 +204,7 @@ mod tests {
     }
 
     fn scan() -> Request {
-        request(RequestBody::Scan(Scan {
-            intent: Intent::Entry,
-            frames: Vec::new(),
-            claim: None,
-            ask_cloud: false,
-            authenticated: false,
-            possession: None,
-            verdict: None,
-        }))
+        request(RequestBody::Scan(Scan::new(Intent::Entry, Vec::new())))
     }
 
     #[test]

@@ -608,16 +608,7 @@ mod tests {
             picture: Biometric::new(vec![0; *size]),
             region_of: None,
         };
-        let frames = sizes.iter().map(frame).collect();
-        RequestBody::Scan(Scan {
-            intent: Intent::Entry,
-            frames,
-            claim: None,
-            ask_cloud: false,
-            authenticated: false,
-            possession: None,
-            verdict: None,
-        })
+        RequestBody::Scan(Scan::new(Intent::Entry, sizes.iter().map(frame).collect()))
     }
 
     #[test]

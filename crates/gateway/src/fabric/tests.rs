@@ -199,22 +199,10 @@ fn request(number: usize, body: RequestBody) -> Request {
 /// refused for being many.
 fn sealed(session: &mut Session, count: usize) -> Vec<Vec<u8>> {
     let seal = |number| {
-        let request = request(number, RequestBody::Scan(scan(Intent::Erase)));
+        let request = request(number, RequestBody::Scan(Scan::new(Intent::Erase, Vec::new())));
         session.seal(encode_for_sealing(&request).expose()).unwrap()
     };
     (0..count).map(seal).collect()
-}
-
-fn scan(intent: Intent) -> Scan {
-    Scan {
-        intent,
-        frames: Vec::new(),
-        claim: None,
-        ask_cloud: false,
-        authenticated: false,
-        possession: None,
-        verdict: None,
-    }
 }
 
 #[tokio::test]
@@ -306,7 +294,7 @@ async fn a_flood_is_answered_busy_and_rights_come_through() {
     let (mut till, _) = world.joined(&mut gateway).await;
     let mut challenges = first_challenges(&till).into_iter();
     let mut say = |number, intent| {
-        let request = request(number, RequestBody::Scan(scan(intent)));
+        let request = request(number, RequestBody::Scan(Scan::new(intent, Vec::new())));
         let request = Request { challenge: challenges.next(), ..request };
         till.seal(encode_for_sealing(&request).expose()).unwrap()
     };
@@ -335,7 +323,7 @@ async fn taken(world: &World, wait: bool, scans: usize) -> usize {
         if wait {
             gateway.conversation.shared.pressure.raise(Instant::now());
         }
-        let request = request(number, RequestBody::Scan(scan(Intent::Entry)));
+        let request = request(number, RequestBody::Scan(Scan::new(Intent::Entry, Vec::new())));
         let capture = request.capture;
         let message = till.seal(encode_for_sealing(&request).expose()).unwrap();
         taken += gateway.hears(&[message]).await;
@@ -403,7 +391,7 @@ async fn after_an_erasure_the_persons_answers_are_wiped_and_the_session_begins_a
     assert!(matches!(gateway.told.try_recv(), Ok(Input::Joined(..))));
     let people = [1, 2].map(|number| MemberId::from_random([number; 16]));
     let say = |session: &mut Session, number, intent| {
-        let request = request(number, RequestBody::Scan(scan(intent)));
+        let request = request(number, RequestBody::Scan(Scan::new(intent, Vec::new())));
         session.seal(encode_for_sealing(&request).expose()).unwrap()
     };
     let asked = [0, 1].map(|number| say(&mut till, number, Intent::Entry));
@@ -463,7 +451,7 @@ fn says(
     intent: Intent,
     challenge: Option<ScanChallenge>,
 ) -> Vec<u8> {
-    let request = request(number, RequestBody::Scan(scan(intent)));
+    let request = request(number, RequestBody::Scan(Scan::new(intent, Vec::new())));
     let request = Request { challenge, ..request };
     till.seal(encode_for_sealing(&request).expose()).unwrap()
 }

@@ -42,15 +42,7 @@ impl World {
         self.next_capture += 1;
         let number = self.next_capture.to_be_bytes();
         let capture = CaptureId::from_random(std::array::from_fn(|at| number[at % 4]));
-        let scan = Scan {
-            intent: Intent::Entry,
-            frames: Vec::new(),
-            claim: None,
-            ask_cloud: false,
-            authenticated: false,
-            possession: None,
-            verdict: None,
-        };
+        let scan = Scan::new(Intent::Entry, Vec::new());
         let request = Request::new(capture, self.now.wall, RequestBody::Scan(scan));
         self.terminal.ask(request, DEADLINE, self.now)?;
         self.settle();
