@@ -106,6 +106,7 @@ mod vault;
 mod way_back;
 
 pub use error::{RootError, VaultError};
+pub use keys::FORMAT;
 pub use memory::{Protected, protect_memory};
 pub use people::{Batch, Column, ErasureRequest, NewPerson};
 pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};

@@ -45,7 +45,7 @@ impl Vault {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn way_back(directory: &Path) -> Result<Option<WayBack>, VaultError> {
+    pub fn way_back_in(directory: &Path) -> Result<Option<WayBack>, VaultError> {
         let path = mark(directory);
         let found = match fs::metadata(&path) {
             Ok(found) => found,
@@ -53,7 +53,7 @@ impl Vault {
             Err(error) => return Err(at("look at", &path)(error)),
         };
         // A migration that was cut before its first step leaves the mark beside the format before.
-        if Self::format(directory)? != Some(FORMAT) {
+        if Self::format_in(directory)? != Some(FORMAT) {
             return Ok(None);
         }
         Ok(Some(WayBack { format: FIRST, since: Timestamp::from_millis(found.mtime() * 1000) }))
@@ -63,8 +63,16 @@ impl Vault {
     ///
     /// # Errors
     /// The format's file cannot be read.
-    pub fn format(directory: &Path) -> Result<Option<u16>, VaultError> {
+    pub fn format_in(directory: &Path) -> Result<Option<u16>, VaultError> {
         Ok(read_format(&directory.join("format"))?.map(|(format, _)| format))
+    }
+
+    /// As [`way_back_in`](Self::way_back_in), of this vault.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn way_back(&self) -> Result<Option<WayBack>, VaultError> {
+        Self::way_back_in(&self.lock()?.directory)
     }
 
     /// Gives up the way back: from now on only programs that know the present format open this vault.
@@ -106,7 +114,7 @@ impl Inner {
     pub(crate) fn mark_way_back(&self, format: u16) -> Result<(), VaultError> {
         // One that a cut start left keeps its time.
         let path = mark(&self.directory);
-        if path.exists() && Vault::format(&self.directory)? == Some(FORMAT) {
+        if path.exists() && Vault::format_in(&self.directory)? == Some(FORMAT) {
             return Ok(());
         }
         self.disk.replace(&path, format!("palmgate vault {format}\n").as_bytes())

@@ -142,7 +142,7 @@ fn a_vault_goes_back_with_all_that_came_since_and_nobody_who_went() {
     assert!(is_as_worked_with_before(&first));
     let table = first.generation.to_string();
     assert_eq!(first.key_files(), [table.as_str(), "erasures", "tombstones"]);
-    assert_eq!(Vault::way_back(&machine.data()).unwrap(), None, "the mark went along");
+    assert_eq!(Vault::way_back_in(&machine.data()).unwrap(), None, "the mark went along");
     drop(first);
     closed(&machine);
 
@@ -169,15 +169,19 @@ fn a_vault_goes_back_with_all_that_came_since_and_nobody_who_went() {
 fn only_a_migration_that_is_not_committed_has_a_way_back() {
     let machine = Machine::new();
     first_format(&machine);
-    assert_eq!(Vault::way_back(&machine.data()).unwrap(), None);
-    assert_eq!(Vault::format(&machine.data()).unwrap(), Some(1));
+    assert_eq!(Vault::way_back_in(&machine.data()).unwrap(), None);
+    assert_eq!(Vault::format_in(&machine.data()).unwrap(), Some(1));
     drop(machine.open());
-    let since = Vault::way_back(&machine.data()).unwrap().unwrap();
+    let since = Vault::way_back_in(&machine.data()).unwrap().unwrap();
     assert_eq!(since.format, 1);
     drop(machine.open());
-    assert_eq!(Vault::way_back(&machine.data()).unwrap(), Some(since), "it counts from the first");
+    assert_eq!(
+        Vault::way_back_in(&machine.data()).unwrap(),
+        Some(since),
+        "it counts from the first"
+    );
     machine.open().commit_format().unwrap();
-    assert_eq!(Vault::way_back(&machine.data()).unwrap(), None);
+    assert_eq!(Vault::way_back_in(&machine.data()).unwrap(), None);
     let refused = furnished().open().roll_back().unwrap_err();
     assert!(matches!(refused, VaultError::NoWayBack { .. }), "it began in this format");
 }
@@ -274,7 +278,7 @@ fn a_migration_cut_off_anywhere_begins_again() {
             closed(crashed);
         }
         assert!(is_migrated(&crashed.open()), "{place}");
-        assert!(Vault::way_back(&crashed.data()).unwrap().is_some(), "{place}");
+        assert!(Vault::way_back_in(&crashed.data()).unwrap().is_some(), "{place}");
     });
 }
 
