@@ -201,6 +201,7 @@ impl Place<'_> {
                 known: FORMAT,
             });
         }
+        let tenant = tenant.ok_or_else(|| damaged_format(&self.format))?;
         if tenant != *self.tenant {
             let path = self.format.clone();
             return Err(VaultError::OtherTenant { path, found: tenant.to_string() });
@@ -282,20 +283,25 @@ impl Place<'_> {
     }
 }
 
-/// Format and tenant of the vault that this file belongs to; `None` where there is none.
-pub(crate) fn read_format(path: &Path) -> Result<Option<(u16, Name)>, VaultError> {
+/// The format that this file names, and the tenant, if it is written as in a known format; `None`
+/// where there is no such file.
+pub(crate) fn read_format(path: &Path) -> Result<Option<(u16, Option<Name>)>, VaultError> {
     let Some(bytes) = disk::read(path)? else { return Ok(None) };
-    let damaged = || VaultError::Damaged {
-        path: path.to_path_buf(),
-        what: "it does not say a format and a tenant",
-        remedy: FORMAT_REMEDY,
-    };
+    let damaged = || damaged_format(path);
     let text = std::str::from_utf8(bytes.expose()).map_err(|_| damaged())?;
     let (format, rest) = text.split_once('\n').ok_or_else(damaged)?;
     let format = format.strip_prefix(FORMAT_LINE).and_then(|found| found.trim().parse().ok());
     let tenant = rest.strip_prefix("tenant ").and_then(|tenant| tenant.trim_end().parse().ok());
-    let found = format.filter(|format| *format > 0).zip(tenant);
-    found.map(Some).ok_or_else(damaged)
+    let format = format.filter(|format| *format > 0).ok_or_else(damaged)?;
+    Ok(Some((format, tenant)))
+}
+
+fn damaged_format(path: &Path) -> VaultError {
+    VaultError::Damaged {
+        path: path.to_path_buf(),
+        what: "it does not say a format and a tenant",
+        remedy: FORMAT_REMEDY,
+    }
 }
 
 /// Keeps other processes out of a vault's directory.
