@@ -243,6 +243,7 @@ fn commit(gateway: &control::Arguments) -> Result<ExitCode> {
 
 /// How to be the daemon's user with the daemon's credential.
 const AS_DAEMON: &str = "systemd-run --pipe --wait --collect -p User=palmgate \
+                         -p LimitMEMLOCK=infinity \
                          -p LoadCredentialEncrypted=palmgate-root -p SupplementaryGroups=tss \
                          palmgate update rollback";
 

@@ -63,6 +63,8 @@ pub fn roll_back(options: &Options) -> Result<Option<RolledBack>, StartError> {
         return Err(anyhow::Error::from(refused).into());
     }
     let announced = in_use::announced_floor(&options.updates)?;
+    // The keys of everybody are about to be in memory, as far as the system protects that.
+    let _ = palmgate_vault::protect_memory();
     let keeper = options.root.keeper(state)?;
     let vault = Vault::open(&directory, &options.tenant, keeper).map_err(anyhow::Error::from)?;
     in_use::keep_floor(&vault, announced, state)?;
