@@ -206,3 +206,56 @@ where
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_sends_regions_alone_and_no_picture_without_a_hand() -> Result<()> {
+    let scene = Scene::alone(Custody::Operator).await?;
+    let directory = scene.directory.path();
+    let path = |name: &str| directory.join(name).display().to_string();
+    let add = ["terminal", "add", "gate-1", "--purpose", "entry", "--enrols"];
+    let added = scene.office(&add)?;
+    let code = added.text.lines().next().unwrap_or_default().trim().to_owned();
+    let (url, own) = (format!("https://{}", scene.store.https), ["--directory", &path("gate")]);
+    let terminal = |arguments: &[&str]| {
+        palmgate_stories::palmgate(&[&["terminal"], arguments, own.as_slice()].concat())
+    };
+    let paired = terminal(&["pair", &url, &code, "gate-1"])?;
+    assert!(paired.success, "{}", paired.errors);
+    let landmarks = async || -> Result<Vec<u64>> {
+        let recent = scene.store.control.steps().await?.into_iter().flatten();
+        Ok(recent.filter(|(step, _)| step == "landmarks").map(|(_, micros)| micros).collect())
+    };
+
+    let (first, again) = (path("first.jpg"), path("again.jpg"));
+    let mut enrolled = false;
+    for picture in scene.pictures.iter().take(10) {
+        std::fs::write(&first, picture.bytes())?;
+        let enrol = ["enrol", "--region", "--right", &first, "--purpose", "entry"];
+        if terminal(&enrol)?.success {
+            enrolled = true;
+            break;
+        }
+    }
+    assert!(enrolled, "no hand could be enrolled");
+    let recaptured =
+        palmgate_stories::palmgate(&["terminal", "recapture", &first, &again, "--seed", "77"])?;
+    assert!(recaptured.success, "{}", recaptured.errors);
+    assert_ne!(std::fs::read(&first)?, std::fs::read(&again)?);
+
+    // The gateway looks for a hand in a picture, and in a region for none.
+    let whole = terminal(&["scan", "entry", &again])?;
+    assert!(whole.success, "{}{}", whole.text, whole.errors);
+    let looked = landmarks().await?;
+    assert!(looked.len() == 1 && looked[0] > 0, "{looked:?}");
+    let region = terminal(&["scan", "entry", &again, "--region"])?;
+    assert!(region.success, "{}{}", region.text, region.errors);
+    assert_eq!(landmarks().await?, [0]);
+
+    // Where the terminal finds no hand, nothing is sent.
+    let blank = path("blank.jpg");
+    std::fs::write(&blank, [0xFF, 0xD8, 0xFF, 0xE0])?;
+    let refused = terminal(&["scan", "entry", &blank, "--region"])?;
+    assert!(!refused.success && refused.errors.contains("palmgate: "), "{}", refused.errors);
+    assert!(landmarks().await?.is_empty());
+    Ok(())
+}

@@ -4,7 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use palmgate_cli::stage;
 use palmgate_ledger::{Entry, EntryKind, NOBODY, verify};
-use palmgate_protocol::{Custody, Purpose};
+use palmgate_protocol::{
+    Custody, Purpose,
+    terminal::{AnswerBody, Intent},
+};
 use palmgate_seal::sign::VerifyingKey;
 use palmgate_stories::{Scene, accepted, pay};
 use std::{
@@ -207,5 +210,116 @@ async fn a_pack_comes_by_a_signed_bundle_and_every_change_is_in_the_ledger_once(
     let refused = update("install", &second, &config)?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("9.9.9 or above"), "{said}");
+    Ok(())
+}
+
+/// A store whose state may have been in the format before.
+struct Updated {
+    scene: Scene,
+    config: String,
+}
+
+impl Updated {
+    fn format(&self) -> String {
+        let format = fs::read_to_string(self.scene.store.state.join("vault/format")).unwrap();
+        format.lines().next().unwrap().to_owned()
+    }
+
+    /// Runs `palmgate update rollback`: whether it did so, and what it said.
+    fn rollback(&self) -> Result<(bool, String)> {
+        let output = palmgate(&["update", "rollback", "--config", &self.config])?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// What `palmgate check` says of the update.
+    fn check(&self) -> Result<String> {
+        let output = palmgate(&["check", "--config", &self.config])?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = said.lines().find(|line| line.contains("  update "));
+        line.map(str::to_owned).context(said.clone())
+    }
+
+    async fn uncommitted_since(&self) -> Result<f64> {
+        let metrics = self.scene.store.metrics().await?;
+        let of = |line: &str| {
+            let value = line.strip_prefix("palmgate_state_uncommitted_since_timestamp_seconds ")?;
+            value.parse().ok()
+        };
+        metrics.lines().find_map(of).context("no such metric")
+    }
+
+    async fn start(&mut self) -> Result<()> {
+        self.scene.store.restart().await?;
+        self.scene.kiosk.ready(Duration::from_secs(20)).await?;
+        Ok(())
+    }
+
+    async fn pays(&self, person: &palmgate_stories::Person) -> Result<bool> {
+        let body = self.scene.present(&self.scene.kiosk, person, pay(100), None).await?;
+        ensure!(accepted(&body) || matches!(body, AnswerBody::NotRecognised), "{body:?}");
+        Ok(accepted(&body))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_the_state_goes_back_until_it_is_committed_and_brings_nobody_back()
+-> Result<()> {
+    let scene = Scene::alone(Custody::Operator).await?;
+    let config = scene.directory.path().join("lyon.toml").display().to_string();
+    let mut updated = Updated { scene, config };
+    let stays = updated.scene.enrol(0, &[Purpose::Pay]).await?;
+    let leaves = updated.scene.enrol(stays.index + 1, &[Purpose::Pay]).await?;
+    assert!(updated.check()?.starts_with("ok"), "{}", updated.check()?);
+    updated.scene.store.process.stop()?;
+    let (done, said) = updated.rollback()?;
+    assert!(!done && said.contains("vault has format 2 for good"), "{said}");
+
+    // The state of the release before, which is what the way back makes of this one.
+    let vault = updated.scene.store.state.join("vault");
+    fs::write(vault.join("way-back"), "palmgate vault 1\n")?;
+    let (done, said) = updated.rollback()?;
+    assert!(done && said.contains("vault format 1"), "{said}");
+    assert_eq!(updated.format(), "palmgate vault 1");
+    let (done, said) = updated.rollback()?;
+    assert!(done && said.contains("already"), "{said}");
+
+    // The update: everybody is there, somebody comes, somebody is erased.
+    updated.start().await?;
+    assert_eq!(updated.format(), "palmgate vault 2");
+    assert!(updated.pays(&stays).await? && updated.pays(&leaves).await?);
+    let comes = updated.scene.enrol(leaves.index + 1, &[Purpose::Pay]).await?;
+    let kiosk = &updated.scene.kiosk;
+    let body = updated.scene.present(kiosk, &leaves, Intent::Erase, None).await?;
+    assert!(matches!(body, AnswerBody::Erased { .. }), "{body:?}");
+    let check = updated.check()?;
+    assert!(check.starts_with("warn") && check.contains("not committed for 0 days"), "{check}");
+    assert!(updated.uncommitted_since().await? > 1.7e9);
+    let (done, said) = updated.rollback()?;
+    assert!(!done && said.contains("locked by another process: stop it first"), "{said}");
+
+    // Back, as after a release that does not suit.
+    updated.scene.store.process.stop()?;
+    let (done, said) = updated.rollback()?;
+    assert!(done, "{said}");
+    assert_eq!(updated.format(), "palmgate vault 1");
+
+    // Forward again: nobody is lost, and nobody is back.
+    updated.start().await?;
+    assert!(updated.pays(&stays).await? && updated.pays(&comes).await?);
+    assert!(!updated.pays(&leaves).await?, "erased stays erased");
+    let committed = updated.scene.office(&["update", "commit"])?;
+    assert!(committed.success && committed.text.contains("format 1"), "{}", committed.errors);
+    let committed = updated.scene.office(&["update", "commit"])?;
+    assert!(committed.success && committed.text.contains("already"), "{}", committed.text);
+    assert!(updated.uncommitted_since().await?.abs() < 1.0);
+    assert!(updated.check()?.starts_with("ok"), "{}", updated.check()?);
+    updated.scene.store.process.stop()?;
+    let (done, said) = updated.rollback()?;
+    assert!(!done && said.contains("its migration was committed"), "{said}");
+    assert_eq!(updated.format(), "palmgate vault 2");
+    let acts = entries(&updated.scene.store.state, EntryKind::Operation)?;
+    let acts: Vec<_> = acts.iter().map(|entry| entry.outcome.as_str()).collect();
+    assert_eq!(acts, ["state-rolled-back", "state-rolled-back", "state-committed"]);
     Ok(())
 }

@@ -4,8 +4,8 @@ use crate::format::say;
 use anyhow::{Context, Result, bail};
 use palmgate_gateway::{
     control::{
-        AddTerminal, BrokerAddress, BrokerIdentity, Code, Counter, Decommissioned, ListedTerminal,
-        PackView, Probed, RenameTerminal, RosterView, SOCKET, ScanSteps,
+        AddTerminal, BrokerAddress, BrokerIdentity, Code, Committed, Counter, Decommissioned,
+        ListedTerminal, PackView, Probed, RenameTerminal, RosterView, SOCKET, ScanSteps,
     },
     office::{ClockView, Done, Draft, HeldUse, Order, SignedTime, View},
 };
@@ -131,6 +131,11 @@ impl Control {
     /// Puts the configured pack in force, if it holds.
     pub async fn reload(&self) -> Result<PackView> {
         self.answer(self.client.post(url("pack"))).await
+    }
+
+    /// Commits to the format of the state.
+    pub async fn commit(&self) -> Result<Committed> {
+        self.answer(self.client.post(url("state/commit"))).await
     }
 
     /// Forgets everybody.

@@ -1,9 +1,17 @@
-//! `palmgate update`: signed bundles of programs, models and law packs.
+//! `palmgate update`: signed bundles of programs, models and law packs, and the state's way back.
 
-use crate::{format::say, policy::signing_key};
+use crate::{
+    control::{self, Control, block_on},
+    format::say,
+    policy::signing_key,
+};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use palmgate_gateway::{CONFIGURATION, Updates, config::Config};
+use palmgate_gateway::{
+    CONFIGURATION, Options, Updates,
+    config::Config,
+    way_back::{self, FORMAT, Formats, RolledBack},
+};
 use palmgate_ledger::note::{Algorithm, Signer};
 use palmgate_matcher::register;
 use palmgate_palm::{ModelFile, Role};
@@ -14,6 +22,7 @@ use palmgate_update::{
 };
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -41,6 +50,15 @@ pub(crate) enum Verb {
         /// Another root directory for dpkg, for a trial.
         #[arg(long, hide = true)]
         dpkg_root: Option<PathBuf>,
+    },
+    /// Give up the way back to the state's format before the update; the daemon runs.
+    Commit(control::Arguments),
+    /// Bring the state to its format before the update, with all that happened since, for the program
+    /// before; the daemon is stopped.
+    Rollback {
+        /// The gateway's configuration.
+        #[arg(long, default_value = CONFIGURATION)]
+        config: PathBuf,
     },
     /// Show what updates left on this box.
     Show {
@@ -104,6 +122,8 @@ pub(crate) fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Install { bundle, config, no_restart, dpkg_root } => {
             install(&bundle, &config, dpkg_root, !no_restart)
         }
+        Verb::Commit(gateway) => commit(&gateway),
+        Verb::Rollback { config } => rollback(&config),
         Verb::Show { config } => show(&config),
         Verb::Models { directory } => models(&directory),
         Verb::SignModels { directory, name, key } => sign_models(&directory, &name, &key),
@@ -144,8 +164,12 @@ fn now() -> Result<Timestamp> {
 }
 
 fn updates(config: &Path) -> Result<Updates> {
+    Ok(options(config)?.updates)
+}
+
+fn options(config: &Path) -> Result<Options> {
     let text = fs::read_to_string(config).with_context(|| config.display().to_string())?;
-    Ok(Config::parse(&text, &config.display().to_string(), now()?)?.options.updates)
+    Ok(Config::parse(&text, &config.display().to_string(), now()?)?.options)
 }
 
 fn trusted(updates: &Updates, config: &Path) -> Result<Vec<Signer>> {
@@ -208,12 +232,77 @@ fn install(
     Ok(ExitCode::SUCCESS)
 }
 
+fn commit(gateway: &control::Arguments) -> Result<ExitCode> {
+    let committed = block_on(async { Control::new(gateway)?.commit().await })?;
+    say(&match committed.format {
+        Some(format) => format!("committed  the state cannot go back to format {format} any more"),
+        None => format!("committed  already: the state is in format {FORMAT} for good"),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How to be the daemon's user with the daemon's credential.
+const AS_DAEMON: &str = "systemd-run --pipe --wait --collect -p User=palmgate \
+                         -p LimitMEMLOCK=infinity \
+                         -p LoadCredentialEncrypted=palmgate-root -p SupplementaryGroups=tss \
+                         palmgate update rollback";
+
+fn rollback(config: &Path) -> Result<ExitCode> {
+    let options = options(config)?;
+    let state = &options.state_directory;
+    let meta = fs::metadata(state).with_context(|| state.display().to_string())?;
+    let user = rustix::process::geteuid().as_raw();
+    if meta.uid() != user {
+        bail!(
+            "{}: wanted user {}, whose the state is, found user {user}; what another one writes the \
+             daemon cannot read, so run it as that user (leave out what the box has not):\n  {AS_DAEMON}",
+            state.display(),
+            meta.uid()
+        );
+    }
+    match way_back::roll_back(&options)? {
+        Some(RolledBack { format, releases }) => {
+            say(&format!("state      vault format {format}, with all that happened since"));
+            if releases > 0 {
+                say(&format!(
+                    "lost       {releases} written releases, unless the program knows them"
+                ));
+            }
+        }
+        None => say("state      is in the format before already"),
+    }
+    say("next       install the program before, then start it: this one would migrate anew");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The state's format, and whether it can go back.
+fn say_state(state: &Path) -> Result<()> {
+    say(&match way_back::formats(state)? {
+        Formats { present: None, .. } => "state      none yet".to_owned(),
+        Formats { present: Some(format), way_back: None } => {
+            format!("state      vault format {format}")
+        }
+        Formats { present: Some(format), way_back: Some(back) } => format!(
+            "state      vault format {format}, from {} since {}, not committed",
+            back.format,
+            since(back.since)?
+        ),
+    });
+    Ok(())
+}
+
+fn since(at: Timestamp) -> Result<String> {
+    let at = time::OffsetDateTime::from_unix_timestamp(at.as_millis() / 1000)?;
+    Ok(at.format(&time::format_description::well_known::Rfc3339)?)
+}
+
 fn show(config: &Path) -> Result<ExitCode> {
-    let updates = updates(config)?;
+    let Options { updates, state_directory, .. } = options(config)?;
     let installed = updates.installed();
     let floor = installed.floor()?;
     let program: Version = env!("CARGO_PKG_VERSION").parse()?;
     say(&format!("program    {program}"));
+    say_state(&state_directory)?;
     match &floor {
         Some(floor) => say(&format!("floor      {floor}")),
         None => say("floor      none: no bundle named one"),

@@ -144,6 +144,13 @@ pub struct Decommissioned {
     pub people: usize,
 }
 
+/// What a commit of the state's format gave up.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Committed {
+    /// The format that the state could go back to; nothing if it could not.
+    pub format: Option<u16>,
+}
+
 /// What a new connection to the broker, and a message through it, took.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probed {
@@ -168,6 +175,7 @@ pub(crate) fn router(served: Served, inputs: UnboundedSender<Input>) -> Router {
         .route("/clock", get(clock).post(confirm))
         .route("/pack", post(reload))
         .route("/decommission", post(decommission))
+        .route("/state/commit", post(commit))
         .with_state(Controlled { served, inputs })
 }
 
@@ -361,4 +369,11 @@ async fn decommission(
 ) -> Result<Json<Decommissioned>, Failure> {
     let people = controlled.ask(Desk::Decommission).await?;
     Ok(Json(Decommissioned { people }))
+}
+
+async fn commit(State(controlled): State<Controlled>) -> Result<Json<Committed>, Failure> {
+    let given_up = controlled.ask(Desk::Commit).await?;
+    let given_up = given_up.map_err(|()| refused(Refused::Disk))?;
+    controlled.served.metrics.uncommitted_since(None);
+    Ok(Json(Committed { format: given_up.map(|way_back| way_back.format) }))
 }

@@ -45,6 +45,14 @@ struct KeptIdentity {
     renew_at: Timestamp,
 }
 
+/// The gateway's key; `None` before its first start.
+pub(crate) fn signing_key(vault: &Vault) -> Result<Option<SigningKey>, anyhow::Error> {
+    let Some(kept) = vault.state(STATE)? else { return Ok(None) };
+    let kept: KeptIdentity = decode(kept.expose())?;
+    let key = std::str::from_utf8(kept.key.expose())?;
+    Ok(Some(Identity::from_pem(&kept.chain, key)?.signing_key()))
+}
+
 impl OwnIdentity {
     /// Reads the identity, or makes it at the first start; another host than before costs it its
     /// certificate.

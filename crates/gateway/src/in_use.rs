@@ -54,14 +54,7 @@ pub(crate) fn keep_floor(
     announced: Option<Version>,
     directory: &Path,
 ) -> Result<(), StartError> {
-    let kept = vault.state(FLOOR).map_err(anyhow::Error::from)?;
-    let kept: Option<Version> = match kept {
-        Some(kept) => {
-            let text = std::str::from_utf8(kept.expose()).map_err(anyhow::Error::from)?;
-            Some(text.parse().map_err(anyhow::Error::from)?)
-        }
-        None => None,
-    };
+    let kept = kept_floor(vault)?;
     if let Some(floor) = &kept {
         check_floor(&program()?, floor, &directory.join("vault"))?;
     }
@@ -70,6 +63,18 @@ pub(crate) fn keep_floor(
         tracing::info!(%floor, "no version below runs on this state from now on");
     }
     Ok(())
+}
+
+/// The highest floor that this vault has seen.
+pub(crate) fn kept_floor(vault: &Vault) -> Result<Option<Version>, anyhow::Error> {
+    let Some(kept) = vault.state(FLOOR)? else { return Ok(None) };
+    Ok(Some(std::str::from_utf8(kept.expose())?.parse()?))
+}
+
+/// The pack that was in force last; zeros before the first.
+pub(crate) fn kept_pack(vault: &Vault) -> Result<[u8; 32], anyhow::Error> {
+    let kept = vault.state(PACK)?;
+    Ok(kept.and_then(|pack| pack.expose().as_slice().try_into().ok()).unwrap_or_default())
 }
 
 /// Logs what is not as at the last start. What cannot be logged now is logged at the next start.

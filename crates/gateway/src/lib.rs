@@ -40,6 +40,7 @@ mod store;
 mod supervision;
 pub mod synthetic;
 mod terminals;
+pub mod way_back;
 mod witness;
 mod work;
 

@@ -68,6 +68,7 @@ struct Gauges {
     reopened: IntCounter,
     space: IntGauge,
     clock: IntGauge,
+    uncommitted: IntGauge,
 }
 
 impl Gauges {
@@ -96,6 +97,10 @@ impl Gauges {
             lease: gauge(
                 "palmgate_shard_lease_timestamp_seconds",
                 "When the shard locks itself; 0 without a shard.",
+            )?,
+            uncommitted: gauge(
+                "palmgate_state_uncommitted_since_timestamp_seconds",
+                "When an update changed the state's format, while it can go back; 0 once that is committed.",
             )?,
             rows: gauge("palmgate_references", "References open in memory.")?,
             complete: gauge(
@@ -391,6 +396,11 @@ impl Metrics {
 
     pub(crate) fn witnessed(&self, entries: u64) {
         self.gauges.witnessed.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Since when the state has a way back to the format before.
+    pub(crate) fn uncommitted_since(&self, migrated: Option<Timestamp>) {
+        self.gauges.uncommitted.set(seconds(migrated));
     }
 
     /// Since when an erasure waits for a recipient.

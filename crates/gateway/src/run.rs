@@ -27,6 +27,7 @@ use crate::{
     store::{Desk, Input, Store, Surroundings},
     supervision::{self, Embedded},
     terminals::{Terminals, TerminalsOptions},
+    way_back,
     witness::{self, Witness},
 };
 use palmgate_policy::{Engine, Event, Pack, Profile, Settings};
@@ -286,6 +287,7 @@ pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> 
             let mut opened = Opened::open(&options)?;
             let models = opened.references.models();
             in_use::note(&options, (pack, models), &mut opened.log, &opened.vault);
+            way_back::end_below_floor(&options, &opened.vault, (&mut opened.log, pack));
             Ok::<_, StartError>(opened)
         };
         tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??
@@ -481,6 +483,8 @@ fn metrics(
     }
     let (_, promise) = opened.vault.keeper();
     metrics.root_promise(promise.as_str());
+    let way_back = opened.vault.way_back()?;
+    metrics.uncommitted_since(way_back.map(|way_back| way_back.since));
     if !promise.is_strong() {
         tracing::warn!(
             promise = promise.as_str(),

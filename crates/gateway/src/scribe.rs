@@ -15,6 +15,7 @@ use crate::{
     in_use,
     receipts::{Holders, Receipts},
     records::Columns,
+    way_back,
     witness::Asked,
 };
 use palmgate_policy::{Decision, Profile, Rule, Ticket, office::Hold};
@@ -23,7 +24,7 @@ use palmgate_protocol::{
     cloud::ErasureState,
     terminal::{AnswerBody, Use},
 };
-use palmgate_vault::{Column, Vault};
+use palmgate_vault::{Column, Vault, WayBack};
 use std::{
     collections::VecDeque,
     sync::{
@@ -106,6 +107,8 @@ pub(crate) enum Deed {
     Checkpoint { from: u64, asked: oneshot::Sender<Result<Option<Asked>, ()>> },
     /// The cloud knows of every erasure: what named them in the outbox may go for good.
     Renew,
+    /// The state's way back to the format before is given up; what it was.
+    Commit(oneshot::Sender<Result<Option<WayBack>, ()>>),
     /// Make the ledger durable.
     Flush,
     /// Make everything durable and end.
@@ -303,6 +306,11 @@ impl Writer {
             Deed::Checkpoint { from, asked } => {
                 self.flush();
                 let _ = asked.send(report("checkpoint", self.asked(from)));
+            }
+            Deed::Commit(given_up) => {
+                let log = (&mut self.log, self.pack);
+                let done = way_back::commit(&self.vault, log);
+                let _ = given_up.send(report("commit of the state", done.map_err(Failure::from)));
             }
             Deed::Renew => self.renew(),
             Deed::Flush => self.flush(),

@@ -90,6 +90,17 @@ pub enum VaultError {
         /// The newest format known here.
         known: u16,
     },
+    /// The vault is committed to its format, or never had another.
+    #[error(
+        "{path} has format {format} for good: its migration was committed, or it began in that format; \
+         install a program that reads format {format}"
+    )]
+    NoWayBack {
+        /// The vault's directory.
+        path: PathBuf,
+        /// The format that it has and keeps.
+        format: u16,
+    },
     /// The directory belongs to another tenant.
     #[error("{path} belongs to tenant {found}: set that tenant or another data directory")]
     OtherTenant {

@@ -16,7 +16,7 @@ use ring::hmac;
 use crate::{erasures::Erasure, tombstones::Mark};
 
 /// The format of a vault's directory, and of its key table.
-pub(crate) const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 2;
 /// The format of a sealed row, session or letter; the first one still holds.
 pub(crate) const ROW_FORMAT: u16 = 1;
 

@@ -5,6 +5,7 @@
 //! ```text
 //! root                 (outside, by a RootKeeper) generation, 256-bit key
 //! DIR/format           two lines: "palmgate vault 2", "tenant NAME"; written last at set-up
+//! DIR/way-back         "palmgate vault 1" until a migration from that format is committed
 //! DIR/lock             held by the process that has the vault open
 //! DIR/tidy             there after a clean stop: the next start need not sweep
 //! DIR/reserve          empty space, given up when the disk is full and somebody is erased
@@ -30,7 +31,10 @@
 //! A vault of format 1, which had one table file a generation and a file of begun erasures, is taken
 //! over at the next start: rows are copied to their new places, then the new table is written under
 //! the same root. Cut off anywhere, the next start begins again; an older program is refused from the
-//! first step on. A backup from before shows nobody afterwards: make one after it.
+//! first step on. A backup from before shows nobody afterwards: make one after it. Until
+//! [`Vault::commit_format`], [`Vault::roll_back`] writes the vault as it is then in format 1, with the
+//! same keys under the same root: nothing of before the migration is kept, so who was forgotten since
+//! stays so.
 //!
 //! # Forgetting
 //!
@@ -99,11 +103,14 @@ mod tombstones;
 #[cfg(feature = "tpm")]
 mod tpm;
 mod vault;
+mod way_back;
 
 pub use error::{RootError, VaultError};
+pub use keys::FORMAT;
 pub use memory::{Protected, protect_memory};
 pub use people::{Batch, Column, ErasureRequest, NewPerson};
 pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};
 #[cfg(feature = "tpm")]
 pub use tpm::TpmRoot;
 pub use vault::{MAX_OUTBOX_ENTRIES, MAX_PEOPLE, MAX_VALUE_BYTES, OutboxEntry, Vault};
+pub use way_back::{RolledBack, WayBack};

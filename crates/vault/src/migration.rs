@@ -1,13 +1,16 @@
-//! From the first format to this one.
+//! From the first format to this one, and back.
 //!
 //! Format 1 had one key table, written as a whole for every change, erasures in a file of their own,
 //! and every row at a place of its own. A migration copies rows to their new places beside the old
 //! ones, then writes the new key table with the same keys under the same root. Until that is whole
 //! the old one counts and the next start begins again; from then on the old one is a leftover.
+//!
+//! The way back is the same in the other direction: nothing is kept from before, so that nobody who was
+//! forgotten since can be in it. What is written is today's table with today's keys under today's root.
 
 use std::{fs, path::PathBuf};
 
-use palmgate_protocol::MemberId;
+use palmgate_protocol::{MemberId, Secret};
 use palmgate_seal::aead::Place;
 
 use crate::{
@@ -20,12 +23,13 @@ use crate::{
     records::Shelf,
     root::Root,
     space,
-    table::{KeyFiles, take, take_count},
+    table::{KeyFiles, counted, put_row, take, take_count},
 };
 
 const MAGIC: &[u8; 14] = b"palmgate keys\n";
 const HEAD_BYTES: usize = MAGIC.len() + 2 + 8 + 8;
-const FIRST: u16 = 1;
+/// The format before this one.
+pub(crate) const FIRST: u16 = 1;
 const PEOPLE_AT_ONCE: usize = 64;
 
 /// A key table of the first format: everything but the people, and they as newcomers.
@@ -112,85 +116,106 @@ impl Inner {
     /// Finishes what was opened in the first format. `change` has its people.
     pub(crate) fn migrate(&mut self, change: Change) -> Result<(), VaultError> {
         tracing::info!(people = change.people.len(), "the vault is brought to format {FORMAT}");
-        let rows = fs::metadata(self.records.path().join("db")).map_or(0, |found| found.len());
-        space::check(&self.disk, &self.directory, rows + space::needed(&self.table))?;
+        self.check_room_for_copies()?;
+        self.mark_way_back(FIRST)?;
         // An older program must not take what is half done for its own.
-        self.write_format()?;
+        self.write_format(FORMAT)?;
         self.disk.remove(&self.tidy_mark())?;
         self.disk.sync_directory(&self.directory)?;
-        let people: Vec<_> = change.people.iter().collect();
+        let people = change.people.iter();
+        let people = people.filter_map(|(member, person)| Some((member, &person.as_ref()?.seed)));
+        self.copy_rows(people, |place| (place.first, place.now))?;
+        self.rewrite(change)
+    }
+
+    /// Brings an opened vault to the first format; says how many columns there are that the first
+    /// programs of that format do not know. Cut off before the new key table is taken away, nothing has
+    /// happened; cut off later, the next start of this program migrates anew and older ones refuse it,
+    /// until the last but one step.
+    pub(crate) fn take_back(&mut self) -> Result<usize, VaultError> {
+        self.check_room_for_copies()?;
+        // What this vault would write at its end is of the format that it leaves.
+        self.stopped = true;
+        let people = self.table.people.iter().map(|(member, person)| (member, &person.seed));
+        self.copy_rows(people, |place| (place.now, place.first))?;
+        let files = self.key_files();
+        let (marking, begun) = (self.table.marking.sealing(), erasures::encode(&self.table.begun));
+        let sealed = marking.seal(&aad(&files, b"", "erasures"), &begun);
+        self.disk.replace(&files.directory.join("erasures"), &sealed)?;
+        let generation = self.root.generation();
+        self.disk.replace(&files.directory.join(generation.to_string()), &self.first_table())?;
+        let keeper = self.keeper.describe();
+        let failed = |source| VaultError::Keeper { keeper, source };
+        self.keeper.step_back().map_err(failed)?;
+        self.disk.remove(&self.key_files().path())?;
+        self.disk.sync_directory(&self.keys)?;
+        self.write_format(FIRST)?;
+        self.remove_way_back()?;
+        let unknown = |person: &&Person| person.columns & Column::Release.bit() != 0;
+        Ok(self.table.people.values().filter(unknown).count())
+    }
+
+    /// Rows are copied before the others go.
+    fn check_room_for_copies(&self) -> Result<(), VaultError> {
+        let rows = fs::metadata(self.records.path().join("db")).map_or(0, |found| found.len());
+        space::check(&self.disk, &self.directory, rows + space::needed(&self.table))
+    }
+
+    /// Copies everybody's rows from one place to another, durably. What stays at the place before is
+    /// swept by the next start.
+    fn copy_rows<'a>(
+        &self,
+        people: impl Iterator<Item = (&'a MemberId, &'a Seed)>,
+        way: impl Fn(Places) -> ([u8; 16], [u8; 16]),
+    ) -> Result<(), VaultError> {
+        let people: Vec<_> = people.collect();
         for some in people.chunks(PEOPLE_AT_ONCE) {
             let mut moved = Vec::new();
-            for (member, person) in some {
-                let Some(person) = person else { continue };
-                let places = person.seed.hashing();
-                let cipher = PersonCipher::new(&self.tenant, member, &person.seed);
+            for (member, seed) in some {
+                let places = seed.hashing();
+                let cipher = PersonCipher::new(&self.tenant, member, seed);
                 for column in Column::all() {
-                    let place = places.hash(&column.bit().to_be_bytes());
-                    if let Some(sealed) = self.records.get(Shelf::People, &place)? {
-                        moved.push((cipher.place(column), sealed.to_vec()));
+                    let first = places.hash(&column.bit().to_be_bytes());
+                    let (from, to) = way(Places { first, now: cipher.place(column) });
+                    if let Some(sealed) = self.records.get(Shelf::People, &from)? {
+                        moved.push((to, sealed.to_vec()));
                     }
                 }
             }
             self.records.put(Shelf::People, &moved)?;
         }
-        self.records.sync()?;
-        self.rewrite(change)
+        self.records.sync()
+    }
+
+    /// The file of the key table as the first format has it.
+    fn first_table(&self) -> Vec<u8> {
+        let table = &self.table;
+        // One allocation: a vector that grows would leave keys in freed memory.
+        let size = 3 * SEED_BYTES + 64 + table.terminals.len() * 65 + table.people.len() * 50;
+        let mut plain = Secret::new(Vec::with_capacity(size));
+        let out = plain.expose_mut();
+        for seed in [&table.state, &table.outbox, &table.marking] {
+            out.extend_from_slice(seed.expose());
+        }
+        out.extend_from_slice(&table.tombstones.count.to_be_bytes());
+        out.extend_from_slice(&table.tombstones.chain);
+        counted(out, table.terminals.iter(), |out, (name, seed)| {
+            out.push(name.as_str().len() as u8);
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(seed.expose());
+        });
+        counted(out, table.people.iter(), |out, (member, person)| {
+            put_row(out, member, person);
+        });
+        let generation = self.root.generation().to_be_bytes();
+        let aad = aad(&self.key_files(), &generation, "keys");
+        let sealed = self.root.seed.sealing().seal(&aad, plain.expose());
+        [&MAGIC[..], &FIRST.to_be_bytes(), &generation, &self.root.seed.check(), &sealed].concat()
     }
 }
 
-#[cfg(test)]
-pub(crate) mod first {
-    //! Writes what a vault of the first format had.
-
-    use super::*;
-
-    /// Takes an open vault's directory back to the first format.
-    pub(crate) fn take_back(inner: &Inner) {
-        let files = inner.key_files();
-        let mut plain = Vec::new();
-        let table = &inner.table;
-        for seed in [&table.state, &table.outbox, &table.marking] {
-            plain.extend_from_slice(seed.expose());
-        }
-        plain.extend_from_slice(&table.tombstones.count.to_be_bytes());
-        plain.extend_from_slice(&table.tombstones.chain);
-        plain.extend_from_slice(&(table.terminals.len() as u32).to_be_bytes());
-        for (name, seed) in &table.terminals {
-            plain.push(name.as_str().len() as u8);
-            plain.extend_from_slice(name.as_str().as_bytes());
-            plain.extend_from_slice(seed.expose());
-        }
-        plain.extend_from_slice(&(table.people.len() as u32).to_be_bytes());
-        for (member, person) in &table.people {
-            plain.extend_from_slice(member.as_bytes());
-            plain.extend_from_slice(&person.columns.to_be_bytes());
-            plain.extend_from_slice(person.seed.expose());
-            let places = person.seed.hashing();
-            let cipher = PersonCipher::new(&inner.tenant, member, &person.seed);
-            for column in Column::all() {
-                let at = cipher.place(column);
-                let Some(sealed) = inner.records.get(Shelf::People, &at).unwrap() else { continue };
-                let place = places.hash(&column.bit().to_be_bytes());
-                inner.records.put(Shelf::People, &[(place, sealed.to_vec())]).unwrap();
-                inner.records.remove(Shelf::People, &[at]).unwrap();
-            }
-        }
-        inner.records.sync().unwrap();
-        let generation = inner.root.generation().to_be_bytes();
-        let sealed = inner.root.seed.sealing().seal(&aad(&files, &generation, "keys"), &plain);
-        let file =
-            [&MAGIC[..], &FIRST.to_be_bytes(), &generation, &inner.root.seed.check(), &sealed]
-                .concat();
-        let path = files.directory.join(inner.root.generation().to_string());
-        inner.disk.replace(&path, &file).unwrap();
-        let sealed = table
-            .marking
-            .sealing()
-            .seal(&aad(&files, b"", "erasures"), &erasures::encode(&table.begun));
-        inner.disk.replace(&files.directory.join("erasures"), &sealed).unwrap();
-        inner.disk.remove(&files.path()).unwrap();
-        let line = format!("palmgate vault 1\ntenant {}\n", inner.tenant);
-        inner.disk.replace(&inner.directory.join("format"), line.as_bytes()).unwrap();
-    }
+/// Where a column of a person lies in the two formats.
+struct Places {
+    first: [u8; 16],
+    now: [u8; 16],
 }

@@ -105,7 +105,7 @@ impl Inner {
         if !provisioned {
             self.records.sync()?;
             self.disk.sync_directory(self.records.path())?;
-            self.write_format()?;
+            self.write_format(FORMAT)?;
         }
         for intent in self.table.intents(&self.key_files())? {
             if !self.tombstones.hold(&intent.marks) && !self.table.begun.contains(&intent) {
@@ -128,8 +128,8 @@ impl Inner {
         Ok(self)
     }
 
-    pub(crate) fn write_format(&self) -> Result<(), VaultError> {
-        let line = format!("{FORMAT_LINE} {FORMAT}\ntenant {}\n", self.tenant);
+    pub(crate) fn write_format(&self, format: u16) -> Result<(), VaultError> {
+        let line = format!("{FORMAT_LINE} {format}\ntenant {}\n", self.tenant);
         self.disk.replace(&self.directory.join("format"), line.as_bytes())
     }
 
@@ -193,16 +193,7 @@ impl Place<'_> {
 
     /// Whether the vault was set up before; the format file is the last thing that is written then.
     fn check_format(&self) -> Result<bool, VaultError> {
-        let Some(bytes) = disk::read(&self.format)? else { return Ok(false) };
-        let damaged = || VaultError::Damaged {
-            path: self.format.clone(),
-            what: "it does not say a format and a tenant",
-            remedy: FORMAT_REMEDY,
-        };
-        let text = std::str::from_utf8(bytes.expose()).map_err(|_| damaged())?;
-        let (format, rest) = text.split_once('\n').ok_or_else(damaged)?;
-        let format = format.strip_prefix(FORMAT_LINE).and_then(|found| found.trim().parse().ok());
-        let found: u16 = format.ok_or_else(damaged)?;
+        let Some((found, tenant)) = read_format(&self.format)? else { return Ok(false) };
         if found > FORMAT {
             return Err(VaultError::NewerFormat {
                 path: self.format.clone(),
@@ -210,13 +201,10 @@ impl Place<'_> {
                 known: FORMAT,
             });
         }
-        let tenant = rest.strip_prefix("tenant ").ok_or_else(damaged)?.trim_end();
-        if found == 0 || tenant.parse::<Name>().is_err() {
-            return Err(damaged());
-        }
-        if tenant != self.tenant.as_str() {
+        let tenant = tenant.ok_or_else(|| damaged_format(&self.format))?;
+        if tenant != *self.tenant {
             let path = self.format.clone();
-            return Err(VaultError::OtherTenant { path, found: tenant.to_owned() });
+            return Err(VaultError::OtherTenant { path, found: tenant.to_string() });
         }
         Ok(true)
     }
@@ -292,6 +280,27 @@ impl Place<'_> {
 
     fn key_files(&self) -> KeyFiles<'_> {
         KeyFiles { disk: self.disk, directory: &self.keys, tenant: self.tenant }
+    }
+}
+
+/// The format that this file names, and the tenant, if it is written as in a known format; `None`
+/// where there is no such file.
+pub(crate) fn read_format(path: &Path) -> Result<Option<(u16, Option<Name>)>, VaultError> {
+    let Some(bytes) = disk::read(path)? else { return Ok(None) };
+    let damaged = || damaged_format(path);
+    let text = std::str::from_utf8(bytes.expose()).map_err(|_| damaged())?;
+    let (format, rest) = text.split_once('\n').ok_or_else(damaged)?;
+    let format = format.strip_prefix(FORMAT_LINE).and_then(|found| found.trim().parse().ok());
+    let tenant = rest.strip_prefix("tenant ").and_then(|tenant| tenant.trim_end().parse().ok());
+    let format = format.filter(|format| *format > 0).ok_or_else(damaged)?;
+    Ok(Some((format, tenant)))
+}
+
+fn damaged_format(path: &Path) -> VaultError {
+    VaultError::Damaged {
+        path: path.to_path_buf(),
+        what: "it does not say a format and a tenant",
+        remedy: FORMAT_REMEDY,
     }
 }
 

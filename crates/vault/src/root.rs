@@ -99,6 +99,15 @@ pub trait RootKeeper: Send {
         Ok(())
     }
 
+    /// Writes the root in force as programs of the vault's first format read it, where that differs.
+    /// Durable; this keeper still reads it, too.
+    ///
+    /// # Errors
+    /// The keeper failed; the root in force has not changed.
+    fn step_back(&mut self) -> Result<(), RootError> {
+        Ok(())
+    }
+
     /// What this is, for messages: "root file", "TPM".
     fn describe(&self) -> &'static str;
 
@@ -269,6 +278,12 @@ impl FileRoot {
 
     /// A place with this root in it.
     fn slot_with(&self, root: &Root) -> Secret<Vec<u8>> {
+        let mut slot = self.record_of(root);
+        slot.expose_mut().resize(SLOT_BYTES, 0);
+        slot
+    }
+
+    fn record_of(&self, root: &Root) -> Secret<Vec<u8>> {
         let mut slot = Secret::new(Vec::with_capacity(SLOT_BYTES));
         let bytes = slot.expose_mut();
         match &self.credential {
@@ -283,7 +298,6 @@ impl FileRoot {
         }
         let check = digest(&SHA256, bytes);
         bytes.extend_from_slice(&check.as_ref()[..CHECK_BYTES]);
-        bytes.resize(SLOT_BYTES, 0);
         slot
     }
 
@@ -370,6 +384,15 @@ impl RootKeeper for FileRoot {
                 Ok(self.put(place, &[0; SLOT_BYTES]).map_err(Box::new)?)
             }
             _ => Err(self.damaged("it was changed by another hand")),
+        }
+    }
+
+    fn step_back(&mut self) -> Result<(), RootError> {
+        match self.held()? {
+            Some(Held { root, place: Some(_), .. }) => {
+                Ok(self.exchange(self.record_of(&root).expose()).map_err(Box::new)?)
+            }
+            _ => Ok(()),
         }
     }
 

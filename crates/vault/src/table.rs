@@ -329,7 +329,7 @@ impl KeyTable {
     }
 }
 
-fn put_row(rows: &mut Vec<u8>, member: &MemberId, person: &Person) {
+pub(crate) fn put_row(rows: &mut Vec<u8>, member: &MemberId, person: &Person) {
     rows.extend_from_slice(member.as_bytes());
     rows.extend_from_slice(&person.columns.to_be_bytes());
     rows.extend_from_slice(person.seed.expose());
@@ -414,7 +414,7 @@ fn without_length(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Writes how many items there are, as four bytes, and the items.
-fn counted<T>(
+pub(crate) fn counted<T>(
     out: &mut Vec<u8>,
     items: impl Iterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),

@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod everyday;
+mod first;
 mod forensic;
 mod forgetting;
 pub(crate) mod fuse;

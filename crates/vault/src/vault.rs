@@ -366,7 +366,7 @@ impl Vault {
         Ok(())
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Inner>, VaultError> {
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Inner>, VaultError> {
         let inner = self.0.lock().map_err(|_| VaultError::Stopped)?;
         if inner.stopped { Err(VaultError::Stopped) } else { Ok(inner) }
     }

@@ -243,6 +243,32 @@ fn a_vault_forgets_through_a_tpm_and_a_directory_from_before_stays_closed() {
 }
 
 #[test]
+fn a_way_back_under_a_tpm_counts_on_and_opens_no_directory_from_before() {
+    let tpm = Tpm::start();
+    let (directory, before) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = directory.path().join("vault");
+    let vault = open(&path, tpm.keeper()).unwrap();
+    vault.insert(vec![person(1), person(2)]).unwrap();
+    drop(vault);
+    copy(&path, before.path());
+    let vault = open(&path, tpm.keeper()).unwrap();
+    vault.erase(&[request(1)]).unwrap();
+    let generation = vault.root_generation();
+    fs::write(path.join("data/way-back"), "palmgate vault 1\n").unwrap();
+    assert_eq!(vault.roll_back().unwrap().format, 1);
+    assert_eq!(tpm.keeper().load().unwrap().unwrap().generation(), generation);
+    assert!(matches!(
+        open(before.path(), tpm.keeper()),
+        Err(VaultError::OtherGeneration { root, table, .. }) if root == generation && table < root
+    ));
+    let vault = open(&path, tpm.keeper()).unwrap();
+    assert!(vault.members() == [member(2)]);
+    assert!(vault.is_tombstoned(member(1).as_bytes()));
+    vault.erase(&[request(2)]).unwrap();
+    assert_eq!(vault.root_generation(), generation + 1);
+}
+
+#[test]
 fn of_all_roots_there_ever_were_the_tpm_keeps_the_last() {
     let tpm = Tpm::start();
     assert!(tpm.keeper().load().unwrap().is_none());

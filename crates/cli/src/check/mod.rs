@@ -19,6 +19,7 @@ mod space;
 mod state;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use crate::{control::block_on, format::say};
 use anyhow::Result;
@@ -90,13 +91,14 @@ impl Outcome {
 }
 
 /// In the order in which one thing needs the other.
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("configuration", configuration::check),
     ("law", law::check),
     ("models", models::check),
     ("calibration", calibration::check),
     ("clock", clock::check),
     ("state", state::check),
+    ("update", update::check),
     ("space", space::check),
     ("root", root::check),
     ("service", service::process),

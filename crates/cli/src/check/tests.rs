@@ -1,7 +1,12 @@
 use super::{facts::Told, *};
 use palmgate_gateway::config::Config;
 use palmgate_protocol::Timestamp;
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -137,4 +142,26 @@ fn a_gateway_with_another_law_or_other_models_is_to_be_restarted() {
     assert_eq!(of(&findings, "models").status, Status::Fail);
     facts.told = Some(Ok(told(true, &running(&"0".repeat(64)))));
     assert_eq!(of(&examine(&facts), "law").status, Status::Ok);
+}
+
+#[test]
+fn an_update_that_is_not_committed_is_named_with_its_age_and_both_ways_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut facts = facts(directory.path(), "");
+    assert_eq!(of(&examine(&facts), "update").status, Status::Skip);
+    let vault = directory.path().join("vault");
+    fs::create_dir(&vault).unwrap();
+    fs::write(vault.join("format"), "palmgate vault 2\ntenant lyon\n").unwrap();
+    assert_eq!(of(&examine(&facts), "update").status, Status::Ok);
+    fs::write(vault.join("way-back"), "palmgate vault 1\n").unwrap();
+    let since = fs::metadata(vault.join("way-back")).unwrap().mtime();
+    facts.now = Timestamp::from_millis((since + 3 * 24 * 3600 + 60) * 1000);
+    let findings = examine(&facts);
+    let update = of(&findings, "update");
+    assert_eq!(update.status, Status::Warn);
+    assert!(update.found.ends_with("not committed for 3 days"), "{}", update.found);
+    let remedy = update.remedy.as_ref().unwrap();
+    assert!(remedy.contains("update commit") && remedy.contains("update rollback"), "{remedy}");
+    fs::write(vault.join("format"), "palmgate vault\n").unwrap();
+    assert_eq!(of(&examine(&facts), "update").status, Status::Fail);
 }

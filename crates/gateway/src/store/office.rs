@@ -13,6 +13,7 @@ use palmgate_policy::{
     office::{Acted, Denied, OfficeAct, Outside, Request, Urgency},
 };
 use palmgate_protocol::Timestamp;
+use palmgate_vault::WayBack;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -29,6 +30,7 @@ pub(crate) enum Desk {
     Reload(oneshot::Sender<Result<String, Refused>>),
     Reloaded(Box<Result<InForce, LawError>>, oneshot::Sender<Result<String, Refused>>),
     Decommission(oneshot::Sender<usize>),
+    Commit(oneshot::Sender<Result<Option<WayBack>, ()>>),
 }
 
 impl Store {
@@ -63,6 +65,7 @@ impl Store {
                 self.decide(Event::Decommissioned);
                 let _ = reply.send(people);
             }
+            Desk::Commit(reply) => self.around.scribe.submit(Deed::Commit(reply)),
         }
     }
 

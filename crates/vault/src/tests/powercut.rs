@@ -202,6 +202,23 @@ impl Recorded {
         Self { name: "migration", base, changes, acknowledged_at: 0, check }
     }
 
+    /// A vault that goes back to the first format, opened by the program that it goes back from.
+    fn way_back() -> Self {
+        let medium = Medium::mount(Tree::new());
+        migrating::taken_over(medium.machine());
+        let base = medium.tree();
+        drop(medium);
+        let medium = Medium::mount(base.clone());
+        medium.machine().open().roll_back().unwrap();
+        let acknowledged_at = medium.changes().len();
+        closed(medium.machine());
+        let changes = medium.changes();
+        let check = |vault: &Vault, _, place: &str| {
+            assert!(migrating::is_as_worked_with(vault), "half way back: {place}");
+        };
+        Self { name: "way back", base, changes, acknowledged_at, check }
+    }
+
     /// Cuts the power at every `every`th point, from the opening of the vault to its end.
     fn cut(&self, every: usize, seeds: u64, cuts: &Cuts) {
         let outages = [Outage::Nothing, Outage::Torn, Outage::Unsynced];
@@ -238,7 +255,7 @@ impl Recorded {
     }
 }
 
-/// Cuts the power at every `every`th point of every deed and of a migration.
+/// Cuts the power at every `every`th point of every deed, of a migration and of the way back.
 fn cut_everywhere(every: usize, seeds: u64) -> Cuts {
     let base = furnished_disk();
     let cuts = Cuts::default();
@@ -246,6 +263,7 @@ fn cut_everywhere(every: usize, seeds: u64) -> Cuts {
         Recorded::deed(&base, deed).cut(every, seeds, &cuts);
     }
     Recorded::migration().cut(every, seeds, &cuts);
+    Recorded::way_back().cut(every, seeds, &cuts);
     cuts
 }
 
