@@ -99,6 +99,7 @@ mod tombstones;
 #[cfg(feature = "tpm")]
 mod tpm;
 mod vault;
+mod worker;
 
 pub use error::{RootError, VaultError};
 pub use memory::{Protected, protect_memory};
