@@ -85,6 +85,7 @@ mod keys;
 mod memory;
 mod migration;
 mod opening;
+mod page_entries;
 mod people;
 mod records;
 mod root;

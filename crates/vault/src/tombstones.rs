@@ -5,9 +5,10 @@ use std::{collections::HashSet, path::PathBuf};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    disk::{Disk, parent, read},
+    disk::{Disk, FileSync, parent, read},
     error::{START_ANEW, VaultError},
     keys::{Hashing, TombstoneHead},
+    worker::Worker,
 };
 
 /// The keyed hash of a member or claim.
@@ -23,6 +24,7 @@ pub(crate) struct Tombstones {
     disk: Disk,
     hashing: Hashing,
     marks: HashSet<Mark>,
+    worker: Worker,
 }
 
 impl Tombstones {
@@ -44,7 +46,8 @@ impl Tombstones {
             return Err(damaged("its hash chain does not fit the key table"));
         }
         let marks = known.chunks_exact(16).map(|mark| mark.try_into().expect("16 bytes")).collect();
-        Ok(Self { path, disk, hashing, marks })
+        let worker = Worker::new("tombstones");
+        Ok(Self { path, disk, hashing, marks, worker })
     }
 
     /// The mark of 16 random bytes: a member, a claim.
@@ -71,16 +74,25 @@ impl Tombstones {
         }
     }
 
-    /// Writes tombstones behind `head`, durably; they count once a key table has the head with them.
-    pub(crate) fn stage(&self, head: &TombstoneHead, new: &[[Mark; 2]]) -> Result<(), VaultError> {
+    /// Writes tombstones behind `head` and begins to make them durable; they count once a key table
+    /// has the head with them.
+    pub(crate) fn stage(
+        &self,
+        head: &TombstoneHead,
+        new: &[[Mark; 2]],
+    ) -> Result<FileSync, VaultError> {
         let bytes = new.as_flattened().as_flattened();
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(FileSync::none());
         }
         let new = !self.path.exists();
         self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
-        self.disk.sync(&self.path)?;
-        if new { self.disk.sync_directory(parent(&self.path)) } else { Ok(()) }
+        if new {
+            self.disk.sync(&self.path)?;
+            self.disk.sync_directory(parent(&self.path))?;
+            return Ok(FileSync::none());
+        }
+        Ok(self.disk.begin_sync(&self.worker, &self.path))
     }
 
     /// Mirrors what is now durable.
