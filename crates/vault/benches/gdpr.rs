@@ -419,6 +419,8 @@ fn profile(which: &str, mix: &[Operation]) {
         other => panic!("{other} is neither compliant nor plain"),
     };
     let mut people = People::new();
+    // So that there is a log to read.
+    measured(store.as_mut(), &mut people, MIXES[0].1);
     let costs: Vec<Cost> =
         (0..ROUNDS).map(|_| measured(store.as_mut(), &mut people, mix)).collect();
     println!(r#"{{"store":"{which}","cost":{}}}"#, Cost::medians(&costs));

@@ -294,7 +294,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn length(path: &Path) -> Result<Option<u64>, VaultError> {
+/// The length of a file, if it is there.
+pub(crate) fn length(path: &Path) -> Result<Option<u64>, VaultError> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

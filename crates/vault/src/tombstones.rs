@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    disk::{Disk, FileSync, parent, read},
+    disk::{Disk, FileSync, length, parent, read},
     error::{START_ANEW, VaultError},
     keys::{Hashing, TombstoneHead},
     worker::Worker,
@@ -17,8 +17,11 @@ pub(crate) type Mark = [u8; 16];
 /// Bytes of one tombstone: the marks of a member and of the claim.
 const BYTES: usize = 32;
 
+/// The file grows by so much at once: a sync that changes no length has less to write.
+const GROWS_BY_BYTES: u64 = 64 * 1024;
+
 /// The tombstone file and its mirror in memory. The file only grows; what stands behind the head's
-/// count was never acknowledged and is overwritten by the next erasure.
+/// count is zero, or was never acknowledged, and is overwritten by the next erasure.
 pub(crate) struct Tombstones {
     path: PathBuf,
     disk: Disk,
@@ -85,9 +88,15 @@ impl Tombstones {
         if bytes.is_empty() {
             return Ok(FileSync::none());
         }
-        let new = !self.path.exists();
-        self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
-        if new {
+        let at = head.count * BYTES as u64;
+        let held = length(&self.path)?;
+        let mut bytes = bytes.to_vec();
+        let end = at + bytes.len() as u64;
+        if held.is_none_or(|held| held < end) {
+            bytes.resize((end.next_multiple_of(GROWS_BY_BYTES) - at) as usize, 0);
+        }
+        self.disk.write_at(&self.path, at, &bytes)?;
+        if held.is_none() {
             self.disk.sync(&self.path)?;
             self.disk.sync_directory(parent(&self.path))?;
             return Ok(FileSync::none());
