@@ -11,10 +11,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How far the clock may be ahead of the last time seen before somebody has judged it; the law
-/// packs' `clock_jump_hours`.
-const JUMP: Duration = Duration::from_hours(72);
-
 /// The system's clock; a clock before 1970 counts as 1970.
 pub(crate) fn now() -> Timestamp {
     let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -37,7 +33,11 @@ pub(crate) fn now_or_changed(file: &Path) -> Timestamp {
 /// a jump alone. A removed terminal depends on none of this, since revocation lists have no date
 /// that is looked at.
 #[derive(Debug)]
-pub(crate) struct Believed(Mutex<Seen>);
+pub(crate) struct Believed {
+    seen: Mutex<Seen>,
+    /// How far the clock may be ahead of the last time seen before the policy has judged it.
+    jump: Duration,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -48,10 +48,10 @@ struct Seen {
 }
 
 impl Believed {
-    /// With what an earlier run saw.
-    pub(crate) fn new(time: TimeSeen) -> Self {
+    /// With what an earlier run saw, and the jump forward that the law pack lets pass.
+    pub(crate) fn new(time: TimeSeen, jump: Duration) -> Self {
         let now = Instant::now();
-        Self(Mutex::new(Seen { time, at: now, doubted: now }))
+        Self { seen: Mutex::new(Seen { time, at: now, doubted: now }), jump }
     }
 
     /// Takes over what the policy has seen by now.
@@ -65,7 +65,7 @@ impl Believed {
     }
 
     fn observe_at(&self, time: TimeSeen, now: Instant) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = |time: &TimeSeen| time.doubt.map(|doubt| doubt.before);
         if before(&time) != before(&seen.time) {
             seen.doubted = now;
@@ -74,7 +74,7 @@ impl Believed {
     }
 
     fn at(&self, system: Timestamp, now: Instant) -> Timestamp {
-        let Seen { time, at, doubted } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { time, at, doubted } = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(doubt) = time.doubt {
             let passed = now.saturating_duration_since(doubted);
             return Timestamp::from_millis(doubt.before).after(passed);
@@ -84,7 +84,7 @@ impl Believed {
         }
         let latest = Timestamp::from_millis(time.latest);
         let passed = now.saturating_duration_since(at);
-        system.clamp(latest, latest.after(passed + JUMP))
+        system.clamp(latest, latest.after(passed + self.jump))
     }
 }
 
@@ -101,6 +101,7 @@ mod tests {
     use palmgate_policy::Doubt;
     use palmgate_protocol::DAY;
 
+    const JUMP: Duration = Duration::from_hours(30);
     const SEEN: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
     fn seen(doubt: Option<Doubt>) -> TimeSeen {
@@ -109,14 +110,14 @@ mod tests {
 
     #[test]
     fn a_clock_at_1970_stands_still_at_the_latest_time_seen() {
-        let (believed, now) = (Believed::new(seen(None)), Instant::now());
+        let (believed, now) = (Believed::new(seen(None), JUMP), Instant::now());
         assert_eq!(believed.at(Timestamp::from_millis(0), now), SEEN);
         assert_eq!(believed.at(SEEN.after(DAY), now), SEEN.after(DAY), "a day without power");
     }
 
     #[test]
     fn a_jump_forward_is_held_until_it_is_confirmed() {
-        let (believed, now) = (Believed::new(seen(None)), Instant::now());
+        let (believed, now) = (Believed::new(seen(None), JUMP), Instant::now());
         let jumped = SEEN.after(DAY * 365 * 60);
         assert_eq!(believed.at(jumped, now), SEEN.after(JUMP), "before the policy has looked");
         let doubt = Doubt { before: SEEN.as_millis(), left: 0 };
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_first_start_has_only_the_system_to_go_by() {
-        let believed = Believed::new(TimeSeen::default());
+        let believed = Believed::new(TimeSeen::default(), JUMP);
         assert_eq!(believed.at(SEEN, Instant::now()), SEEN);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 use palmgate_ledger::Ledger;
 use palmgate_matcher::{Keyed, Models};
 use palmgate_palm::Calibration;
-use palmgate_policy::Profile;
+use palmgate_policy::{Pack, Profile};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode};
 use palmgate_seal::{envelope::OpeningKey, pki::Authority, random};
 use palmgate_vault::Vault;
@@ -44,7 +44,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn open(options: &Options) -> Result<Self, StartError> {
+    pub(crate) fn open(options: &Options, pack: &Pack) -> Result<Self, StartError> {
         let models = options.models.as_ref();
         let models = models.map(|at| Models::read(at, &options.updates.signers)).transpose();
         let models = models.map_err(StartError::Models)?;
@@ -58,7 +58,8 @@ impl Opened {
             .map_err(anyhow::Error::from)?;
         in_use::keep_floor(&vault, floor, directory)?;
         let vault = Arc::new(vault);
-        let clock = Arc::new(Believed::new(kept::time_seen(&vault)?.unwrap_or_default()));
+        let seen = kept::time_seen(&vault)?.unwrap_or_default();
+        let clock = Arc::new(Believed::new(seen, pack.clock_jump()));
         let authority = Arc::new(authority(&vault, &options.store, clock.now())?);
         let own = OwnIdentity::open(OwnIdentityOptions {
             vault: Arc::clone(&vault),

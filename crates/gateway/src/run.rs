@@ -282,12 +282,12 @@ impl Gateway {
 /// [`StartError`] says what is at fault; nothing keeps running then.
 pub async fn run(options: Options, law: InForce) -> Result<Gateway, StartError> {
     let opened = {
-        let (options, pack) = (options.clone(), law.pack.hash());
+        let (options, pack) = (options.clone(), Arc::clone(&law.pack));
         let open = move || {
-            let mut opened = Opened::open(&options)?;
+            let mut opened = Opened::open(&options, &pack)?;
             let models = opened.references.models();
-            in_use::note(&options, (pack, models), &mut opened.log, &opened.vault);
-            way_back::end_below_floor(&options, &opened.vault, (&mut opened.log, pack));
+            in_use::note(&options, (pack.hash(), models), &mut opened.log, &opened.vault);
+            way_back::end_below_floor(&options, &opened.vault, (&mut opened.log, pack.hash()));
             Ok::<_, StartError>(opened)
         };
         tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??

@@ -181,11 +181,10 @@ impl Engine {
     /// Time never runs backwards here. A jump forward counts for refusing at once, and for erasing
     /// many people only once it is confirmed.
     fn ratchet(&mut self, now: Timestamp) -> Timestamp {
-        let number = |name| self.pack().number(name).map_or(0, |number| number.value as u64);
-        let longest = Duration::from_hours(number("clock_jump_hours"));
-        if self.latest.as_millis() > 0 && now.since(self.latest) > longest {
+        if self.latest.as_millis() > 0 && now.since(self.latest) > self.pack().clock_jump() {
             let before = self.latest.as_millis();
-            let left = number("unconfirmed_erasures");
+            let left = self.pack().number("unconfirmed_erasures");
+            let left = left.map_or(0, |number| number.value as u64);
             self.doubt.get_or_insert(Doubt { before, left });
         }
         self.latest = self.latest.max(now);

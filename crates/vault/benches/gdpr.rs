@@ -410,11 +410,35 @@ fn quiet() {
     }
 }
 
+/// Runs a mix on one store alone, for a profiler: nothing of the other is in the picture.
+fn profile(which: &str, mix: &[Operation]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store: Box<dyn Store> = match which {
+        "compliant" => Box::new(Compliant::fill(directory.path())),
+        "plain" => Box::new(Plain::fill(directory.path())),
+        other => panic!("{other} is neither compliant nor plain"),
+    };
+    let mut people = People::new();
+    // So that there is a log to read.
+    measured(store.as_mut(), &mut people, MIXES[0].1);
+    let costs: Vec<Cost> =
+        (0..ROUNDS).map(|_| measured(store.as_mut(), &mut people, mix)).collect();
+    println!(r#"{{"store":"{which}","cost":{}}}"#, Cost::medians(&costs));
+}
+
+/// `gdpr [MIX [compliant|plain]]`: all mixes, one, or one on one store alone.
 fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|one| !one.starts_with("--")).collect();
+    let wanted = |name: &str| arguments.first().is_none_or(|one| one == name);
+    if let Some(which) = arguments.get(1) {
+        MIXES.iter().filter(|(name, _)| wanted(name)).for_each(|(_, mix)| profile(which, mix));
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let mut plain = (Plain::fill(directory.path()), People::new());
     let mut filled = (Compliant::fill(directory.path()), People::new());
-    for (name, mix) in MIXES {
+    for (name, mix) in MIXES.into_iter().filter(|(name, _)| wanted(name)) {
         compare(name, mix, &mut filled, &mut plain);
     }
     drop(plain);

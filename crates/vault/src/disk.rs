@@ -7,13 +7,14 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::mpsc::Receiver,
     thread::sleep,
     time::Duration,
 };
 
 use palmgate_protocol::Secret;
 
-use crate::error::VaultError;
+use crate::{error::VaultError, worker::Worker};
 
 const POLL_EVERY: Duration = Duration::from_millis(5);
 
@@ -106,6 +107,33 @@ impl Default for Patience {
     }
 }
 
+/// A file that is being made durable.
+#[must_use]
+pub(crate) struct FileSync(Begun);
+
+enum Begun {
+    Beside(PathBuf, Receiver<Result<(), VaultError>>),
+    Done(Result<(), VaultError>),
+}
+
+impl FileSync {
+    /// Nothing is under way.
+    pub(crate) const fn none() -> Self {
+        Self(Begun::Done(Ok(())))
+    }
+
+    /// Waits until it is durable.
+    pub(crate) fn finish(self) -> Result<(), VaultError> {
+        match self.0 {
+            Begun::Beside(path, waits) => {
+                let lost = |_| Err(at("sync", &path)(io::ErrorKind::BrokenPipe.into()));
+                waits.recv().unwrap_or_else(lost)
+            }
+            Begun::Done(done) => done,
+        }
+    }
+}
+
 /// Keys of rows with their sealed values, in the order in which they were written.
 #[cfg(test)]
 pub(crate) type Rows = std::sync::Arc<std::sync::Mutex<Vec<(Vec<u8>, Vec<u8>)>>>;
@@ -152,6 +180,15 @@ impl Disk {
     /// Removes a name, where it is there; durable with the directory's next sync.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), VaultError> {
         self.step(&Step::Remove { path })
+    }
+
+    /// Begins to make a file's contents durable, beside whoever asks.
+    pub(crate) fn begin_sync(&self, worker: &Worker, path: &Path) -> FileSync {
+        let (disk, owned) = (self.clone(), path.to_path_buf());
+        match worker.begin(move || disk.sync(&owned)) {
+            Some(waits) => FileSync(Begun::Beside(path.to_path_buf(), waits)),
+            None => FileSync(Begun::Done(self.sync(path))),
+        }
     }
 
     /// Makes the names in a directory durable.
@@ -257,7 +294,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn length(path: &Path) -> Result<Option<u64>, VaultError> {
+/// The length of a file, if it is there.
+pub(crate) fn length(path: &Path) -> Result<Option<u64>, VaultError> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -22,6 +22,7 @@ use crate::{
     table::KeyFiles,
     tombstones::Tombstones,
     vault::{MAX_PEOPLE, MAX_VALUE_BYTES},
+    worker::Worker,
 };
 
 /// People, or single rows, that are written in one go.
@@ -37,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) keeper: Box<dyn RootKeeper>,
     pub(crate) root: Root,
     pub(crate) table: KeyTable,
+    /// Makes the table durable beside what has to be durable with it.
+    pub(crate) table_worker: Worker,
     pub(crate) tombstones: Tombstones,
     pub(crate) records: Records,
     pub(crate) slots: BTreeMap<Name, Slots>,

@@ -13,7 +13,7 @@ use palmgate_protocol::{MemberId, Name, Secret};
 use palmgate_seal::{aead::Key, random};
 use ring::hmac;
 
-use crate::{erasures::Erasure, tombstones::Mark};
+use crate::{erasures::Erasure, page_entries::PageEntries, tombstones::Mark};
 
 /// The format of a vault's directory, and of its key table.
 pub const FORMAT: u16 = 2;
@@ -40,28 +40,38 @@ impl Seed {
         self.0.expose()
     }
 
+    /// Both keys of what this seed owns: the one that seals and the one that hashes.
+    pub(crate) fn keys(&self) -> (Key, Hashing) {
+        let key = self.deriving();
+        let hashing = Hashing(hmac::Key::new(hmac::HMAC_SHA256, &derive(&key, "hashing")));
+        (Key::from_bytes(derive(&key, "sealing")), hashing)
+    }
+
     /// The key that seals what this seed owns.
     pub(crate) fn sealing(&self) -> Key {
-        Key::from_bytes(self.derive("sealing"))
+        Key::from_bytes(derive(&self.deriving(), "sealing"))
     }
 
     /// The key that hashes names, so that places in the record store and tombstones say nothing.
     pub(crate) fn hashing(&self) -> Hashing {
-        Hashing(hmac::Key::new(hmac::HMAC_SHA256, &self.derive("hashing")))
+        Hashing(hmac::Key::new(hmac::HMAC_SHA256, &derive(&self.deriving(), "hashing")))
     }
 
     /// Says whether a file was sealed under this seed, and nothing else about it.
     pub(crate) fn check(&self) -> [u8; CHECK_BYTES] {
-        *self.derive("check").first_chunk().expect("a hash is longer")
+        *derive(&self.deriving(), "check").first_chunk().expect("a hash is longer")
     }
 
-    fn derive(&self, label: &str) -> [u8; 32] {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.expose());
-        let mut context = hmac::Context::with_key(&key);
-        context.update(b"palmgate vault 1 ");
-        context.update(label.as_bytes());
-        context.sign().as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
+    fn deriving(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.expose())
     }
+}
+
+fn derive(key: &hmac::Key, label: &str) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    context.update(b"palmgate vault 1 ");
+    context.update(label.as_bytes());
+    context.sign().as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
 }
 
 /// HMAC-SHA-256 (RFC 2104), cut to 128 bits.
@@ -112,6 +122,8 @@ pub(crate) struct TombstoneHead {
 pub(crate) struct KeyTable {
     pub(crate) people: HashMap<MemberId, Person>,
     pub(crate) pages: Vec<Page>,
+    /// What the top says of the pages.
+    pub(crate) entries: PageEntries,
     /// Slots below `slots` that no page has.
     pub(crate) free: BTreeSet<u32>,
     pub(crate) slots: u32,
@@ -159,6 +171,7 @@ impl KeyTable {
         Self {
             people: HashMap::new(),
             pages: Vec::new(),
+            entries: PageEntries::default(),
             free: BTreeSet::new(),
             slots: 0,
             counter: 0,
@@ -260,6 +273,7 @@ impl KeyTable {
         }
         let mut freed = Vec::new();
         for (number, page) in plan.pages {
+            self.entries.set(number, &page);
             if let Some(slot) = page.slot {
                 self.free.remove(&slot);
                 self.free.extend(self.slots..slot);

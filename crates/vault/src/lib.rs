@@ -10,7 +10,7 @@
 //! DIR/tidy             there after a clean stop: the next start need not sweep
 //! DIR/reserve          empty space, given up when the disk is full and somebody is erased
 //! DIR/keys/table       the key table: its top, sealed under the root, and pages sealed under it
-//! DIR/keys/tombstones  32 bytes for each erasure: keyed hashes of member and claim
+//! DIR/keys/tombstones  32 bytes for each erasure: keyed hashes of member and claim; zeros behind
 //! DIR/records/         sled: columns of people, store-level state, outbox; all values sealed, all
 //!                      keys hashes
 //! DIR/terminals/NAME   two slots of 64 KiB, written in turn: the terminal's state, sealed
@@ -89,6 +89,7 @@ mod keys;
 mod memory;
 mod migration;
 mod opening;
+mod page_entries;
 mod people;
 mod records;
 mod root;
@@ -104,6 +105,7 @@ mod tombstones;
 mod tpm;
 mod vault;
 mod way_back;
+mod worker;
 
 pub use error::{RootError, VaultError};
 pub use keys::FORMAT;

@@ -22,6 +22,7 @@ use crate::{
     space,
     table::KeyFiles,
     tombstones::Tombstones,
+    worker::Worker,
 };
 
 const FORMAT_LINE: &str = "palmgate vault";
@@ -88,6 +89,7 @@ impl Inner {
             keeper,
             root,
             table,
+            table_worker: Worker::new("key table"),
             tombstones,
             slots: BTreeMap::new(),
             outbox_entries: 0,

@@ -129,9 +129,9 @@ pub(crate) struct PersonCipher<'a> {
 
 impl<'a> PersonCipher<'a> {
     pub(crate) fn new(tenant: &'a Name, member: &'a MemberId, seed: &Seed) -> Self {
-        let places = seed.hashing();
+        let (key, places) = seed.keys();
         let group = group(&places);
-        Self { tenant, member, key: seed.sealing(), places, group }
+        Self { tenant, member, key, places, group }
     }
 
     /// Group and a hash of the column.

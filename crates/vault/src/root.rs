@@ -161,12 +161,21 @@ pub struct FileRoot {
     path: PathBuf,
     disk: Disk,
     credential: Option<Key>,
+    staged: Option<StagedRoot>,
+}
+
+/// What [`RootKeeper::stage`] left, so that the change need not read it all again.
+struct StagedRoot {
+    generation: u64,
+    check: [u8; CHECK_BYTES],
+    /// Where the root in force stands.
+    in_force: usize,
 }
 
 impl FileRoot {
     /// Keeps the root at `path`, best on another file system than the data; its directory exists.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), disk: Disk::default(), credential: None }
+        Self { path: path.into(), disk: Disk::default(), credential: None, staged: None }
     }
 
     /// Keeps the root at `path`, sealed under a secret of at least 32 random bytes that is not on
@@ -186,12 +195,12 @@ impl FileRoot {
         }
         let seed = Seed::from_slice(digest(&SHA256, credential.expose()).as_ref());
         let key = seed.expect("SHA-256 gives 32 bytes").sealing();
-        Ok(Self { path, disk: Disk::default(), credential: Some(key) })
+        Ok(Self { path, disk: Disk::default(), credential: Some(key), staged: None })
     }
 
     #[cfg(test)]
     pub(crate) fn on(path: impl Into<PathBuf>, disk: Disk) -> Self {
-        Self { path: path.into(), disk, credential: None }
+        Self { path: path.into(), disk, credential: None, staged: None }
     }
 
     /// Destroys what an interrupted `replace` left: a root that came too late or stayed too long.
@@ -357,6 +366,7 @@ impl RootKeeper for FileRoot {
     }
 
     fn stage(&mut self, new: &Root) -> Result<(), RootError> {
+        self.staged = None;
         let place = match self.held()? {
             None => return Ok(()),
             Some(Held { place: Some(place), .. }) => place,
@@ -365,10 +375,18 @@ impl RootKeeper for FileRoot {
                 0
             }
         };
-        Ok(self.put(1 - place, self.slot_with(new).expose()).map_err(Box::new)?)
+        self.put(1 - place, self.slot_with(new).expose()).map_err(Box::new)?;
+        let (generation, check) = (new.generation, new.seed.check());
+        self.staged = Some(StagedRoot { generation, check, in_force: place });
+        Ok(())
     }
 
     fn replace(&mut self, new: &Root) -> Result<(), RootError> {
+        if let Some(StagedRoot { generation, check, in_force }) = self.staged.take()
+            && (generation, check) == (new.generation, new.seed.check())
+        {
+            return Ok(self.put(in_force, &[0; SLOT_BYTES]).map_err(Box::new)?);
+        }
         let staged = Other::Staged(new.generation);
         let mut held = self.held()?;
         match &held {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use palmgate_protocol::{MemberId, Name};
 
 use crate::{
+    disk::FileSync,
     erasures::Erasure,
     error::VaultError,
     inner::Inner,
@@ -224,17 +225,22 @@ impl Inner {
     }
 
     /// Makes everything durable that counts once the keeper has the new root: rows, tombstones, table,
-    /// intents, and the new root itself, in any order. The rows' sync, the longest, runs beside the
-    /// others.
+    /// intents, and the new root itself, in any order and side by side: the disk's waits are most of
+    /// what an erasure takes.
     fn stage(&mut self, change: &mut Change, root: &Root) -> Result<Plan, VaultError> {
-        let syncing = self.records.begin_sync();
+        let rows = self.records.begin_sync();
         let intents = self.open_erasures();
-        let marked = self.tombstones.stage(&self.table.tombstones, &change.marks);
-        let plan =
-            marked.and_then(|()| self.table.write(change, &intents, &self.key_files(), root));
+        let marks = self.tombstones.stage(&self.table.tombstones, &change.marks);
+        let files = self.key_files();
+        let worker = Some(&self.table_worker);
+        let table = self.table.stage(change, &intents, &files, root, worker);
         let staged = self.keeper.stage(root);
         let describe = self.keeper.describe();
-        let synced = syncing.and_then(|syncing| self.records.finish_sync(syncing));
+        // All of them are waited for: whatever is tried next must not meet one of these.
+        let marked = marks.and_then(FileSync::finish);
+        let plan = table.and_then(|(plan, syncing)| syncing.finish().map(|()| plan));
+        let synced = rows.and_then(|syncing| self.records.finish_sync(syncing));
+        marked?;
         let mut plan = plan?;
         staged.map_err(|source| VaultError::Keeper { keeper: describe, source })?;
         if let Err(error) = synced {

@@ -6,7 +6,7 @@
 //! counter under the same one, and until then nothing of it counts.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -14,13 +14,15 @@ use palmgate_protocol::{MemberId, Name, Secret};
 use palmgate_seal::aead::{Key, Place, SEAL_BYTES};
 
 use crate::{
-    disk::{Disk, Part, read},
+    disk::{Disk, FileSync, Part, read},
     erasures::{self, Erasure},
     error::{START_ANEW, VaultError},
     keys::{
         CHECK_BYTES, Change, FORMAT, KeyTable, Page, Person, Plan, SEED_BYTES, Seed, TombstoneHead,
     },
+    page_entries::PageEntries,
     root::Root,
+    worker::Worker,
 };
 
 const MAGIC: &[u8; 14] = b"palmgate keys\n";
@@ -76,6 +78,20 @@ impl KeyTable {
         files: &KeyFiles<'_>,
         root: &Root,
     ) -> Result<Plan, VaultError> {
+        let (plan, syncing) = self.stage(change, intents, files, root, None)?;
+        syncing.finish()?;
+        Ok(plan)
+    }
+
+    /// As [`write`](Self::write), but only begins to make it durable, with `worker`.
+    pub(crate) fn stage(
+        &self,
+        change: &Change,
+        intents: &[Erasure],
+        files: &KeyFiles<'_>,
+        root: &Root,
+        worker: Option<&Worker>,
+    ) -> Result<(Plan, FileSync), VaultError> {
         let mut plan = self.plan(change, PAGE_PEOPLE);
         let mut parts = Vec::with_capacity(plan.pages.len() + 2);
         for (number, page) in &mut plan.pages {
@@ -96,11 +112,16 @@ impl KeyTable {
         let path = files.path();
         let new = !path.exists();
         files.disk.write_parts(&path, &parts)?;
+        if let Some(worker) = worker
+            && !new
+        {
+            return Ok((plan, files.disk.begin_sync(worker, &path)));
+        }
         files.disk.sync(&path)?;
         if new {
             files.disk.sync_directory(files.directory)?;
         }
-        Ok(plan)
+        Ok((plan, FileSync::none()))
     }
 
     /// Takes the head of the top before this one away, so that it cannot be mistaken for the last if
@@ -226,11 +247,11 @@ impl KeyTable {
 
     fn encode_top(&self, change: &Change, plan: &Plan) -> Secret<Vec<u8>> {
         let begun = change.begun.as_ref().unwrap_or(&self.begun);
-        let pages = self.pages.len() + plan.pages.len();
+        let pages = self.entries.bytes(plan.pages.len());
         let terminals = self.terminals.len() + change.terminals.len();
         // One allocation: a vector that grows would leave keys in freed memory.
         let mut secret = Secret::new(Vec::with_capacity(
-            3 * SEED_BYTES + 64 + terminals * 65 + pages * (4 + SEED_BYTES) + begun.len() * 64,
+            3 * SEED_BYTES + 64 + terminals * 65 + pages + begun.len() * 64,
         ));
         let out = secret.expose_mut();
         out.extend_from_slice(&(self.counter + 1).to_be_bytes());
@@ -250,15 +271,7 @@ impl KeyTable {
         });
         out.extend_from_slice(&(begun.len() as u32).to_be_bytes());
         out.extend_from_slice(&erasures::encode(begun));
-        let untouched = |number: &u32| !plan.pages.contains_key(number);
-        let held = (0..self.pages.len() as u32).filter(untouched);
-        let held = held.map(|number| &self.pages[number as usize]);
-        let used =
-            held.chain(plan.pages.values()).filter_map(|page| Some((page.slot?, &page.seed)));
-        counted(out, used, |out, (slot, seed)| {
-            out.extend_from_slice(&slot.to_be_bytes());
-            out.extend_from_slice(seed.expose());
-        });
+        self.entries.write(out, plan.pages.iter().map(|(number, page)| (*number, page)));
         secret
     }
 
@@ -279,18 +292,20 @@ impl KeyTable {
         }
         let begun = take_count(&mut left)?.checked_mul(erasures::BYTES)?;
         table.begun = erasures::decode(take(&mut left, begun)?)?;
-        for _ in 0..take_count(&mut left)? {
-            let slot = u32::from_be_bytes(take(&mut left, 4)?.try_into().ok()?);
-            let seed = Seed::from_slice(take(&mut left, SEED_BYTES)?)?;
-            table.slots = table.slots.max(slot.checked_add(1)?);
-            let (members, rows) = (Vec::new(), Secret::new(Vec::new()));
-            table.pages.push(Page { slot: Some(slot), seed, members, rows });
-        }
-        let used: std::collections::HashSet<u32> =
-            table.pages.iter().filter_map(|page| page.slot).collect();
+        let pages = take_count(&mut left)?;
+        let (entries, found) = PageEntries::decode(left)?;
+        let used: HashSet<u32> = found.iter().map(|(slot, _)| *slot).collect();
+        table.slots = used.iter().max().map_or(0, |last| last + 1);
         table.free = (0..table.slots).filter(|slot| !used.contains(slot)).collect();
+        let page = |(slot, seed)| {
+            let (members, rows) = (Vec::new(), Secret::new(Vec::new()));
+            Page { slot: Some(slot), seed, members, rows }
+        };
+        table.pages = found.into_iter().map(page).collect();
+        table.entries = entries;
         let tombstones = TombstoneHead { count, chain };
-        left.is_empty().then_some(Self { counter, state, outbox, marking, tombstones, ..table })
+        let whole = table.pages.len() == pages;
+        whole.then_some(Self { counter, state, outbox, marking, tombstones, ..table })
     }
 
     /// Takes in everybody on one page; `None` if it does not open or is malformed.

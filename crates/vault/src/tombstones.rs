@@ -5,9 +5,10 @@ use std::{collections::HashSet, path::PathBuf};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    disk::{Disk, parent, read},
+    disk::{Disk, FileSync, length, parent, read},
     error::{START_ANEW, VaultError},
     keys::{Hashing, TombstoneHead},
+    worker::Worker,
 };
 
 /// The keyed hash of a member or claim.
@@ -16,13 +17,17 @@ pub(crate) type Mark = [u8; 16];
 /// Bytes of one tombstone: the marks of a member and of the claim.
 const BYTES: usize = 32;
 
+/// The file grows by so much at once: a sync that changes no length has less to write.
+const GROWS_BY_BYTES: u64 = 64 * 1024;
+
 /// The tombstone file and its mirror in memory. The file only grows; what stands behind the head's
-/// count was never acknowledged and is overwritten by the next erasure.
+/// count is zero, or was never acknowledged, and is overwritten by the next erasure.
 pub(crate) struct Tombstones {
     path: PathBuf,
     disk: Disk,
     hashing: Hashing,
     marks: HashSet<Mark>,
+    worker: Worker,
 }
 
 impl Tombstones {
@@ -44,7 +49,8 @@ impl Tombstones {
             return Err(damaged("its hash chain does not fit the key table"));
         }
         let marks = known.chunks_exact(16).map(|mark| mark.try_into().expect("16 bytes")).collect();
-        Ok(Self { path, disk, hashing, marks })
+        let worker = Worker::new("tombstones");
+        Ok(Self { path, disk, hashing, marks, worker })
     }
 
     /// The mark of 16 random bytes: a member, a claim.
@@ -71,16 +77,31 @@ impl Tombstones {
         }
     }
 
-    /// Writes tombstones behind `head`, durably; they count once a key table has the head with them.
-    pub(crate) fn stage(&self, head: &TombstoneHead, new: &[[Mark; 2]]) -> Result<(), VaultError> {
+    /// Writes tombstones behind `head` and begins to make them durable; they count once a key table
+    /// has the head with them.
+    pub(crate) fn stage(
+        &self,
+        head: &TombstoneHead,
+        new: &[[Mark; 2]],
+    ) -> Result<FileSync, VaultError> {
         let bytes = new.as_flattened().as_flattened();
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(FileSync::none());
         }
-        let new = !self.path.exists();
-        self.disk.write_at(&self.path, head.count * BYTES as u64, bytes)?;
-        self.disk.sync(&self.path)?;
-        if new { self.disk.sync_directory(parent(&self.path)) } else { Ok(()) }
+        let at = head.count * BYTES as u64;
+        let held = length(&self.path)?;
+        let mut bytes = bytes.to_vec();
+        let end = at + bytes.len() as u64;
+        if held.is_none_or(|held| held < end) {
+            bytes.resize((end.next_multiple_of(GROWS_BY_BYTES) - at) as usize, 0);
+        }
+        self.disk.write_at(&self.path, at, &bytes)?;
+        if held.is_none() {
+            self.disk.sync(&self.path)?;
+            self.disk.sync_directory(parent(&self.path))?;
+            return Ok(FileSync::none());
+        }
+        Ok(self.disk.begin_sync(&self.worker, &self.path))
     }
 
     /// Mirrors what is now durable.

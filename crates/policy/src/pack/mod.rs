@@ -29,6 +29,7 @@ use palmgate_protocol::{Custody, Purpose, PurposeSet, terminal::Refusal};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 static EMBEDDED: LazyLock<Arc<Pack>> = LazyLock::new(|| {
@@ -255,6 +256,12 @@ impl Pack {
     /// A number by name.
     pub fn number(&self, name: &str) -> Option<&Number> {
         self.numbers.get(name)
+    }
+
+    /// How far the clock may jump forward before somebody has to confirm it (`clock_jump_hours`).
+    pub fn clock_jump(&self) -> Duration {
+        let hours = self.number("clock_jump_hours").and_then(|number| number.value.try_into().ok());
+        Duration::from_hours(u64::from(hours.unwrap_or(0u32)))
     }
 
     /// The purposes that have a basis.

