@@ -1,6 +1,6 @@
 //! Whose pictures are worked on next: a right before any scan, then the terminal that has had the
-//! least of the workers lately. A terminal that floods waits behind every one that does not, and is
-//! the first to be told that the box is busy.
+//! least of the workers lately and has the least waiting. A terminal that floods waits behind every
+//! one that does not, and is the first to be told that the box is busy.
 
 use crate::pressure::Pressure;
 use palmgate_protocol::{Name, limits::FRAMES_LIFETIME};
@@ -87,16 +87,19 @@ impl Share {
 }
 
 impl<J> State<J> {
-    /// Less is sooner; among equals the order of arrival holds. Parts of a turn make no difference:
-    /// those that were quiet until now would all go before those that are there now and then.
+    /// Less is sooner; among equals the order of arrival holds. What a terminal has waiting behind its
+    /// first job counts as if it had had it, so that one that begins to flood waits from its second
+    /// message on, and not from its second turn. Parts of a turn make no difference: those that were
+    /// quiet until now would all go before those that are there now and then.
     fn rank(&self, entry: &Entry<J>, now: Instant) -> (bool, f64) {
         let share = self.shares.get(&entry.terminal).copied().unwrap_or(Share::nothing(now));
-        let waiting = self.waiting.iter().filter(|(other, _)| other.terminal == entry.terminal);
-        let before = waiting.take_while(|(other, _)| !std::ptr::eq(other, entry));
+        let own = || self.waiting.iter().filter(|(other, _)| other.terminal == entry.terminal);
         let add =
             |share: Share, (other, _): &(Entry<J>, Instant)| share.with(other.right, other.weight);
-        let share = before.fold(share.now(now), add);
-        (!(entry.right && share.rights < RIGHTS_FIRST), share.had.round())
+        let before = own().take_while(|(other, _)| !std::ptr::eq(other, entry));
+        let rights = before.fold(share.now(now), add).rights;
+        let had = own().skip(1).fold(share.now(now), add).had;
+        (!(entry.right && rights < RIGHTS_FIRST), had.round())
     }
 
     fn ranks(&self, now: Instant) -> impl Iterator<Item = (usize, (bool, f64))> {
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn terminals_take_turns_however_much_one_of_them_sends() {
+    fn whoever_has_less_waiting_comes_first_however_much_another_sends() {
         let (queue, now) = (Queue::new(16, Pressure::default()), Instant::now());
         for job in 0..6 {
             queue.put(entry(job, "flood"), now).unwrap();
@@ -225,7 +228,7 @@ mod tests {
         queue.put(entry(10, "till-1"), now).unwrap();
         queue.put(entry(20, "till-2"), now).unwrap();
         queue.put(entry(11, "till-1"), now).unwrap();
-        assert_eq!(order(&queue, now), [0, 10, 20, 1, 11, 2, 3, 4, 5]);
+        assert_eq!(order(&queue, now), [20, 10, 11, 0, 1, 2, 3, 4, 5]);
         queue.put(entry(6, "flood"), now).unwrap();
         queue.put(entry(12, "till-1"), now).unwrap();
         assert_eq!(order(&queue, now), [12, 6], "what was had before counts");
@@ -249,7 +252,7 @@ mod tests {
             queue.put(entry(job, "flood"), now).unwrap();
         }
         queue.put(entry(30, "another"), now).unwrap();
-        assert_eq!(order(&queue, now), [20, 10, 30, 21, 22, 23, 24]);
+        assert_eq!(order(&queue, now), [10, 30, 20, 21, 22, 23, 24]);
     }
 
     #[test]
