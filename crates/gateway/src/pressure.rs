@@ -13,7 +13,7 @@ use std::{
 /// a network makes a terminal say twice.
 pub(crate) const PER_SECOND: u32 = 4;
 /// The same, at once.
-pub(crate) const AT_ONCE: u32 = 8;
+pub(crate) const AT_ONCE: u32 = 4;
 /// How long it lasts after somebody waited last: without, a flood would come through in bursts.
 const LASTS: Duration = Duration::from_secs(2);
 

@@ -4,7 +4,12 @@ use super::{
     Admission, Freshness, Inbound, Outbound,
     conversation::{Conversation, Shared},
 };
-use crate::{metrics::Metrics, pressure::Pressure, store::Input, terminals::CurrentRoster};
+use crate::{
+    metrics::Metrics,
+    pressure::{self, Pressure},
+    store::Input,
+    terminals::CurrentRoster,
+};
 use palmgate_protocol::{
     CaptureId, DAY, MemberId, Name, Purpose, PurposeSet, ScanChallenge, Timestamp, decode,
     encode_for_sealing,
@@ -340,8 +345,9 @@ async fn while_people_wait_a_terminal_is_held_to_what_hands_can_do() {
     assert_eq!(taken(&world, false, 50).await, 50, "what is to spare may be had");
     let begun = Instant::now();
     let held = taken(&world, true, 50).await;
-    let most = 8.0 + 4.0 * begun.elapsed().as_secs_f64();
-    assert!(held >= 8 && held as f64 <= most.ceil(), "{held} of at most {most}");
+    let (at_once, per_second) = (pressure::AT_ONCE, f64::from(pressure::PER_SECOND));
+    let most = f64::from(at_once) + per_second * begun.elapsed().as_secs_f64();
+    assert!(held >= at_once as usize && held as f64 <= most.ceil(), "{held} of at most {most}");
 }
 
 #[tokio::test]
