@@ -17,18 +17,7 @@ impl Records {
         shelf: Shelf,
         values: &[(K, Vec<u8>)],
     ) -> Result<(), VaultError> {
-        self.ready()?;
-        #[cfg(test)]
-        self.note(values);
-        let mut long = self.put_short(shelf, values)?.peekable();
-        if long.peek().is_none() {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        for (key, value) in long {
-            insert(&mut batch, key.as_ref(), value);
-        }
-        self.apply(shelf, batch)
+        self.store(shelf, values, |_, _, _| Ok(()))
     }
 
     /// Stores values in place of those before; durable after [`sync`](Self::sync).
@@ -36,6 +25,18 @@ impl Records {
         &self,
         shelf: Shelf,
         values: &[(K, Vec<u8>)],
+    ) -> Result<(), VaultError> {
+        self.store(shelf, values, |key, pieces, batch| {
+            self.remove_pieces(shelf, key, pieces, batch)
+        })
+    }
+
+    /// `remove_behind` removes what a longer value before left behind the pieces of the new one.
+    fn store<K: AsRef<[u8]>>(
+        &self,
+        shelf: Shelf,
+        values: &[(K, Vec<u8>)],
+        remove_behind: impl Fn(&[u8], usize, &mut Batch) -> Result<(), VaultError>,
     ) -> Result<(), VaultError> {
         self.ready()?;
         #[cfg(test)]
@@ -47,7 +48,7 @@ impl Records {
         let mut batch = Batch::default();
         for (key, value) in long {
             let pieces = insert(&mut batch, key.as_ref(), value);
-            self.remove_pieces(shelf, key.as_ref(), pieces, &mut batch)?;
+            remove_behind(key.as_ref(), pieces, &mut batch)?;
         }
         self.apply(shelf, batch)
     }
