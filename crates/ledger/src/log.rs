@@ -230,7 +230,6 @@ impl Ledger {
             return Ok(());
         }
         self.sync_segment()?;
-        self.write_tail()?;
         let origin = self.checkpoint.origin.clone();
         let checkpoint = Checkpoint { origin, size: self.tree.size(), root: self.tree.root() };
         let note = checkpoint.sign(&self.key).map_err(LedgerError::Origin)?;
@@ -249,6 +248,7 @@ impl Ledger {
         if self.stored == self.checkpoint.size {
             return Ok(());
         }
+        self.write_tail()?;
         let replaced = replace(&self.layout.checkpoint(), self.note.as_bytes());
         self.or_fail(replaced)?;
         self.stored = self.checkpoint.size;
@@ -412,7 +412,7 @@ impl Ledger {
     pub fn inclusion(&self, index: u64, size: u64) -> Result<InclusionProof, LedgerError> {
         within(size, self.tree.size())?;
         within(index.saturating_add(1), size)?;
-        self.tree.inclusion(index, size, &mut self.tiles())
+        Ok(self.tree.inclusion(index, size, &mut self.tiles())?.1)
     }
 
     /// Shows that the tree of the first `from` entries is the beginning of that of the first `to`.
@@ -430,18 +430,19 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`] when the entry is not under the checkpoint, or a file is damaged.
     pub fn evidence(&self, index: u64) -> Result<Evidence, LedgerError> {
-        let size = &self.checkpoint.size;
-        let proof = self.inclusion(index, *size)?;
-        let line = self.places.borrow_mut().line(&self.layout, index, *size)?;
+        let size = self.checkpoint.size;
+        within(index.saturating_add(1), size)?;
+        let (leaf, proof) = self.tree.inclusion(index, size, &mut self.tiles())?;
+        let line = self.places.borrow_mut().line(&self.layout, index, size)?;
         if leaf_in(&line).is_some() {
             return Err(LedgerError::Pruned { index });
         }
         // The proof is made of hashes that lead to the signed root, and so is this one.
-        if leaf_hash(&line) != self.tree.leaf(index, &mut self.tiles())? {
-            return Err(HistoryError::altered(place_of(&self.layout, index), *size).into());
+        let altered = || HistoryError::altered(place_of(&self.layout, index), size);
+        if leaf_hash(&line) != leaf {
+            return Err(altered().into());
         }
-        let entry = String::from_utf8(line)
-            .map_err(|_| HistoryError::altered(place_of(&self.layout, index), *size))?;
+        let entry = String::from_utf8(line).map_err(|_| altered())?;
         Ok(Evidence { entry, proof, checkpoint: self.note.clone() })
     }
 
@@ -523,7 +524,7 @@ impl Ledger {
             let place = number * TILE * HASH_BYTES;
             let read = self.hashes.read_exact_at(leaves.as_flattened_mut(), place);
             read.map_err(io("read", &path))?;
-            let tile = Arc::new(Tile::new(leaves));
+            let tile = Arc::new(Tile::new(&leaves));
             if self.tree.tile_root(number) != Some(&tile.root()) {
                 return Err(LedgerError::Hashes { path });
             }

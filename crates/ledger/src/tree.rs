@@ -1,5 +1,5 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_hash, split};
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Range, sync::Arc};
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
 pub(crate) const TILE: u64 = 256;
@@ -31,36 +31,77 @@ impl Levels {
         self.0.first().map_or(&[], Vec::as_slice)
     }
 
-    /// The root over the leaves `start..start + width`, an aligned range or the beginning of one.
-    fn subtree(&self, start: usize, width: usize) -> Hash {
-        if width.is_power_of_two() {
-            return self.0[width.ilog2() as usize][start / width];
-        }
-        let left = split(width as u64) as usize;
-        node_hash(&self.subtree(start, left), &self.subtree(start + left, width - left))
+    fn node(&self, level: u32, number: usize) -> Hash {
+        self.0[level as usize][number]
     }
 }
 
-/// The leaves of a complete tile and every node above them.
-pub(crate) struct Tile(Levels);
+/// The root over the leaves `start..end`, an aligned range or the beginning of one, out of nodes as
+/// [`Levels`] has them.
+fn root_over(start: u64, end: u64, node: &impl Fn(u32, usize) -> Hash) -> Hash {
+    let width = end - start;
+    if width.is_power_of_two() {
+        return node(width.ilog2(), (start / width) as usize);
+    }
+    let middle = start + split(width);
+    node_hash(&root_over(start, middle, node), &root_over(middle, end, node))
+}
+
+/// Goes down from `range` to the part of it that holds leaf `index` and has at most `width` leaves;
+/// tells of each part that is left aside, as RFC 9162 splits them.
+fn descend<E>(
+    index: u64,
+    range: Range<u64>,
+    width: u64,
+    mut aside: impl FnMut(Range<u64>) -> Result<(), E>,
+) -> Result<Range<u64>, E> {
+    let Range { mut start, mut end } = range;
+    while end - start > width {
+        let middle = start + split(end - start);
+        if index < middle {
+            aside(middle..end)?;
+            end = middle;
+        } else {
+            aside(start..middle)?;
+            start = middle;
+        }
+    }
+    Ok(start..end)
+}
+
+/// A complete tile: its leaves, and level by level every node above them. One piece of memory, since a
+/// proof looks at each level once.
+pub(crate) struct Tile(Box<[Hash]>);
 
 impl Tile {
     /// Hashes up `TILE` leaves.
-    pub(crate) fn new(leaves: Vec<Hash>) -> Self {
-        let mut levels = vec![leaves];
-        while let Some(below) = levels.last().filter(|level| level.len() > 1) {
-            let (pairs, _) = below.as_chunks::<2>();
-            levels.push(pairs.iter().map(|[left, right]| node_hash(left, right)).collect());
+    pub(crate) fn new(leaves: &[Hash]) -> Self {
+        let mut nodes = Vec::with_capacity(2 * leaves.len() - 1);
+        nodes.extend_from_slice(leaves);
+        let mut pair = 0;
+        while let Some([left, right]) = nodes.get(pair..pair + 2) {
+            nodes.push(node_hash(left, right));
+            pair += 2;
         }
-        Self(Levels(levels))
+        Self(nodes.into())
+    }
+
+    /// From nodes that are known.
+    fn complete(levels: &Levels) -> Self {
+        Self(levels.0.concat().into())
     }
 
     pub(crate) fn root(&self) -> Hash {
-        self.0.0.last().expect("a tile has leaves")[0]
+        self.0[self.0.len() - 1]
     }
 
     pub(crate) fn leaves(&self) -> &[Hash] {
-        self.0.leaves()
+        &self.0[..TILE as usize]
+    }
+
+    fn node(&self, level: u32, number: usize) -> Hash {
+        // Each level has half the nodes of the one below it, and all of them twice the leaves, less one.
+        self.0[2 * TILE as usize - (2 * TILE as usize >> level) + number]
     }
 }
 
@@ -100,7 +141,7 @@ impl Tree {
         if !self.size.is_multiple_of(TILE) {
             return None;
         }
-        let tile = Tile(std::mem::take(&mut self.tail));
+        let tile = Tile::complete(&std::mem::take(&mut self.tail));
         self.above.push(tile.root());
         Some(tile)
     }
@@ -109,7 +150,7 @@ impl Tree {
         // From the right: the tail, then each complete subtree that stands alone on its level.
         let mut root = match self.tail.leaves().len() {
             0 => (self.size == 0).then(empty_root),
-            width => Some(self.tail.subtree(0, width)),
+            width => Some(root_over(0, width as u64, &|at, number| self.tail.node(at, number))),
         };
         for nodes in &self.above.0 {
             if !nodes.len().is_multiple_of(2)
@@ -121,37 +162,32 @@ impl Tree {
         root.expect("a tree without tail has a subtree")
     }
 
-    /// RFC 9162, section 2.1.3.1, for `index < size <= self.size()`. `tile` reads the leaf hashes
-    /// of a complete tile.
+    /// RFC 9162, section 2.1.3.1, for `index < size <= self.size()`, and the hash of the leaf. `tile`
+    /// reads the leaf hashes of a complete tile.
     pub(crate) fn inclusion<E>(
         &self,
         index: u64,
         size: u64,
         tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
-    ) -> Result<InclusionProof, E> {
-        let mut path = Vec::new();
-        let (mut start, mut end) = (0, size);
-        while end - start > 1 {
-            let middle = start + split(end - start);
-            let (sibling_start, sibling_end);
-            if index < middle {
-                (sibling_start, sibling_end, end) = (middle, end, middle);
-            } else {
-                (sibling_start, sibling_end, start) = (start, middle, middle);
-            }
-            path.push(self.subtree(sibling_start, sibling_end, tile)?);
-        }
+    ) -> Result<(Hash, InclusionProof), E> {
+        let mut path = Vec::with_capacity(u64::BITS as usize);
+        let range = descend(index, 0..size, TILE, |aside| {
+            path.push(self.subtree(aside.start, aside.end, tile)?);
+            Ok(())
+        })?;
+        let number = range.start / TILE;
+        let tile = if number == self.size / TILE { None } else { Some(tile(number)?) };
+        let node = |level, number| match &tile {
+            Some(tile) => tile.node(level, number),
+            None => self.tail.node(level, number),
+        };
+        let leaf = index % TILE;
+        let Ok(_) = descend(leaf, 0..range.end - range.start, 1, |aside| {
+            path.push(root_over(aside.start, aside.end, &node));
+            Ok::<_, Infallible>(())
+        });
         path.reverse();
-        Ok(InclusionProof { index, size, path })
-    }
-
-    /// The hash of a leaf, for `index < self.size()`.
-    pub(crate) fn leaf<E>(
-        &self,
-        index: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
-    ) -> Result<Hash, E> {
-        self.subtree(index, index + 1, tile)
+        Ok((node(0, leaf as usize), InclusionProof { index, size, path }))
     }
 
     /// RFC 9162, section 2.1.4.1, for `from <= to <= self.size()`.
@@ -222,11 +258,12 @@ impl Tree {
             return Ok(*node);
         }
         if width <= TILE {
-            let (number, from) = (start / TILE, (start % TILE) as usize);
+            let (number, from) = (start / TILE, start % TILE);
             if number == self.size / TILE {
-                return Ok(self.tail.subtree(from, width as usize));
+                return Ok(root_over(from, from + width, &|at, number| self.tail.node(at, number)));
             }
-            return Ok(tile(number)?.0.subtree(from, width as usize));
+            let tile = tile(number)?;
+            return Ok(root_over(from, from + width, &|at, number| tile.node(at, number)));
         }
         let middle = start + split(width);
         Ok(node_hash(&self.subtree(start, middle, tile)?, &self.subtree(middle, end, tile)?))
@@ -239,7 +276,6 @@ mod tests {
     use crate::merkle::{ProofError, leaf_hash, root_of};
     use data_encoding::HEXLOWER;
     use proptest::prelude::*;
-    use std::convert::Infallible;
 
     /// The leaves, roots and proofs with which implementations of RFC 6962 are commonly tested.
     const LEAVES: [&str; 8] = [
@@ -301,12 +337,13 @@ mod tests {
         fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
             |tile| {
                 let start = (tile * TILE) as usize;
-                Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
+                Ok(Arc::new(Tile::new(&self.leaves[start..start + TILE as usize])))
             }
         }
 
         fn inclusion(&self, index: u64, size: u64) -> InclusionProof {
-            let Ok(proof) = self.tree.inclusion(index, size, &mut self.tiles());
+            let Ok((leaf, proof)) = self.tree.inclusion(index, size, &mut self.tiles());
+            assert_eq!(leaf, self.leaves[index as usize]);
             proof
         }
 

@@ -118,7 +118,7 @@ pub fn prove(dir: &Path, key: &VerifyingKey, index: u64) -> Result<Evidence, Ver
     if index >= size {
         return Err(VerifyError::OutOfRange { index, size });
     }
-    let Ok(proof) = exported.tree.inclusion(index, size, &mut exported.tiles());
+    let Ok((_, proof)) = exported.tree.inclusion(index, size, &mut exported.tiles());
     let mut lines = Lines::open(&Layout::new(dir))?;
     lines.skip_to(index)?;
     let entry = match lines.next()? {
@@ -200,7 +200,7 @@ impl Exported {
     fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
         |tile| {
             let start = (tile * TILE) as usize;
-            Ok(Arc::new(Tile::new(self.leaves[start..start + TILE as usize].to_vec())))
+            Ok(Arc::new(Tile::new(&self.leaves[start..start + TILE as usize])))
         }
     }
 }
