@@ -3,13 +3,13 @@
 mod queue;
 
 use crate::{pressure::Pressure, references::References};
-use palmgate_matcher::{CaptureFacts, Enrolled, MatcherError, Scanned};
+use palmgate_matcher::{CaptureFacts, Enrolled, MatcherError, Scanned, Way};
 use palmgate_policy::Ticket;
 use palmgate_protocol::{
     Name, PurposeSet,
     terminal::{CaptureProblem, Frame, HandCapture},
 };
-use queue::{Entry, Next, Queue};
+use queue::{Entry, For, Next, Queue};
 use std::{
     sync::Arc,
     thread,
@@ -70,7 +70,9 @@ impl Drop for Open {
 }
 
 impl Workers {
-    /// Starts `count` threads; they end when the last copy of the answer is gone.
+    /// Starts `count` threads that work for people, and half as many, one at least, for terminals that
+    /// flood: these leave a processor to the others, and give way to them on theirs. They end when the
+    /// last copy of the answer is gone.
     pub(crate) fn start(
         references: &Arc<References>,
         count: usize,
@@ -79,13 +81,22 @@ impl Workers {
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(queue_length, pressure));
         let open = Arc::new(Open(Arc::clone(&queue)));
-        for number in 0..count {
+        let people = (0..count).map(|number| (For::People, number));
+        let floods = (0..count.div_ceil(2)).map(|number| (For::Floods, number));
+        for (kind, number) in people.chain(floods) {
             let references = Arc::clone(references);
             let (queue, done) = (Arc::clone(&queue), done.clone());
-            thread::Builder::new().name(format!("extract-{number}")).spawn(move || {
-                references.matcher().give_way();
+            let name = match kind {
+                For::People => format!("extract-{number}"),
+                For::Floods => format!("floods-{number}"),
+            };
+            thread::Builder::new().name(name).spawn(move || {
+                references.matcher().give_way(match kind {
+                    For::People => Way::Traffic,
+                    For::Floods => Way::Everybody,
+                });
                 loop {
-                    let worked = match queue.next() {
+                    let worked = match queue.next(kind) {
                         Next::Work(job) => work(&references, job),
                         Next::TooLate(job) => Worked::Shed(job.ticket()),
                         Next::Closed => return,

@@ -109,17 +109,32 @@ impl MatcherError {
     }
 }
 
-/// How far pictures stand behind everything else that runs, as `nice(2)` counts: reading what
-/// terminals send takes little, and whose turn it is can only be told of what was read.
-const NICENESS: i32 = 5;
+/// To whom a thread's pictures give way.
+#[derive(Clone, Copy)]
+pub enum Way {
+    /// To what terminals send: reading it takes little, and whose turn it is can only be told of what
+    /// was read.
+    Traffic,
+    /// To everything, other pictures among it.
+    Everybody,
+}
+
+impl Way {
+    /// As `nice(2)` counts.
+    const fn niceness(self) -> i32 {
+        match self {
+            Self::Traffic => 5,
+            Self::Everybody => 19,
+        }
+    }
+}
 
 impl Matcher {
-    /// Has the calling thread's pictures stand behind everything else. Of a process of its own the
-    /// unit says so.
-    pub fn give_way(&self) {
+    /// Has the calling thread's pictures give way. In a process of its own all do as the unit says.
+    pub fn give_way(&self, way: Way) {
         if let Self::Inside(_) = self {
             // On Linux this is about one thread. Refused, everything goes on as before.
-            let _ = rustix::process::nice(NICENESS);
+            let _ = rustix::process::nice(way.niceness());
         }
     }
 

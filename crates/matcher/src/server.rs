@@ -17,8 +17,9 @@ use std::{
     thread,
 };
 
-/// Connections at once: a gateway has one more than threads that work on pictures or search.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once: a gateway has one more than threads that work on pictures or search, of
+/// which it may have 96.
+const MAX_CONNECTIONS: usize = 128;
 
 /// The listening socket that systemd gives to a service with `StandardInput=socket`.
 ///

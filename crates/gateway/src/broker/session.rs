@@ -81,16 +81,21 @@ impl Paces {
     }
 
     /// Counts a message; the answer is how long to wait before going on.
-    fn charge(&mut self, bytes: usize, pressure: &Pressure, now: Instant) -> Duration {
+    fn charge(
+        &mut self,
+        terminal: &Name,
+        bytes: usize,
+        pressure: &Pressure,
+        now: Instant,
+    ) -> Duration {
         let wait = self.bytes.charge(bytes, now).max(self.messages.charge(1, now));
         // What is to spare is not charged: nobody pays later for having had it.
         if !pressure.is_on(now) {
             return wait;
         }
         let hands = self.hands.charge(1, now);
-        // Whoever would flood again is held back for as long as it tries.
         if !hands.is_zero() {
-            pressure.raise(now);
+            pressure.flooded(terminal, now);
         }
         wait.max(hands)
     }
@@ -149,7 +154,7 @@ impl Exchange<'_> {
                 Verdict::Forward { packet, answered, bytes } => {
                     // The gateway speaks for the whole store, at the pace of what it was asked.
                     if self.name.as_str() != GATEWAY {
-                        let wait = paces.charge(bytes, self.pressure, Instant::now());
+                        let wait = paces.charge(self.name, bytes, self.pressure, Instant::now());
                         // A sleep of no length would still take a millisecond.
                         if !wait.is_zero() {
                             self.counters.hold_back();

@@ -371,6 +371,9 @@ impl Conversation {
         self.in_work.retain(|(_, since)| now.saturating_duration_since(*since) < LONGEST_WORK);
         // While people wait, a terminal is held to what hands can do.
         let over = self.shared.pressure.is_on(now) && !right && !self.pace.allows(now);
+        if over {
+            self.shared.pressure.flooded(&self.terminal, now);
+        }
         if over || (!right && self.in_work.len() >= MOST_IN_WORK) {
             self.fault("flooding");
             return self.say(Answer::new(capture, AnswerBody::Busy)).await.map_or((), drop);
