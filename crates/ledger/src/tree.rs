@@ -101,7 +101,8 @@ impl Tile {
 
     fn node(&self, level: u32, number: usize) -> Hash {
         // Each level has half the nodes of the one below it, and all of them twice the leaves, less one.
-        self.0[2 * TILE as usize - (2 * TILE as usize >> level) + number]
+        let twice = 2 * TILE as usize;
+        self.0[twice - (twice >> level) + number]
     }
 }
 
