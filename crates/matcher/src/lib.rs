@@ -20,7 +20,7 @@ pub use arguments::Arguments;
 pub use client::Remote;
 pub use matching::{CaptureFacts, Enrolled, Enrolling, Matching, Scanned, Timed};
 pub use models::{Models, ModelsError, register};
-pub use server::{serve, standard_input};
+pub use server::{MAX_CONNECTIONS, serve, standard_input};
 
 use palmgate_gallery::{GalleryError, RowId};
 use palmgate_palm::Extractor;

@@ -18,8 +18,8 @@ use std::{
 };
 
 /// Connections at once: a gateway has one more than threads that work on pictures or search, of
-/// which it may have 96.
-const MAX_CONNECTIONS: usize = 128;
+/// which it may have 96. A caller beyond sees the end of its connection.
+pub const MAX_CONNECTIONS: usize = 128;
 
 /// The listening socket that systemd gives to a service with `StandardInput=socket`.
 ///

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use palmgate_gallery::RowId;
-use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Reference, serve};
+use palmgate_matcher::{Fusion, Keyed, MAX_CONNECTIONS, Matcher, MatcherError, Reference, serve};
 use palmgate_palm::Extractor;
 use palmgate_protocol::{
     Biometric, Hand, Purpose, PurposeSet, Secret,
     terminal::{Band, CaptureProblem, Frame, HandCapture},
 };
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
@@ -179,11 +179,16 @@ fn nonsense_ends_the_caller_and_nobody_else() {
 fn callers_beyond_the_bound_are_turned_away_and_places_come_back() {
     let served = Served::new();
     let callers: Vec<UnixStream> =
-        (0..100).map(|_| UnixStream::connect(served.socket()).unwrap()).collect();
-    // The last of them sees the end of its connection, the first ones wait for an answer.
-    let mut last = &callers[99];
+        (0..=MAX_CONNECTIONS).map(|_| UnixStream::connect(served.socket()).unwrap()).collect();
+    // The last of them sees the end of its connection, the one before waits for an answer.
+    let [.., mut within, mut last] = callers.iter().collect::<Vec<_>>()[..] else {
+        panic!("two callers at least")
+    };
     last.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(last.read(&mut [0; 4]).unwrap(), 0);
+    within.set_nonblocking(true).unwrap();
+    let waits = within.read(&mut [0; 4]).map_err(|error| error.kind());
+    assert_eq!(waits, Err(ErrorKind::WouldBlock));
     drop(callers);
     let opened = (0..100).find_map(|_| {
         thread::sleep(Duration::from_millis(50));

@@ -3,9 +3,11 @@ use super::*;
 const SIZE: usize = 40 * 1024;
 const ROUNDS: usize = 60;
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// What a quarter of the rounds took at most: other tests on the same cores make many rounds
+/// long, a delayed acknowledgement makes nearly all.
+fn quarter(mut times: Vec<Duration>) -> Duration {
     times.sort();
-    times[times.len() / 2]
+    times[times.len() / 4]
 }
 
 /// The same bytes through a bare TCP echo, without Nagle's algorithm.
@@ -30,12 +32,13 @@ async fn echo() -> Duration {
         stream.read_exact(&mut buffer).await.unwrap();
         times.push(start.elapsed());
     }
-    median(times)
+    quarter(times)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_acknowledged_round_trip_does_not_wait_for_delayed_acknowledgements() {
-    let store = Store::open();
+    // Faster than a terminal may be, so that nothing but the network is waited for.
+    let store = Store::with(Limits { messages_per_second: 10_000, ..Limits::default() });
     let mut gateway = store.gateway().await;
     let mut till = store.client("till-1").await;
     assert!(till.subscribe("palmgate/1/till-1/down").await);
@@ -53,7 +56,7 @@ async fn an_acknowledged_round_trip_does_not_wait_for_delayed_acknowledgements()
         assert_eq!(till.message().await.payload.len(), SIZE);
         times.push(start.elapsed());
     }
-    let (broker, bare) = (median(times), echo().await);
+    let (broker, bare) = (quarter(times), echo().await);
     println!("round trip of 40 KiB: {broker:?} through the broker, {bare:?} bare");
     // A delayed acknowledgement costs 40 ms on Linux, twice in a round trip.
     assert!(broker < (bare * 60).max(Duration::from_millis(20)), "{broker:?}, bare {bare:?}");
