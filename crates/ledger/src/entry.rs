@@ -4,6 +4,7 @@ use crate::{
 };
 use palmgate_protocol::{MemberId, Name, Purpose, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::io::{self, Write};
 
 /// Bytes of one entry at most.
 pub const MAX_ENTRY_BYTES: usize = 2048;
@@ -132,7 +133,7 @@ impl Entry {
     }
 
     /// Appends what [`to_line`](Self::to_line) gives.
-    pub(crate) fn write_line(&self, to: &mut Vec<u8>) -> Result<(), EntryError> {
+    pub(crate) fn write_line(&self, to: impl Write) -> Result<(), EntryError> {
         self.check()?;
         serde_json::to_writer(to, self).map_err(|error| EntryError::Malformed(error.to_string()))
     }
@@ -148,9 +149,9 @@ impl Entry {
         }
         let entry: Self = serde_json::from_slice(line)
             .map_err(|error| EntryError::Malformed(error.to_string()))?;
-        let mut canonical = Vec::with_capacity(line.len());
+        let mut canonical = Same { left: line, so_far: true };
         entry.write_line(&mut canonical)?;
-        if canonical != line {
+        if !canonical.so_far || !canonical.left.is_empty() {
             return Err(EntryError::Malformed("not in canonical form".into()));
         }
         Ok(entry)
@@ -185,6 +186,26 @@ impl Entry {
             .iter()
             .position(|rule| !is_rule(rule))
             .map_or(Ok(()), |i| Err(EntryError::Rule(i)))
+    }
+}
+
+/// Whether what is written is what is known, without a copy of it.
+struct Same<'a> {
+    left: &'a [u8],
+    so_far: bool,
+}
+
+impl Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.left.strip_prefix(bytes) {
+            Some(left) => self.left = left,
+            None => self.so_far = false,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

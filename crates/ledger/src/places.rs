@@ -59,18 +59,18 @@ impl Places {
         size: u64,
     ) -> Result<Vec<u8>, LedgerError> {
         let (number, line) = (index / SEGMENT_ENTRIES, index % SEGMENT_ENTRIES);
-        let path = layout.segment(number);
+        let failed = |action| move |error| io(action, &layout.segment(number))(error);
         let missing = || HistoryError::missing(place_of(layout, index), size);
         if !self.segments.contains_key(&number) {
             if self.segments.len() >= SEGMENTS {
                 self.segments.pop_first();
             }
-            let file = File::open(&path).map_err(io("open", &path))?;
+            let file = File::open(layout.segment(number)).map_err(failed("open"))?;
             self.segments.insert(number, Segment { file, starts: vec![0], lines: 0, end: 0 });
         }
         let segment = self.segments.get_mut(&number).expect("it was just put in");
         while segment.lines <= line {
-            if !segment.look_on().map_err(io("read", &path))? {
+            if !segment.look_on().map_err(failed("read"))? {
                 return Err(missing().into());
             }
         }
@@ -81,7 +81,7 @@ impl Places {
         let bytes = usize::try_from(end.saturating_sub(start.into())).unwrap_or(usize::MAX);
         let mut text = [0; STRIDE as usize * (MAX_ENTRY_BYTES + 1)];
         let text = &mut text[..bytes.min(STRIDE as usize * (MAX_ENTRY_BYTES + 1))];
-        let length = segment.file.read_at(text, start.into()).map_err(io("read", &path))?;
+        let length = segment.file.read_at(text, start.into()).map_err(failed("read"))?;
         let mut ends = memchr::memchr_iter(b'\n', &text[..length]);
         let begins = match line % STRIDE {
             0 => Some(0),

@@ -171,7 +171,8 @@ impl Tree {
         size: u64,
         tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
     ) -> Result<(Hash, InclusionProof), E> {
-        let mut path = Vec::with_capacity(u64::BITS as usize);
+        // One hash a level: a vector for the longest path of all would be a large piece of memory.
+        let mut path = Vec::with_capacity((u64::BITS - size.leading_zeros()) as usize);
         let range = descend(index, 0..size, TILE, |aside| {
             path.push(self.subtree(aside.start, aside.end, tile)?);
             Ok(())

@@ -438,6 +438,11 @@ fn main() {
     let directory = tempfile::tempdir().unwrap();
     let mut plain = (Plain::fill(directory.path()), People::new());
     let mut filled = (Compliant::fill(directory.path()), People::new());
+    if !arguments.is_empty() {
+        // So that there is a log to read.
+        measured(&mut plain.0, &mut plain.1, MIXES[0].1);
+        measured(&mut filled.0, &mut filled.1, MIXES[0].1);
+    }
     for (name, mix) in MIXES.into_iter().filter(|(name, _)| wanted(name)) {
         compare(name, mix, &mut filled, &mut plain);
     }
