@@ -13,8 +13,8 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, sync::Arc};
 /// Lines between two places that are remembered.
 const STRIDE: u64 = 4;
 const READ_BYTES: usize = 1 << 16;
-/// Tiles that are kept: 16 KiB each.
-const TILES: usize = 512;
+/// Tiles that are kept: 4 KiB each.
+const TILES: usize = 2_048;
 /// Segments whose places are kept: 10 KiB each.
 const SEGMENTS: usize = 256;
 

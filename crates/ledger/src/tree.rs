@@ -2,7 +2,7 @@ use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_has
 use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Range, sync::Arc};
 
 /// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
-pub(crate) const TILE: u64 = 256;
+pub(crate) const TILE: u64 = 64;
 
 /// Roots at the right edge that are kept.
 const EDGES: usize = 256;
@@ -106,8 +106,8 @@ impl Tile {
     }
 }
 
-/// The inner nodes above the tiles, and the last, incomplete tile: a quarter of a byte of memory for
-/// each entry. Leaf hashes of complete tiles are asked back when a proof needs them.
+/// The inner nodes above the tiles, and the last, incomplete tile: a byte of memory for each
+/// entry. Leaf hashes of complete tiles are asked back when a proof needs them.
 #[derive(Default)]
 pub(crate) struct Tree {
     /// Above the tiles, whose roots are the leaves here.
