@@ -1,10 +1,10 @@
 //! `cargo xtask forensic`: everything ever written is searched for people who were erased, the power is
 //! cut at every change of the disk, and every second change fails. Ends with one line of JSON.
 
-use crate::{NEEDED, install};
+use crate::{NEEDED, cargo, install};
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 /// Figures of the JSON line, in its order: each is printed by one of the tests.
@@ -21,7 +21,7 @@ const FIGURES: [&str; 8] = [
 
 pub(crate) fn run() -> Result<(), String> {
     install(&NEEDED)?;
-    let mut tests = Command::new("cargo");
+    let mut tests = cargo();
     tests.args(["test", "--release", "-p", "palmgate-vault", "--features", "tpm", "--lib", "--"]);
     // One after the other: each keeps the processors busy, and slow disks are part of what is tested.
     tests.args(["tests::forensic", "tests::powercut", "--include-ignored", "--nocapture"]);

@@ -92,7 +92,7 @@ fn lint() -> Result<(), String> {
     step("clippy", "cargo", &clippy)?;
     install_cargo_tool("cargo-deny", "deny", "^0.20")?;
     step("cargo deny", "cargo", &["deny", "check", "bans", "licenses", "sources"])?;
-    let mut doc = Command::new("cargo");
+    let mut doc = cargo();
     doc.args(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     run("documentation", doc)
 }
@@ -143,9 +143,22 @@ fn is_root() -> bool {
 }
 
 fn step(name: &str, program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<(), String> {
-    let mut command = Command::new(program);
+    let mut command = if program == "cargo" { cargo() } else { Command::new(program) };
     command.args(arguments);
     run(name, command)
+}
+
+/// Cargo as a shell starts it. `cargo run` told this program about its own package; a build script
+/// that looks at such variables (ring's does) would run anew, and all that needs it be built anew.
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 fn run(name: &str, mut command: Command) -> Result<(), String> {

@@ -1,7 +1,6 @@
 //! `cargo xtask monitoring`: the shipped rules and dashboards, against a real Prometheus.
 
-use crate::{install, run, step};
-use std::process::Command;
+use crate::{cargo, install, run, step};
 
 /// What watches.
 pub(crate) const NEEDED: (&str, &str) = ("promtool", "prometheus");
@@ -11,7 +10,7 @@ pub(crate) const NEEDED: (&str, &str) = ("promtool", "prometheus");
 pub(crate) fn monitoring(arguments: &[String]) -> Result<(), String> {
     install(&[NEEDED])?;
     rules()?;
-    let mut story = Command::new("cargo");
+    let mut story = cargo();
     story.args(crate::workspace("test")).args(["--test", "monitoring"]);
     if arguments.iter().any(|argument| argument == "--write") {
         story.env("PALMGATE_WRITE_DOCUMENTS", "1");

@@ -2,7 +2,7 @@ use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 const USAGE: &str = "--terminals N, --per-second N (each), --minutes N, --people N, \
-                     --step-seconds N (of the search for the ceiling), --erasures N, \
+                     --step-seconds N (of the search for the ceiling), --erasures N (in each flood), \
                      --ceiling N (a second: known, not searched), --floods N, \
                      --view region|hand (what terminals send)";
 
@@ -14,6 +14,7 @@ pub(crate) struct Arguments {
     pub(crate) minutes: f64,
     /// Random protected templates that are searched.
     pub(crate) people: usize,
+    /// In each flood, one every two seconds.
     pub(crate) erasures: usize,
     /// Scans a second that the store is known to decide.
     pub(crate) ceiling: Option<f64>,

@@ -117,7 +117,7 @@ async fn open(arguments: &Arguments) -> Result<Store> {
         }
         if captures.len() < 2 * REGULARS {
             add_captures(&scene, index, cutting.as_ref(), &mut captures).await?;
-        } else if leaving.len() < arguments.erasures {
+        } else if leaving.len() < arguments.erasures * arguments.floods {
             leaving.push(index);
         } else {
             break;
