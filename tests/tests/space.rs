@@ -95,14 +95,22 @@ impl Drop for Disk {
 }
 
 /// Whether the person is let through, as long as it takes to be told; a till that is told nothing or
-/// `busy` lets nobody through.
+/// `busy`, or whose box ended, lets nobody through.
 async fn let_through(scene: &Scene, person: &Person) -> Result<bool> {
     match scene.present(&scene.kiosk, person, pay(100), None).await {
         Ok(body) => Ok(accepted(&body)),
         Err(error) => {
             let known = error.downcast_ref::<TerminalError>();
             ensure!(
-                matches!(known, Some(TerminalError::Busy | TerminalError::TooLate(_))),
+                matches!(
+                    known,
+                    Some(
+                        TerminalError::Busy
+                            | TerminalError::TooLate(_)
+                            | TerminalError::Offline(_)
+                            | TerminalError::NotAdmitted(_)
+                    )
+                ),
                 "{error}"
             );
             Ok(false)

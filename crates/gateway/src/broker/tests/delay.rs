@@ -59,5 +59,5 @@ async fn an_acknowledged_round_trip_does_not_wait_for_delayed_acknowledgements()
     let (broker, bare) = (quarter(times), echo().await);
     println!("round trip of 40 KiB: {broker:?} through the broker, {bare:?} bare");
     // A delayed acknowledgement costs 40 ms on Linux, twice in a round trip.
-    assert!(broker < (bare * 60).max(Duration::from_millis(20)), "{broker:?}, bare {bare:?}");
+    assert!(broker < bare + Duration::from_millis(20), "{broker:?}, bare {bare:?}");
 }
