@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Read,
+    process::{Command, Stdio},
+};
 
 #[test]
 fn ten_planted_errors_are_shown_at_once_and_the_exit_is_64() -> Result<()> {
@@ -39,5 +43,18 @@ workers = 2
     assert_eq!(shown.matches("error: ").count(), 10, "{shown}");
     assert_eq!(shown.matches("remedy: ").count(), 10, "{shown}");
     assert!(!state.exists(), "nothing was opened");
+    Ok(())
+}
+
+#[test]
+fn who_has_read_enough_ends_the_program_quietly() -> Result<()> {
+    let mut program = Command::new(palmgate_cli::stage::program()?);
+    program.args(["policy", "rules"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut started = program.spawn()?;
+    drop(started.stdout.take());
+    let ended = started.wait()?;
+    let mut said = String::new();
+    started.stderr.take().unwrap().read_to_string(&mut said)?;
+    assert_eq!((ended.code(), said.as_str()), (Some(141), ""));
     Ok(())
 }

@@ -45,6 +45,7 @@ pub(crate) fn package(epoch: &str, built: bool) -> Result<(), String> {
 /// Unpacks packages for arm64 and what they need; nothing of them is started.
 fn unpack(root: &str, packages: &str) -> Result<(), String> {
     let _ = fs::remove_dir_all(root);
+    fs::create_dir_all(root).map_err(|error| format!("{root}: {error}"))?;
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--arch=arm64", "--variant=extract", "--include", packages]);
     make.arg(package::distribution()?).arg(root);

@@ -99,12 +99,8 @@ fn lint() -> Result<(), String> {
 
 /// Installs what is missing with apt; says what to do where there is none.
 fn install(needed: &[(&str, &'static str)]) -> Result<(), String> {
-    let missing: Vec<&str> = needed
-        .iter()
-        .filter(|(what, _)| !Path::new(what).is_file() && !is_installed(what))
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
+    let is_there = |what: &str| Path::new(what).is_file() || is_installed(what);
+    if needed.iter().all(|(what, _)| is_there(what)) {
         return Ok(());
     }
     let apt = |arguments: &[&str]| {
@@ -117,7 +113,8 @@ fn install(needed: &[(&str, &'static str)]) -> Result<(), String> {
     };
     apt(&["update", "-q"])?;
     let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
-    install.extend(missing);
+    // All of them: what is there already may have to make way for what is missing.
+    install.extend(needed.iter().map(|(_, package)| *package));
     apt(&install)
 }
 

@@ -1,12 +1,23 @@
 //! What the command prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is this command's work")]
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{self, ErrorKind, Write},
+    process,
+    time::Duration,
+};
 
-/// A line of progress or result.
+/// What a shell reports of a program that wrote to a pipe which nobody read any more.
+const NOBODY_READS: i32 = 128 + 13;
+
+/// A line of progress or result. Whoever has read enough of it (`palmgate check | head -3`) ends the
+/// program, as they would most others.
 pub(crate) fn say(text: &str) {
-    println!("{text}");
-    let _ = std::io::stdout().flush();
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    if written.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        process::exit(NOBODY_READS);
+    }
 }
 
 /// A heading.

@@ -12,12 +12,15 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use palmgate_ledger::{Checkpoint, Entry, EntryKind, Ledger, NOBODY, origin};
+use palmgate_ledger::{Checkpoint, Entry, EntryKind, Evidence, Ledger, NOBODY, origin};
 use palmgate_protocol::{ClaimHandle, Hand, MemberId, Name, Purpose, Secret, Timestamp};
 use palmgate_seal::sign::{SigningKey, VerifyingKey};
 use palmgate_vault::{Batch, Column, ErasureRequest, FileRoot, NewPerson, Vault};
@@ -72,13 +75,53 @@ fn value(number: u64, column: Column) -> Vec<u8> {
 trait Store {
     /// Carries out operations on people that exist, new ones or those to go, durably.
     fn commit(&mut self, group: &[(Operation, u64)]);
+    /// Waits until whoever reads the log has checked what was handed out.
+    fn audited(&mut self) {}
+}
+
+/// Checks log entries on a thread of its own, as a regulator does on a machine of its own.
+struct Auditor {
+    evidence: SyncSender<Vec<Evidence>>,
+    verified: Receiver<usize>,
+    handed_out: usize,
+}
+
+impl Auditor {
+    fn start(key: VerifyingKey) -> Self {
+        let (evidence, handed) = mpsc::sync_channel::<Vec<Evidence>>(16);
+        let (tell, verified) = mpsc::channel();
+        thread::spawn(move || {
+            for some in handed {
+                // One signature a checkpoint, one proof an entry.
+                let checkpoint = Checkpoint::verify(&some[0].checkpoint, &key).unwrap();
+                for one in &some {
+                    assert_eq!(one.checkpoint, some[0].checkpoint);
+                    one.verify_under(&checkpoint).unwrap();
+                }
+                tell.send(some.len()).unwrap();
+            }
+        });
+        Self { evidence, verified, handed_out: 0 }
+    }
+
+    fn check(&mut self, evidence: Vec<Evidence>) {
+        self.handed_out += evidence.len();
+        if !evidence.is_empty() {
+            self.evidence.send(evidence).unwrap();
+        }
+    }
+
+    fn wait(&mut self) {
+        while self.handed_out > 0 {
+            self.handed_out -= self.verified.recv().unwrap();
+        }
+    }
 }
 
 struct Compliant {
     vault: Vault,
     ledger: Ledger,
-    key: VerifyingKey,
-    checkpoint: Option<Checkpoint>,
+    auditor: Auditor,
 }
 
 impl Compliant {
@@ -93,7 +136,7 @@ impl Compliant {
         for first in (0..PEOPLE).step_by(10_000) {
             vault.insert((first..first + 10_000).map(person).collect()).unwrap();
         }
-        Self { vault, ledger, key, checkpoint: None }
+        Self { vault, ledger, auditor: Auditor::start(key) }
     }
 }
 
@@ -128,7 +171,7 @@ fn entry(number: u64, operation: Operation) -> Entry {
 impl Store for Compliant {
     fn commit(&mut self, group: &[(Operation, u64)]) {
         let (mut new, mut gone, mut writes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut entries = Vec::with_capacity(group.len());
+        let (mut entries, mut evidence) = (Vec::with_capacity(group.len()), Vec::new());
         for &(operation, number) in group {
             let write = |at| (member(number), at, Secret::new(value(number + 1, at)));
             match operation {
@@ -141,23 +184,22 @@ impl Store for Compliant {
                 Update => writes.push(write(Column::Phone)),
                 UpdateMetadata => writes.push(write(Column::Profile)),
                 ReadLog => {
-                    // One signature a checkpoint, one proof an entry.
-                    let size = self.ledger.signed_len();
-                    if self.checkpoint.as_ref().is_none_or(|held| held.size != size) {
-                        let note = self.ledger.checkpoint();
-                        self.checkpoint = Some(Checkpoint::verify(note, &self.key).unwrap());
-                    }
-                    let evidence = self.ledger.evidence(number % size).unwrap();
-                    evidence.verify_under(self.checkpoint.as_ref().unwrap()).unwrap();
+                    let index = number % self.ledger.signed_len();
+                    evidence.push(self.ledger.evidence(index).unwrap());
                 }
             }
             entries.push(entry(number, operation));
         }
+        self.auditor.check(evidence);
         let logged: Vec<_> = gone.iter().map(|one| one.commitment).collect();
         self.vault.commit(&Batch { insert: new, write: writes, erase: gone }).unwrap();
         self.ledger.append_all(&entries).unwrap();
         self.ledger.sync().unwrap();
         self.vault.finish_erasures(&logged).unwrap();
+    }
+
+    fn audited(&mut self) {
+        self.auditor.wait();
     }
 }
 
@@ -335,6 +377,7 @@ fn measured(store: &mut dyn Store, people: &mut People, mix: &[Operation]) -> Co
     for start in (0..OPERATIONS).step_by(AT_ONCE) {
         store.commit(&people.group(mix, start));
     }
+    store.audited();
     let (seconds, processor_s) = (begun.elapsed().as_secs_f64(), processor() - before);
     let written_mib = (written() - bytes) as f64 / f64::from(1 << 20);
     Cost { seconds, processor_s, written_mib }
