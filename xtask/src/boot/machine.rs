@@ -142,6 +142,17 @@ impl Machine {
         self.ask(command).map(drop)
     }
 
+    /// What the box's programs said, with what the terminal was not told.
+    pub(super) fn explained<T>(&mut self, told: Result<T, String>) -> Result<T, String> {
+        told.map_err(|error| {
+            let said = self.ask(
+                "journalctl -b --no-pager -n 60 -u palmgated -u palmgate-matcher \
+                 -o short-monotonic",
+            );
+            format!("{error}\n{}", said.unwrap_or_else(|error| error))
+        })
+    }
+
     /// The ledger holds and goes on from a checkpoint that somebody has in hand.
     pub(super) fn continues(&mut self, checkpoint: &str) -> Result<(), String> {
         let lines = checkpoint.trim_end().replace('\n', "' '");

@@ -124,10 +124,11 @@ fn story(options: &Options, image: &Image, work: &Path, counts: &mut Counts) -> 
     machine.ask("stall")?;
     examine(&mut machine)?;
     println!("   systemd started another daemon in place of one that stopped answering");
-    let (enrol, erase) = store.settle(&mut machine)?;
+    let settled = store.settle(&mut machine);
+    let (enrol, erase) = machine.explained(settled)?;
     println!("   an enrolment takes {:.1} s, an erasure {:.1} s", seconds(enrol), seconds(erase));
     for number in 0..options.cuts {
-        store.grow()?;
+        machine.explained(store.grow())?;
         machine.ask("remember")?;
         let enrols = number % 2 == 0;
         let (kind, whole) = if enrols { (Cut::Enrolment, enrol) } else { (Cut::Erasure, erase) };
@@ -140,7 +141,7 @@ fn story(options: &Options, image: &Image, work: &Path, counts: &mut Counts) -> 
         println!("   power cut {:.1} s into an {kind}", seconds(moment));
         machine = boot(options, image, work, &ports, counts)?;
         examine(&mut machine)?;
-        let found = store.verify()?;
+        let found = machine.explained(store.verify())?;
         let held = store.checkpoints()?;
         for checkpoint in &held {
             machine.continues(checkpoint)?;
