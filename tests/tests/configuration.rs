@@ -2,11 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use anyhow::Result;
-use std::{
-    fs,
-    io::Read,
-    process::{Command, Stdio},
-};
+use std::{fs, io, process::Command};
 
 #[test]
 fn ten_planted_errors_are_shown_at_once_and_the_exit_is_64() -> Result<()> {
@@ -48,13 +44,11 @@ workers = 2
 
 #[test]
 fn who_has_read_enough_ends_the_program_quietly() -> Result<()> {
+    let (reader, writer) = io::pipe()?;
+    drop(reader);
     let mut program = Command::new(palmgate_cli::stage::program()?);
-    program.args(["policy", "rules"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut started = program.spawn()?;
-    drop(started.stdout.take());
-    let ended = started.wait()?;
-    let mut said = String::new();
-    started.stderr.take().unwrap().read_to_string(&mut said)?;
-    assert_eq!((ended.code(), said.as_str()), (Some(141), ""));
+    let ended = program.args(["policy", "rules"]).stdout(writer).output()?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), &*said), (Some(141), ""));
     Ok(())
 }

@@ -18,8 +18,8 @@ const REGION: &str = "--region";
 const HANDS: &str = "crates/palm/data/hands";
 /// How long the terminal may take for one request, its start and the emulated box included.
 const PATIENCE: Duration = Duration::from_mins(4);
-/// How long a box that has just started may be busy: its emulated matcher reads its models.
-const BUSY: Duration = Duration::from_mins(6);
+/// How long a box that has just started may be busy.
+const BUSY: Duration = Duration::from_mins(2);
 
 /// What the power was cut in the middle of.
 #[derive(Clone, Copy, PartialEq, Eq)]
