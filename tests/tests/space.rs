@@ -10,7 +10,7 @@ use palmgate_stories::{Person, Scene, accepted, pay};
 use palmgate_terminal::TerminalError;
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -73,8 +73,14 @@ impl Disk {
         let device = mounts.find(|line| line[1] == at).context("it is mounted")?[0].to_owned();
         let device = Path::new(&device).file_name().context("a device has a name")?;
         fs::write(Path::new("/sys/fs/ext4").join(device).join("trigger_fs_error"), "1\n")?;
-        ensure!(File::create(self.at.join("probe")).is_err(), "it is still written to");
+        ensure!(self.is_read_only(), "it is still written to");
         Ok(())
+    }
+
+    fn is_read_only(&self) -> bool {
+        let probe = self.at.join("probe");
+        let tried = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+        tried.is_err_and(|error| error.kind() == ErrorKind::ReadOnlyFilesystem)
     }
 
     /// Repaired and mounted again, when nobody uses it any more.
@@ -216,8 +222,15 @@ async fn a_disk_that_fails_for_a_while_costs_nobody_anything() -> Result<()> {
     assert!(!let_through_if_on(&scene, &leaver).await?, "who asked is not recognised in any case");
 
     fs::remove_file(below.0.path().join("filling"))?;
-    // It heals by itself, or ends with a failure, upon which systemd starts it anew.
+    // It heals by itself, or ends with a failure, upon which systemd starts it anew. A disk that the
+    // kernel turned read-only is repaired by somebody first.
     until("the stayer is let through again", async || {
+        if disk.is_read_only() {
+            let _ = scene.store.process.stop();
+            disk.repair()?;
+            scene.store.restart().await?;
+            scene.kiosk.ready(Duration::from_mins(1)).await?;
+        }
         if scene.store.metrics().await.is_err() {
             let ended = scene.store.process.wait()?;
             ensure!(!ended.success(), "it ended without a failure");
