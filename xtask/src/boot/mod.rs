@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
 fn story(options: &Options, image: &Image, work: &Path, counts: &mut Counts) -> Result<(), String> {
     let ports = Ports::free()?;
-    let mut store = Store::new(work, &ports)?;
+    let mut store = Store::new(work, &ports, if options.kvm { 3 } else { 1 })?;
     let mut machine = boot(options, image, work, &ports, counts)?;
     machine.ask(&format!("broker={} https={} set-up", ports.broker, ports.https))?;
     machine.runs()?;

@@ -12,7 +12,7 @@ use std::{
 const TERMINAL: &str = "target/release/palmgate-simulated-terminal";
 const OFFICE: &str = "target/release/palmgate";
 /// The terminal finds the palm: on an emulated processor the box would take longer for it than the five
-/// seconds for which pictures live.
+/// seconds for which pictures live. For as long as that it would also work on a few captures.
 const REGION: &str = "--region";
 /// Openly licensed photographs of hands, one a person.
 const HANDS: &str = "crates/palm/data/hands";
@@ -97,12 +97,15 @@ pub(super) struct Store {
     pictures: std::vec::IntoIter<PathBuf>,
     people: Vec<Person>,
     stranger: PathBuf,
+    /// Captures of an enrolment.
+    captures: u64,
     /// The request that the power is cut in, and whose it is.
     unanswered: Option<(Child, usize, Cut)>,
 }
 
 impl Store {
-    pub(super) fn new(work: &Path, ports: &Ports) -> Result<Self, String> {
+    /// `captures`: of each enrolment.
+    pub(super) fn new(work: &Path, ports: &Ports, captures: u64) -> Result<Self, String> {
         for program in [TERMINAL, OFFICE] {
             if !Path::new(program).is_file() {
                 return Err(format!("{program} is missing: run without --built"));
@@ -124,6 +127,7 @@ impl Store {
             stranger: pictures.pop().ok_or(format!("{HANDS} holds no picture"))?,
             pictures: pictures.into_iter(),
             people: Vec::new(),
+            captures,
             unanswered: None,
         })
     }
@@ -339,7 +343,7 @@ impl Store {
         let picture = &self.people[index].picture;
         let mut enrol = self.terminal("enrol");
         enrol.args([REGION, "--purpose", "entry", "--language", "en", "--right"]).arg(picture);
-        for seed in 1..3 {
+        for seed in 1..self.captures {
             let capture = self.work.join(format!("capture-{seed}.jpg"));
             recapture(picture, &capture, seed)?;
             enrol.arg("--right").arg(capture);
