@@ -12,7 +12,7 @@ use std::{
 const TERMINAL: &str = "target/release/palmgate-simulated-terminal";
 const OFFICE: &str = "target/release/palmgate";
 /// The terminal finds the palm: on an emulated processor the box would take longer for it than the five
-/// seconds for which pictures live. For as long as that it would also work on a few captures.
+/// seconds for which pictures live.
 const REGION: &str = "--region";
 /// Openly licensed photographs of hands, one a person.
 const HANDS: &str = "crates/palm/data/hands";
@@ -104,7 +104,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// `captures`: of each enrolment.
+    /// `captures`: of each enrolment. Three take an emulated processor longer than pictures live.
     pub(super) fn new(work: &Path, ports: &Ports, captures: u64) -> Result<Self, String> {
         for program in [TERMINAL, OFFICE] {
             if !Path::new(program).is_file() {
