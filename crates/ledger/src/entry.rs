@@ -211,17 +211,19 @@ impl Write for Same<'_> {
 
 /// Four digits leave no room for a phone number, a card number or an identifier in hex.
 fn is_outcome(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-:.".contains(c);
+    let allowed = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'-' | b':' | b'.');
     (1..=MAX_WORD_BYTES).contains(&text.len())
-        && text.chars().all(allowed)
+        && text.bytes().all(allowed)
         && text.bytes().filter(u8::is_ascii_digit).count() <= MAX_DIGITS
 }
 
 fn is_rule(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-./()".contains(c);
+    let allowed =
+        |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'/' | b'(' | b')');
+    let digits = text.as_bytes().split(|c| !c.is_ascii_digit());
     (1..=MAX_WORD_BYTES).contains(&text.len())
-        && text.chars().all(allowed)
-        && text.split(|c: char| !c.is_ascii_digit()).all(|digits| digits.len() <= MAX_DIGITS)
+        && text.bytes().all(allowed)
+        && digits.map(<[u8]>::len).all(|count| count <= MAX_DIGITS)
 }
 
 #[cfg(test)]

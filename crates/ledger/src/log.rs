@@ -20,7 +20,6 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 const HASH_BYTES: u64 = size_of::<Hash>() as u64;
@@ -204,14 +203,16 @@ impl Ledger {
             let room = SEGMENT_ENTRIES - index % SEGMENT_ENTRIES;
             let (some, rest) = left.split_at(left.len().min(room as usize));
             self.write(&text[begin..some.last().copied().unwrap_or(begin)])?;
+            let mut leaves = self.tree.tail().to_vec();
+            let place = index - leaves.len() as u64;
             for end in some {
-                let index = self.tree.size();
-                if let Some(tile) = self.tree.push(leaf_hash(&text[begin..end - 1])) {
-                    self.write_hashes(index / TILE, tile.leaves())?;
-                    self.places.get_mut().keep(index / TILE, &Arc::new(tile));
-                }
+                let leaf = leaf_hash(&text[begin..end - 1]);
+                self.tree.push(leaf);
+                leaves.push(leaf);
                 begin = *end;
             }
+            let complete = leaves.len() - leaves.len() % TILE as usize;
+            self.write_hashes(place, &leaves[..complete])?;
             left = rest;
         }
         Ok(first)
@@ -502,34 +503,28 @@ impl Ledger {
     }
 
     /// Never made durable: what a crash takes of the hash file is computed again.
-    fn write_hashes(&mut self, tile: u64, leaves: &[Hash]) -> Result<(), LedgerError> {
-        let written = self.hashes.write_all_at(leaves.as_flattened(), tile * TILE * HASH_BYTES);
+    fn write_hashes(&mut self, index: u64, leaves: &[Hash]) -> Result<(), LedgerError> {
+        let written = self.hashes.write_all_at(leaves.as_flattened(), index * HASH_BYTES);
         self.or_fail(written.map_err(|error| io("write", &self.layout.hashes())(error)))
     }
 
     fn write_tail(&mut self) -> Result<(), LedgerError> {
-        let place = self.tree.size() / TILE * TILE * HASH_BYTES;
-        let written = self.hashes.write_all_at(self.tree.tail().as_flattened(), place);
-        self.or_fail(written.map_err(|error| io("write", &self.layout.hashes())(error)))
+        let tail = self.tree.tail().to_vec();
+        self.write_hashes(self.tree.size() - tail.len() as u64, &tail)
     }
 
     /// Reads complete tiles from the hash file, checked.
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, LedgerError> {
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Tile, LedgerError> {
         |number| {
-            if let Some(tile) = self.places.borrow().tile(number) {
-                return Ok(tile);
-            }
-            let path = self.layout.hashes();
-            let mut leaves = vec![Hash::default(); TILE as usize];
+            let mut leaves = [Hash::default(); TILE as usize];
             let place = number * TILE * HASH_BYTES;
             let read = self.hashes.read_exact_at(leaves.as_flattened_mut(), place);
-            read.map_err(io("read", &path))?;
-            let tile = Arc::new(Tile::new(&leaves));
-            if self.tree.tile_root(number) != Some(&tile.root()) {
-                return Err(LedgerError::Hashes { path });
+            read.map_err(|error| io("read", &self.layout.hashes())(error))?;
+            let tile = Tile::new(&leaves);
+            if self.tree.tile_root(number) == Some(tile.root()) {
+                return Ok(tile);
             }
-            self.places.borrow_mut().keep(number, &tile);
-            Ok(tile)
+            Err(LedgerError::Hashes { path: self.layout.hashes() })
         }
     }
 }

@@ -1,8 +1,10 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_hash, split};
-use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Range, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Range};
 
-/// Leaves whose hashes are looked up together; their inner nodes are computed when needed.
-pub(crate) const TILE: u64 = 64;
+/// Leaves whose hashes are looked up together; their inner nodes are computed when needed, which for so
+/// few costs less than finding them in a cache.
+pub(crate) const TILE: u64 = 8;
+const TILE_NODES: usize = 2 * TILE as usize - 1;
 
 /// Roots at the right edge that are kept.
 const EDGES: usize = 256;
@@ -69,34 +71,23 @@ fn descend<E>(
     Ok(start..end)
 }
 
-/// A complete tile: its leaves, and level by level every node above them. One piece of memory, since a
-/// proof looks at each level once.
-pub(crate) struct Tile(Box<[Hash]>);
+/// A complete tile: its leaves, and level by level every node above them.
+pub(crate) struct Tile([Hash; TILE_NODES]);
 
 impl Tile {
-    /// Hashes up `TILE` leaves.
-    pub(crate) fn new(leaves: &[Hash]) -> Self {
-        let mut nodes = Vec::with_capacity(2 * leaves.len() - 1);
-        nodes.extend_from_slice(leaves);
-        let mut pair = 0;
-        while let Some([left, right]) = nodes.get(pair..pair + 2) {
-            nodes.push(node_hash(left, right));
-            pair += 2;
+    /// Hashes up the leaves.
+    pub(crate) fn new(leaves: &[Hash; TILE as usize]) -> Self {
+        let mut nodes = [Hash::default(); TILE_NODES];
+        nodes[..leaves.len()].copy_from_slice(leaves);
+        for node in leaves.len()..TILE_NODES {
+            let left = 2 * (node - leaves.len());
+            nodes[node] = node_hash(&nodes[left], &nodes[left + 1]);
         }
-        Self(nodes.into())
+        Self(nodes)
     }
 
-    /// From nodes that are known.
-    fn complete(levels: &Levels) -> Self {
-        Self(levels.0.concat().into())
-    }
-
-    pub(crate) fn root(&self) -> Hash {
-        self.0[self.0.len() - 1]
-    }
-
-    pub(crate) fn leaves(&self) -> &[Hash] {
-        &self.0[..TILE as usize]
+    pub(crate) const fn root(&self) -> &Hash {
+        &self.0[TILE_NODES - 1]
     }
 
     fn node(&self, level: u32, number: usize) -> Hash {
@@ -106,7 +97,7 @@ impl Tile {
     }
 }
 
-/// The inner nodes above the tiles, and the last, incomplete tile: a byte of memory for each
+/// The inner nodes above the tiles, and the last, incomplete tile: eight bytes of memory for each
 /// entry. Leaf hashes of complete tiles are asked back when a proof needs them.
 #[derive(Default)]
 pub(crate) struct Tree {
@@ -135,16 +126,14 @@ impl Tree {
         self.above.leaves().get(usize::try_from(number).ok()?)
     }
 
-    /// Adds a leaf; returns the tile that it completes, if it does.
-    pub(crate) fn push(&mut self, leaf: Hash) -> Option<Tile> {
+    /// Adds a leaf.
+    pub(crate) fn push(&mut self, leaf: Hash) {
         self.tail.push(leaf);
         self.size += 1;
-        if !self.size.is_multiple_of(TILE) {
-            return None;
+        if self.size.is_multiple_of(TILE) {
+            self.above.push(self.tail.node(TILE.ilog2(), 0));
+            self.tail = Levels::default();
         }
-        let tile = Tile::complete(&std::mem::take(&mut self.tail));
-        self.above.push(tile.root());
-        Some(tile)
     }
 
     pub(crate) fn root(&self) -> Hash {
@@ -169,7 +158,7 @@ impl Tree {
         &self,
         index: u64,
         size: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Tile, E>,
     ) -> Result<(Hash, InclusionProof), E> {
         // One hash a level: a vector for the longest path of all would be a large piece of memory.
         let mut path = Vec::with_capacity((u64::BITS - size.leading_zeros()) as usize);
@@ -197,7 +186,7 @@ impl Tree {
         &self,
         from: u64,
         to: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Tile, E>,
     ) -> Result<ConsistencyProof, E> {
         let mut path = Vec::new();
         if from == 0 || from == to {
@@ -228,7 +217,7 @@ impl Tree {
         &self,
         start: u64,
         end: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Tile, E>,
     ) -> Result<Hash, E> {
         if (end - start).is_power_of_two() {
             return self.hashed(start, end, tile);
@@ -249,7 +238,7 @@ impl Tree {
         &self,
         start: u64,
         end: u64,
-        tile: &mut dyn FnMut(u64) -> Result<Arc<Tile>, E>,
+        tile: &mut dyn FnMut(u64) -> Result<Tile, E>,
     ) -> Result<Hash, E> {
         let width = end - start;
         if width.is_power_of_two()
@@ -324,10 +313,10 @@ mod tests {
         fn new(leaves: impl IntoIterator<Item = Hash>) -> Self {
             let mut whole = Self { tree: Tree::default(), leaves: Vec::new() };
             for leaf in leaves {
-                let tile = whole.tree.push(leaf);
+                whole.tree.push(leaf);
                 whole.leaves.push(leaf);
-                let start = whole.leaves.len().saturating_sub(TILE as usize);
-                assert!(tile.is_none_or(|tile| tile.leaves() == &whole.leaves[start..]));
+                let tail = whole.leaves.len() - whole.leaves.len() % TILE as usize;
+                assert_eq!(whole.tree.tail(), &whole.leaves[tail..]);
             }
             whole
         }
@@ -336,11 +325,8 @@ mod tests {
             Self::new((0..size).map(|i| leaf_hash(&i.to_be_bytes())))
         }
 
-        fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
-            |tile| {
-                let start = (tile * TILE) as usize;
-                Ok(Arc::new(Tile::new(&self.leaves[start..start + TILE as usize])))
-            }
+        fn tiles(&self) -> impl FnMut(u64) -> Result<Tile, Infallible> {
+            |number| Ok(Tile::new(&self.leaves.as_chunks().0[number as usize]))
         }
 
         fn inclusion(&self, index: u64, size: u64) -> InclusionProof {

@@ -9,13 +9,12 @@ use crate::{
     lines::{Line, Lines},
     note::MAX_NOTE_BYTES,
     pruned::{leaf_in, leaf_of},
-    tree::{TILE, Tile, Tree},
+    tree::{Tile, Tree},
 };
 use palmgate_seal::sign::VerifyingKey;
 use std::{
     convert::Infallible,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 /// What a ledger that verifies contains.
@@ -197,11 +196,8 @@ impl Exported {
         Ok(Self { checkpoint, note, tree, leaves })
     }
 
-    fn tiles(&self) -> impl FnMut(u64) -> Result<Arc<Tile>, Infallible> {
-        |tile| {
-            let start = (tile * TILE) as usize;
-            Ok(Arc::new(Tile::new(&self.leaves[start..start + TILE as usize])))
-        }
+    fn tiles(&self) -> impl FnMut(u64) -> Result<Tile, Infallible> {
+        |number| Ok(Tile::new(&self.leaves.as_chunks().0[number as usize]))
     }
 }
 

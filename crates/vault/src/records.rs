@@ -232,10 +232,9 @@ impl Records {
     }
 
     fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
-        let path = self.path.clone();
-        move |source| {
+        |source| {
             self.failed.set(true);
-            VaultError::Records { path: path.clone(), source }
+            VaultError::Records { path: self.path.clone(), source }
         }
     }
 }
