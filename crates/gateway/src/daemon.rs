@@ -2,7 +2,6 @@
 //! told when it is ready, that it is alive, and that it stops.
 #![allow(
     clippy::print_stderr,
-    clippy::print_stdout,
     reason = "before logging is set up, and where nothing is served, there is nothing else to say it on"
 )]
 
@@ -13,7 +12,14 @@ use crate::{
     run::{self, Gateway},
 };
 use sd_notify::NotifyState;
-use std::{fs, path::Path, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -49,7 +55,8 @@ pub fn main(file: &Path) -> ExitCode {
 pub fn check(file: &Path) -> ExitCode {
     match read(file) {
         Ok((config, _)) => {
-            println!("root: {}", config.options.root.promise());
+            // Who reads only the exit status may have closed the pipe.
+            let _ = writeln!(io::stdout(), "root: {}", config.options.root.promise());
             ExitCode::SUCCESS
         }
         Err(code) => code,
@@ -86,7 +93,7 @@ fn filter(log: &Log) -> EnvFilter {
 fn log_to(log: &Log) -> Filter {
     let (layer, handle) = tracing_subscriber::reload::Layer::new(filter(log));
     let registry = tracing_subscriber::registry().with(layer);
-    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let text = || tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
     match log.target {
         LogTarget::Stderr => registry.with(text()).init(),
         LogTarget::Json => registry.with(text().json()).init(),

@@ -1,7 +1,7 @@
 """Regions of real strangers' hands, for evaluation only: one photograph a person, so that every
 second capture is simulated.
 
-    python real_hands.py work/real_hands.npz
+    python real_hands.py work/real_hands.npz [CAPTURES]
 
 The same steps as `src/detect.rs`, `landmarks.rs` and `region.rs`, here in numpy and onnxruntime,
 because the simulation is stronger than the product's (`src/simulate.rs`) and shares nothing with
@@ -19,7 +19,6 @@ import onnxruntime
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODELS, HANDS = os.path.join(HERE, "../models"), os.path.join(HERE, "../data/hands")
-CAPTURES = 4
 ANCHORS = {0: (0.0, 0.0), 5: (0.2271, -0.9712), 9: (0.0, -1.0), 13: (-0.2047, -0.9287), 17: (-0.3919, -0.7804)}
 STEADY = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
 CENTER, SIDE = np.array([-0.03, -0.44]), 80
@@ -139,12 +138,13 @@ def second_capture(rng, picture, strength=1.0):
 
 
 def main():
+    captures = int(sys.argv[2]) if len(sys.argv) > 2 else 4
     hands = Hands()
     regions, labels = [], []
     for person, path in enumerate(sorted(glob.glob(os.path.join(HANDS, "*.JPG")))):
         picture = cv2.imread(path)[..., ::-1]
         rng = np.random.default_rng([7, person])
-        for index in range(CAPTURES + 1):
+        for index in range(captures + 1):
             seen = np.ascontiguousarray(picture if index == 0 else second_capture(rng, picture))
             points = hands.locate(seen)
             if points is not None:
