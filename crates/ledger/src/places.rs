@@ -19,7 +19,7 @@ pub(crate) struct Places(BTreeMap<u64, Segment>);
 
 struct Segment {
     file: File,
-    /// Where each line begins, and the first one that was not looked at.
+    /// Where each whole line begins that was found so far, and where the last of them ends.
     starts: Vec<u32>,
     /// Where looking goes on.
     end: u64,

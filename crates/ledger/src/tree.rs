@@ -1,8 +1,8 @@
 use crate::merkle::{ConsistencyProof, Hash, InclusionProof, empty_root, node_hash, split};
 use std::{cell::RefCell, collections::BTreeMap, convert::Infallible, ops::Range};
 
-/// Leaves whose hashes are looked up together; their inner nodes are computed when needed, which for so
-/// few costs less than finding them in a cache.
+/// Leaves whose hashes are looked up together; their inner nodes are computed when needed. So few need
+/// no cache.
 pub(crate) const TILE: u64 = 8;
 const TILE_NODES: usize = 2 * TILE as usize - 1;
 
