@@ -1,14 +1,16 @@
 //! The four role mixes of `GDPRbench` (Shastri et al., VLDB 2020) over 100,000 people, with everything
 //! that forgetting asks for and without: sealed columns under keys of their own, erasure by a change
 //! of the root and a signed Merkle log against plain rows and a plain durable log of the same entries.
-//! Both commit 64 operations at once, each in a process of its own, and take turns. Prints one line of
-//! JSON for each figure; ratios of one run compare, times of different runs do not.
+//! Both commit 64 operations at once, each in a process of its own, and take turns, so that what else
+//! the machine does strikes both. Prints one line of JSON for each
+//! figure; ratios of one run compare, times of different runs do not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and stops on errors")]
 
 use std::{
     env,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Lines, Write},
+    ops::Range,
     os::unix::fs::FileExt,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -30,12 +32,17 @@ use rustix::time::{ClockId, clock_gettime};
 const PEOPLE: u64 = 100_000;
 /// Those from here on never leave.
 const STAYING: u64 = PEOPLE * 4 / 5;
+/// Operations of a mix in one round; a mix that only reads has six times as many, in as many turns.
 const OPERATIONS: usize = 10_000;
-/// Times that the stores take turns with a mix that changes who is there, and with one that only reads,
-/// which takes a few tenths of a second.
+const READING_OPERATIONS: usize = 6 * OPERATIONS;
 const ROUNDS: usize = 5;
-const READING_ROUNDS: usize = 15;
+const READING_ROUNDS: usize = 9;
 const AT_ONCE: usize = 64;
+/// Operations of one store before it is the other's turn: few, because the machine is not always as
+/// fast, and enough for a store to find its memory in the processor's caches again.
+const TURN: usize = 5_000;
+/// Between turns, for what is done behind the last answer.
+const PAUSE: Duration = Duration::from_millis(20);
 const TEMPLATE: Column = Column::Template(Purpose::Pay, Hand::Left);
 
 #[derive(Clone, Copy)]
@@ -360,27 +367,42 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Runs one mix once.
-fn measured(store: &mut dyn Store, people: &mut People, mix: &[Operation]) -> Cost {
-    // Bytes that the process handed to the disk, and its time on processors, all threads.
-    let written = || -> u64 {
+/// What one store has spent: bytes that its process handed to the disk, and its time on processors,
+/// all threads.
+struct Spent {
+    bytes: u64,
+    processor_s: f64,
+}
+
+impl Spent {
+    fn now() -> Self {
         let io = fs::read_to_string("/proc/self/io").unwrap();
         let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-        line.unwrap().parse().unwrap()
-    };
-    let processor = || {
-        let spent = clock_gettime(ClockId::ProcessCPUTime);
-        Duration::try_from(spent).unwrap().as_secs_f64()
-    };
-    quiet();
-    let (bytes, before, begun) = (written(), processor(), Instant::now());
-    for start in (0..OPERATIONS).step_by(AT_ONCE) {
+        let processor = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap();
+        Self { bytes: line.unwrap().parse().unwrap(), processor_s: processor.as_secs_f64() }
+    }
+
+    /// Seconds and mebibytes since then, as a line.
+    fn until_now(&self) -> String {
+        let now = Self::now();
+        let mebibytes = (now.bytes - self.bytes) as f64 / f64::from(1 << 20);
+        format!("{} {mebibytes}", now.processor_s - self.processor_s)
+    }
+}
+
+/// The operations of a mix that come with one turn, and how long they took.
+fn turn(
+    store: &mut dyn Store,
+    people: &mut People,
+    mix: &[Operation],
+    operations: Range<usize>,
+) -> Duration {
+    let begun = Instant::now();
+    for start in operations.step_by(AT_ONCE) {
         store.commit(&people.group(mix, start));
     }
     store.audited();
-    let (seconds, processor_s) = (begun.elapsed().as_secs_f64(), processor() - before);
-    let written_mib = (written() - bytes) as f64 / f64::from(1 << 20);
-    Cost { seconds, processor_s, written_mib }
+    begun.elapsed()
 }
 
 /// A store in a process of its own, as a box has one: the other's threads and heap are not in its
@@ -403,12 +425,31 @@ impl Apart {
         store
     }
 
-    fn measured(&mut self, mix: &str) -> Cost {
-        writeln!(self.asks.as_mut().unwrap(), "{mix}").unwrap();
+    /// Begins a round.
+    fn begin(&mut self) {
+        self.ask("begin");
+        assert_eq!(self.answer(), "begun");
+    }
+
+    /// Seconds that a turn takes.
+    fn turn(&mut self, mix: &str, operations: &Range<usize>) -> f64 {
+        self.ask(&format!("{mix} {} {}", operations.start, operations.end));
+        let seconds = self.answer().parse().unwrap();
+        thread::sleep(PAUSE);
+        seconds
+    }
+
+    /// Ends a round whose turns took so long.
+    fn end(&mut self, seconds: f64) -> Cost {
+        self.ask("end");
         let answer = self.answer();
-        let mut figures = answer.split(' ').map(|figure| figure.parse::<f64>().unwrap());
-        let mut figure = || figures.next().unwrap();
-        Cost { seconds: figure(), processor_s: figure(), written_mib: figure() }
+        let (processor_s, written_mib) = answer.split_once(' ').unwrap();
+        let [processor_s, written_mib] = [processor_s, written_mib].map(|one| one.parse().unwrap());
+        Cost { seconds, processor_s, written_mib }
+    }
+
+    fn ask(&mut self, what: &str) {
+        writeln!(self.asks.as_mut().unwrap(), "{what}").unwrap();
     }
 
     fn answer(&mut self) -> String {
@@ -427,13 +468,26 @@ fn serve(which: &str, directory: &Path) {
     let mut people = People::new();
     quiet();
     println!("filled");
+    let mut before = Spent::now();
     for asked in io::stdin().lines() {
         let asked = asked.unwrap();
-        let (_, mix) = MIXES.iter().find(|(name, _)| *name == asked).unwrap();
-        let cost = measured(store.as_mut(), &mut people, mix);
-        // The other store comes next.
-        quiet();
-        println!("{} {} {}", cost.seconds, cost.processor_s, cost.written_mib);
+        let asked: Vec<&str> = asked.split(' ').collect();
+        match asked[..] {
+            ["begin"] => {
+                before = Spent::now();
+                println!("begun");
+            }
+            ["end"] => {
+                quiet();
+                println!("{}", before.until_now());
+            }
+            [name, start, end] => {
+                let (_, mix) = MIXES.iter().find(|(known, _)| *known == name).unwrap();
+                let operations = start.parse().unwrap()..end.parse().unwrap();
+                println!("{}", turn(store.as_mut(), &mut people, mix, operations).as_secs_f64());
+            }
+            _ => panic!("{asked:?} is no question"),
+        }
     }
 }
 
@@ -445,28 +499,45 @@ fn filled(which: &str, directory: &Path) -> Box<dyn Store> {
     }
 }
 
-/// Runs a mix on both stores in turn, and prints the medians: what the machine does beside it comes
-/// and goes.
-fn compare(name: &str, mix: &[Operation], compliant: &mut Apart, plain: &mut Apart) {
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    let reads = mix.iter().all(|one| matches!(one, ReadData | ReadMetadata | ReadLog));
-    let rounds = if reads { READING_ROUNDS } else { ROUNDS };
-    for round in 0..rounds {
-        if round % 2 == 0 {
-            without.push(plain.measured(name));
-            with.push(compliant.measured(name));
+/// One round of a mix on both stores.
+fn round(mix: &str, turns: usize, compliant: &mut Apart, plain: &mut Apart) -> (Cost, Cost) {
+    let (mut with, mut without) = (0.0, 0.0);
+    compliant.begin();
+    plain.begin();
+    for number in 0..turns {
+        let operations = number * TURN..(number + 1) * TURN;
+        // Whoever was second is first: a machine that slows down strikes both alike.
+        if number % 2 == 0 {
+            without += plain.turn(mix, &operations);
+            with += compliant.turn(mix, &operations);
         } else {
-            with.push(compliant.measured(name));
-            without.push(plain.measured(name));
+            with += compliant.turn(mix, &operations);
+            without += plain.turn(mix, &operations);
         }
     }
-    let ratio = |part: fn(&Cost) -> f64| {
-        median(with.iter().zip(&without).map(|(with, without)| part(with) / part(without)))
+    (compliant.end(with), plain.end(without))
+}
+
+/// Runs rounds of a mix, and prints the medians.
+fn compare(name: &str, mix: &[Operation], compliant: &mut Apart, plain: &mut Apart) {
+    let reads = mix.iter().all(|one| matches!(one, ReadData | ReadMetadata | ReadLog));
+    let (rounds, operations) =
+        if reads { (READING_ROUNDS, READING_OPERATIONS) } else { (ROUNDS, OPERATIONS) };
+    let (with, without): (Vec<Cost>, Vec<Cost>) =
+        (0..rounds).map(|_| round(name, operations / TURN, compliant, plain)).unzip();
+    let ratios = |part: fn(&Cost) -> f64| {
+        let pairs = with.iter().zip(&without);
+        let mut ratios: Vec<f64> =
+            pairs.map(|(with, without)| part(with) / part(without)).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios
     };
-    let (slowdown, processor) = (ratio(|cost| cost.seconds), ratio(|cost| cost.processor_s));
+    let (wall, processor) = (ratios(|cost| cost.seconds), ratios(|cost| cost.processor_s));
+    let (slowdown, least, most) = (wall[rounds / 2], wall[0], wall[rounds - 1]);
+    let processor = processor[rounds / 2];
     let (with, without) = (Cost::medians(&with), Cost::medians(&without));
     println!(
-        r#"{{"mix":"{name}","operations":{OPERATIONS},"rounds":{rounds},"slowdown":{slowdown:.2},"slowdown_processor":{processor:.2},"compliant":{with},"plain":{without}}}"#
+        r#"{{"mix":"{name}","operations":{operations},"rounds":{rounds},"slowdown":{slowdown:.2},"least":{least:.2},"most":{most:.2},"slowdown_processor":{processor:.2},"compliant":{with},"plain":{without}}}"#
     );
 }
 
@@ -523,10 +594,12 @@ fn profile(which: &str, mix: &[Operation]) {
     let mut store = filled(which, directory.path());
     let mut people = People::new();
     // So that there is a log to read.
-    measured(store.as_mut(), &mut people, MIXES[0].1);
-    let costs: Vec<Cost> =
-        (0..ROUNDS).map(|_| measured(store.as_mut(), &mut people, mix)).collect();
-    println!(r#"{{"store":"{which}","cost":{}}}"#, Cost::medians(&costs));
+    turn(store.as_mut(), &mut people, MIXES[0].1, 0..OPERATIONS);
+    for _ in 0..ROUNDS {
+        quiet();
+        let took = turn(store.as_mut(), &mut people, mix, 0..OPERATIONS);
+        println!(r#"{{"store":"{which}","s":{:.3}}}"#, took.as_secs_f64());
+    }
 }
 
 /// Opens what the mixes left, and reads every template as the gateway does at its start.
@@ -565,8 +638,7 @@ fn main() {
     let mut compliant = Apart::start("compliant", directory.path());
     if !arguments.is_empty() {
         // So that there is a log to read.
-        plain.measured(MIXES[0].0);
-        compliant.measured(MIXES[0].0);
+        round(MIXES[0].0, OPERATIONS / TURN, &mut compliant, &mut plain);
     }
     for (name, mix) in MIXES.into_iter().filter(|(name, _)| wanted(name)) {
         compare(name, mix, &mut compliant, &mut plain);

@@ -57,42 +57,48 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Rows first, then the table: without the table the rows are noise. With an erasure among it,
-    /// all of it waits for the root, so that rows and table go to the disk together.
+    /// Rows first, then the table: without the table the rows are noise. With an erasure among it, all
+    /// of it waits for the root, and the rows are written while the table goes to the disk.
     pub(crate) fn commit(&mut self, batch: &Batch) -> Result<(), VaultError> {
         self.check_new(&batch.insert, &batch.erase)?;
         self.check_values(&batch.write)?;
         if !batch.insert.is_empty() || !batch.write.is_empty() {
             self.check_space()?;
         }
-        let change = self.add_people(&batch.insert).inspect_err(|_| self.untidy = true)?;
-        self.put_columns(&batch.write)?;
-        if !batch.erase.is_empty() {
-            return self.erase(&batch.erase, change);
+        let change = new_people(&batch.insert);
+        if batch.erase.is_empty() {
+            self.write_rows(batch, &change)?;
+            self.note_columns(&batch.write);
+            let synced = self.records.sync();
+            if batch.insert.is_empty() {
+                return synced;
+            }
+            return synced.and_then(|()| self.rewrite(change)).inspect_err(|_| self.untidy = true);
         }
-        let synced = self.records.sync();
-        if batch.insert.is_empty() {
-            return synced;
-        }
-        synced.and_then(|()| self.rewrite(change)).inspect_err(|_| self.untidy = true)
+        self.erase(&batch.erase, batch, change)?;
+        self.note_columns(&batch.write);
+        Ok(())
     }
 
-    fn add_people(&self, people: &[NewPerson]) -> Result<Change, VaultError> {
-        let mut change = Change::default();
+    /// The rows of newcomers, who have their keys in `change`, and the replaced columns. Not synced.
+    pub(crate) fn write_rows(&mut self, batch: &Batch, change: &Change) -> Result<(), VaultError> {
+        self.add_people(&batch.insert, change).inspect_err(|_| self.untidy = true)?;
+        self.put_columns(&batch.write)
+    }
+
+    fn add_people(&self, people: &[NewPerson], change: &Change) -> Result<(), VaultError> {
         for some in people.chunks(ROWS_AT_ONCE) {
             let mut rows = Vec::new();
             for new in some {
-                let seed = Seed::generate();
-                let cipher = PersonCipher::new(&self.tenant, &new.member, &seed);
-                let last: HashMap<_, _> =
-                    new.columns.iter().map(|(at, value)| (at, value)).collect();
-                rows.extend(last.iter().map(|(at, value)| cipher.seal(**at, value.expose())));
-                let columns = last.keys().fold(0, |bits, column| bits | column.bit());
-                change.people.insert(new.member, Some(Person::new(seed, columns)));
+                let person = change.people.get(&new.member).and_then(Option::as_ref);
+                let person = person.expect("everybody new was given keys");
+                let cipher = PersonCipher::new(&self.tenant, &new.member, &person.seed);
+                let last = last_values(&new.columns);
+                rows.extend(last.map(|(at, value)| cipher.seal(at, value.expose())));
             }
             self.records.add(Shelf::People, &rows)?;
         }
-        Ok(change)
+        Ok(())
     }
 
     fn check_new(&self, people: &[NewPerson], leave: &[ErasureRequest]) -> Result<(), VaultError> {
@@ -131,9 +137,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Not synced.
     fn put_columns(
-        &mut self,
+        &self,
         values: &[(MemberId, Column, Secret<Vec<u8>>)],
     ) -> Result<(), VaultError> {
         // The last value of a column counts; two in one batch could mix their pieces.
@@ -147,10 +152,14 @@ impl Inner {
             };
             self.records.put(Shelf::People, &some.iter().map(row).collect::<Vec<_>>())?;
         }
+        Ok(())
+    }
+
+    /// Notes that these columns are stored.
+    fn note_columns(&mut self, values: &[(MemberId, Column, Secret<Vec<u8>>)]) {
         for (member, column, _) in values {
             self.table.note_column(member, column.bit());
         }
-        Ok(())
     }
 
     pub(crate) fn read(
@@ -286,6 +295,24 @@ impl Inner {
     pub(crate) fn wanted_groups(&self) -> HashSet<Group> {
         self.table.people.values().map(|person| person.seed.group()).collect()
     }
+}
+
+/// Keys for people who are new.
+fn new_people(people: &[NewPerson]) -> Change {
+    let mut change = Change::default();
+    for new in people {
+        let columns = new.columns.iter().fold(0, |bits, (column, _)| bits | column.bit());
+        change.people.insert(new.member, Some(Person::new(Seed::generate(), columns)));
+    }
+    change
+}
+
+/// The value that counts of each column.
+fn last_values(
+    columns: &[(Column, Secret<Vec<u8>>)],
+) -> impl Iterator<Item = (Column, &Secret<Vec<u8>>)> {
+    let last: HashMap<_, _> = columns.iter().map(|(at, value)| (*at, value)).collect();
+    last.into_iter()
 }
 
 fn check_size(value: &[u8]) -> Result<(), VaultError> {

@@ -13,7 +13,7 @@ use crate::{
     error::VaultError,
     inner::Inner,
     keys::{Change, Person, Plan, Seed},
-    people::{Column, ErasureRequest, Group, PersonCipher},
+    people::{Batch, Column, ErasureRequest, Group, PersonCipher},
     records::Shelf,
     root::Root,
     space,
@@ -26,10 +26,11 @@ use crate::{
 const OUTBOX_AT_ONCE: usize = 1_000;
 
 impl Inner {
-    /// Erases people, and makes the rest of `change` count with it.
+    /// Erases people, and makes the batch's rows and the rest of `change` count with that.
     pub(crate) fn erase(
         &mut self,
         people: &[ErasureRequest],
+        batch: &Batch,
         change: Change,
     ) -> Result<(), VaultError> {
         let mark = |id| self.tombstones.mark(id);
@@ -55,7 +56,8 @@ impl Inner {
         self.make_room()?;
         // They stay begun whatever happens: an intent that may be durable is never taken back.
         self.table.begun.extend(begun);
-        self.carry_out(&erasures, people.iter().map(|one| one.member).collect(), change)
+        let members = people.iter().map(|one| one.member).collect();
+        self.carry_out(&erasures, members, batch, change)
     }
 
     /// Carries out the intents that a crash left behind.
@@ -69,13 +71,14 @@ impl Inner {
         let named = |id: &&MemberId| marks.contains(&self.tombstones.mark(id.as_bytes()));
         let members = self.table.people.keys().filter(named).copied().collect();
         self.make_room()?;
-        self.carry_out(&erasures, members, Change::default())
+        self.carry_out(&erasures, members, &Batch::default(), Change::default())
     }
 
     fn carry_out(
         &mut self,
         erasures: &[Erasure],
         members: Vec<MemberId>,
+        batch: &Batch,
         mut change: Change,
     ) -> Result<(), VaultError> {
         let mut seen = BTreeSet::new();
@@ -94,14 +97,15 @@ impl Inner {
             }
         }
         if tombstones.is_empty() && !gone {
-            if !change.people.is_empty() {
+            if !batch.insert.is_empty() || !batch.write.is_empty() {
+                self.write_rows(batch, &change)?;
                 self.records.sync()?;
             }
             return self.rewrite(change);
         }
         change.tombstones = Some(Tombstones::head_with(&self.table.tombstones, &tombstones));
         change.marks.clone_from(&tombstones);
-        self.rotate(change)?;
+        self.rotate(batch, change)?;
         self.tombstones.admit(&tombstones);
         self.sweep_people(groups);
         Ok(())
@@ -120,7 +124,7 @@ impl Inner {
         }
         self.make_room()?;
         let change = self.rekey(&forgotten).inspect_err(|_| self.untidy = true)?;
-        self.rotate(change)?;
+        self.rotate(&Batch::default(), change)?;
         self.sweep_people(groups);
         Ok(())
     }
@@ -154,7 +158,7 @@ impl Inner {
         let change = self
             .prepare_terminals(&mut prepared)
             .map(|change| Change { all_pages: true, ..change });
-        let outcome = change.and_then(|change| self.rotate(change));
+        let outcome = change.and_then(|change| self.rotate(&Batch::default(), change));
         for terminal in prepared {
             let slots = self.slots_of(&terminal)?;
             if outcome.is_err() {
@@ -189,7 +193,7 @@ impl Inner {
         self.make_room()?;
         let mut change = Change::default();
         change.terminals.insert(terminal.clone(), None);
-        self.rotate(change)?;
+        self.rotate(&Batch::default(), change)?;
         self.slots.remove(terminal);
         if let Err(error) = self.disk.destroy(&self.terminals_directory().join(terminal.as_str())) {
             tracing::warn!(%error, "removing a session without a key failed");
@@ -200,7 +204,7 @@ impl Inner {
     /// Writes the changed table under a new root, has the keeper take that root and destroy the
     /// one before, and cleans up. Until the keeper answers, nothing has happened; if it answers
     /// with an error nobody knows, so the vault stops.
-    fn rotate(&mut self, mut change: Change) -> Result<(), VaultError> {
+    fn rotate(&mut self, batch: &Batch, mut change: Change) -> Result<(), VaultError> {
         let was_untidy = self.untidy;
         self.untidy = true;
         change.state = self.reseal(&self.state());
@@ -208,7 +212,7 @@ impl Inner {
             change.outbox = self.reseal(&self.outbox());
         }
         let root = self.next_root();
-        let plan = self.stage(&mut change, &root)?;
+        let plan = self.stage(batch, &mut change, &root)?;
         self.keeper.replace(&root).map_err(|source| {
             self.stopped = true;
             VaultError::Keeper { keeper: self.keeper.describe(), source }
@@ -224,16 +228,22 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes everything durable that counts once the keeper has the new root: rows, tombstones, table,
-    /// intents, and the new root itself, in any order and side by side: the disk's waits are most of
-    /// what an erasure takes.
-    fn stage(&mut self, change: &mut Change, root: &Root) -> Result<Plan, VaultError> {
-        let rows = self.records.begin_sync();
+    /// Makes everything durable that counts once the keeper has the new root: tombstones, table,
+    /// intents, the new root itself, and the batch's rows, which are written while the disk is busy with
+    /// the others: its waits are most of what an erasure takes.
+    fn stage(
+        &mut self,
+        batch: &Batch,
+        change: &mut Change,
+        root: &Root,
+    ) -> Result<Plan, VaultError> {
         let intents = self.open_erasures();
         let marks = self.tombstones.stage(&self.table.tombstones, &change.marks);
         let files = self.key_files();
         let worker = Some(&self.table_worker);
         let table = self.table.stage(change, &intents, &files, root, worker);
+        let written = self.write_rows(batch, change);
+        let rows = self.records.begin_sync();
         let staged = self.keeper.stage(root);
         let describe = self.keeper.describe();
         // All of them are waited for: whatever is tried next must not meet one of these.
@@ -243,9 +253,11 @@ impl Inner {
         marked?;
         let mut plan = plan?;
         staged.map_err(|source| VaultError::Keeper { keeper: describe, source })?;
+        written?;
         if let Err(error) = synced {
-            // New people and new copies need their rows. Only forgetting goes on without them.
-            if change.people.values().any(Option::is_some) {
+            // New people, new copies and replaced columns need their rows. Only forgetting goes on
+            // without them.
+            if !batch.write.is_empty() || change.people.values().any(Option::is_some) {
                 return Err(error);
             }
             if change.state.take().is_some() | change.outbox.take().is_some() {

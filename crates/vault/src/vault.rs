@@ -164,7 +164,7 @@ impl Vault {
     /// # Errors
     /// The disk or the keeper failed. The intent may be durable: then the next start erases.
     pub fn erase(&self, people: &[ErasureRequest]) -> Result<(), VaultError> {
-        self.lock()?.erase(people, Change::default())
+        self.lock()?.erase(people, &Batch::default(), Change::default())
     }
 
     /// Removes columns of people beyond recovery, with all earlier values of the columns that

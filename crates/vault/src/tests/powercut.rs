@@ -34,11 +34,12 @@ struct Deed {
     check: fn(&Vault, bool, &str),
 }
 
-static DEEDS: [Deed; 9] = [
+static DEEDS: [Deed; 10] = [
     Deed { name: "erasure", act: |vault| vault.erase(&[request(1)]), check: one_erased },
     Deed { name: "erasure of two", act: |v| v.erase(&[request(1), request(2)]), check: two_erased },
     Deed { name: "enrolment", act: |v| v.insert(vec![person(4), person(5)]), check: enrolled },
     Deed { name: "enrolment with an erasure", act: exchange, check: exchanged },
+    Deed { name: "change with an erasure", act: correct, check: corrected },
     Deed { name: "shard", act: adopt, check: adopted },
     Deed { name: "withdrawal", act: withdraw, check: withdrawn },
     Deed { name: "renewal", act: Vault::renew, check: unharmed },
@@ -83,6 +84,24 @@ fn exchanged(vault: &Vault, acknowledged: bool, place: &str) {
     // An intent may be durable where the batch is not: then only the erasure is carried out.
     let gone = !vault.contains(&member(1));
     assert!(gone || !done, "acknowledged and readable: {place}");
+    assert!(if gone { is_gone(vault, 1) } else { is_whole(vault, 1) }, "{place}");
+    assert!(is_whole(vault, 3) && is_furnished(vault), "{place}");
+}
+
+/// Somebody changes and somebody goes, at once.
+fn correct(vault: &Vault) -> Result<(), VaultError> {
+    vault.commit(&Batch {
+        write: vec![(member(2), TEMPLATE, Secret::new(b"newer".to_vec()))],
+        erase: vec![request(1)],
+        ..Batch::default()
+    })
+}
+
+fn corrected(vault: &Vault, acknowledged: bool, place: &str) {
+    let newer = read(vault, 2, TEMPLATE) == Some(b"newer".to_vec());
+    assert!(newer || (!acknowledged && is_whole(vault, 2)), "acknowledged and lost: {place}");
+    let gone = !vault.contains(&member(1));
+    assert!(gone || !acknowledged, "acknowledged and readable: {place}");
     assert!(if gone { is_gone(vault, 1) } else { is_whole(vault, 1) }, "{place}");
     assert!(is_whole(vault, 3) && is_furnished(vault), "{place}");
 }
