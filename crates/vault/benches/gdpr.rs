@@ -2,8 +2,8 @@
 //! that forgetting asks for and without: sealed columns under keys of their own, erasure by a change
 //! of the root and a signed Merkle log against plain rows and a plain durable log of the same entries.
 //! Both commit 64 operations at once, each in a process of its own, and take turns, so that what else
-//! the machine does strikes both. Prints one line of JSON for each
-//! figure; ratios of one run compare, times of different runs do not.
+//! the machine does strikes both. Prints one line of JSON for each figure; ratios of one run compare,
+//! times of different runs do not.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and stops on errors")]
 
 use std::{

@@ -119,9 +119,8 @@ impl Vault {
     /// replaced it may leave some.
     ///
     /// # Errors
-    /// As for [`insert`](Self::insert), [`write`](Self::write) and [`erase`](Self::erase). With an
-    /// erasure nothing has happened, unless the next start reports it; without one, columns may be
-    /// written and people are not.
+    /// As for [`insert`](Self::insert), [`write`](Self::write) and [`erase`](Self::erase). Columns may
+    /// be written; nobody came, and nobody went unless the next start reports it.
     pub fn commit(&self, batch: &Batch) -> Result<(), VaultError> {
         self.lock()?.commit(batch)
     }
