@@ -9,11 +9,10 @@ use crate::{
     signed::NOTE,
 };
 use data_encoding::HEXLOWER;
-use rustix::fs::{FlockOperation, flock};
 use semver::Version;
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -37,6 +36,16 @@ pub fn check_floor(program: &Version, floor: &Version, path: &Path) -> Result<()
     let wanted = format!("a program of version {floor} or above, the floor of a security release");
     let remedy = "install a bundle of a newer release with `palmgate update install`";
     Err(Refusal::new(Reason::BelowFloor, path, wanted, program, remedy))
+}
+
+/// Held while something is installed. Released by name: a program that another thread starts holds
+/// the open directory, too, for the moment before it runs.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// The directory of what bundles brought. Only root writes there.
@@ -128,17 +137,22 @@ impl Installed {
         Ok(())
     }
 
-    fn lock(&self) -> Result<File, Refusal> {
+    fn lock(&self) -> Result<Lock, Refusal> {
         let failed = |error: io::Error| {
             Refusal::system(&self.directory, "a directory that root may write to", error)
         };
         files::create_directory(&self.directory).map_err(failed)?;
-        let lock = File::open(&self.directory).map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            let found = "another one under way";
-            Refusal::system(&self.directory, "no other installation", found)
-        })?;
-        Ok(lock)
+        let directory = File::open(&self.directory).map_err(failed)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Lock(directory)),
+            Err(TryLockError::WouldBlock) => {
+                let found = "another one under way";
+                Err(Refusal::system(&self.directory, "no other installation", found))
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(Refusal::system(&self.directory, "a directory that can be locked", error))
+            }
+        }
     }
 
     /// Copies what the note lists, checked on the way: what is used later is the copy, whatever

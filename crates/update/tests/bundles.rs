@@ -7,7 +7,7 @@ use palmgate_seal::sign::SigningKey;
 use palmgate_update::{
     Bundle, Dpkg, Installed, NOTE, Reason, Refusal, Terms, Version, add_signature, describe,
 };
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -252,10 +252,10 @@ fn two_installations_do_not_meet() {
     let bundle = house.bundle("first", "1.2.0", "1.0.0", true);
     fs::create_dir(house.path("installed")).unwrap();
     let lock = fs::File::open(house.path("installed")).unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    lock.try_lock().unwrap();
     let refusal = house.install(&bundle, "1.1.0").unwrap_err();
     assert!(refusal.to_string().contains("another one under way"), "{refusal}");
-    drop(lock);
+    lock.unlock().unwrap();
     house.install(&bundle, "1.1.0").unwrap();
 }
 
