@@ -230,13 +230,19 @@ fn subscribe(client: &AsyncClient) {
             tracing::error!("the queue to the broker is full; subscriptions are missing");
         }
     }
+    // What was sent before nobody has heard.
+    send_health(client);
+}
+
+fn send_health(client: &AsyncClient) {
+    let _ = client.try_publish(topic::HEALTH, QoS::AtMostOnce, false, "");
 }
 
 /// Sends a message to ourselves on the same path as traffic.
 async fn probe(fabric: std::sync::Weak<Fabric>) {
     loop {
         let Some(fabric) = fabric.upgrade() else { return };
-        let _ = fabric.shared.client.try_publish(topic::HEALTH, QoS::AtMostOnce, false, "");
+        send_health(&fabric.shared.client);
         drop(fabric);
         tokio::time::sleep(PROBE_INTERVAL).await;
     }
