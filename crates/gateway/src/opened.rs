@@ -104,8 +104,7 @@ impl Opened {
         let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
             .map_err(anyhow::Error::from)?;
         let references = open_references(options, &transform_key, models.as_ref())?;
-        let people = references::people(&vault)?;
-        references.fill(&vault, &people)?;
+        let people = references.fill(&vault)?;
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
         let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
         Ok(Self {

@@ -9,10 +9,12 @@ use palmgate_protocol::{Custody, Hand, MemberId, Probe, Purpose, PurposeSet, Tem
 use palmgate_vault::{Column, Vault};
 use std::{
     collections::HashMap,
+    mem,
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -22,6 +24,8 @@ use std::{
 const WATCH: Duration = Duration::from_secs(1);
 /// After this long, whatever was under way when a matcher was lost is on disk, or gone from it.
 const SETTLED: Duration = Duration::from_secs(10);
+/// People who are read together.
+const READ_TOGETHER: usize = 1_024;
 /// References that are given to the matcher together.
 const TOGETHER: usize = 512;
 
@@ -81,33 +85,34 @@ impl References {
         Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner).matcher)
     }
 
-    /// Gives the matcher, which holds nothing yet, what the box may hold open of what is on disk.
-    pub(crate) fn fill(&self, vault: &Vault, people: &People) -> Result<(), anyhow::Error> {
+    /// Reads everybody on disk, and gives the matcher, which holds nothing yet, what the box may hold
+    /// open of it.
+    pub(crate) fn fill(&self, vault: &Vault) -> Result<People, anyhow::Error> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        self.fill_locked(&mut inner, vault, people)
+        self.fill_locked(&mut inner, vault)
     }
 
-    fn fill_locked(
-        &self,
-        inner: &mut Inner,
-        vault: &Vault,
-        people: &People,
-    ) -> Result<(), anyhow::Error> {
-        let mut some = Vec::with_capacity(TOGETHER);
-        let open = people.iter().filter(|(_, profile)| profile.custody == Custody::Operator);
-        for (member, profile) in open {
-            for (purpose, hand) in &profile.hands {
-                if let Some(bytes) = vault.read(member, Column::Template(*purpose, *hand))? {
-                    some.push((*member, *purpose, *hand, Template::from_bytes(bytes.expose())?));
-                }
-            }
-            if some.len() >= TOGETHER {
-                inner.put(std::mem::take(&mut some))?;
-            }
-        }
-        inner.put(some)?;
+    fn fill_locked(&self, inner: &mut Inner, vault: &Vault) -> Result<People, anyhow::Error> {
+        let begun = Instant::now();
+        let mut people = Vec::new();
+        thread::scope(|scope| {
+            // The matcher takes some in while the next are read.
+            let (read, some) = mpsc::sync_channel(1);
+            let reading = scope.spawn(move || read_all(vault, &read));
+            let put = some.iter().try_for_each(|(more, templates): (People, Vec<_>)| {
+                people.extend(more);
+                inner.put_all(templates)
+            });
+            // Ends the reading if nobody takes anything in any more.
+            drop(some);
+            let read = reading.join().map_err(|_| anyhow::anyhow!("reading ended early"))?;
+            put?;
+            read
+        })?;
         self.is_incomplete.store(false, Ordering::Release);
-        Ok(())
+        let (references, seconds) = (inner.owners.len(), begun.elapsed().as_secs_f32());
+        tracing::info!(people = people.len(), references, seconds, "references are open");
+        Ok(people)
     }
 
     /// Adds or replaces one reference.
@@ -191,19 +196,50 @@ impl References {
         let matcher = Matcher::process(socket.clone(), &self.keyed)?;
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         *inner = Inner::of(matcher);
-        let people = people(vault)?;
-        self.fill_locked(&mut inner, vault, &people)
+        self.fill_locked(&mut inner, vault).map(drop)
     }
 }
 
-/// Reads everybody on disk.
-pub(crate) fn people(vault: &Vault) -> Result<People, anyhow::Error> {
-    let mut people = Vec::new();
-    for member in vault.members() {
-        let Some(profile) = vault.read(&member, Column::Profile)? else { continue };
-        people.push((member, decode(profile.expose())?));
+/// Whose, for what, of which hand.
+type Owned = (MemberId, Purpose, Hand, Template);
+
+/// Reads everybody on disk, and the templates that the box may hold open, some after the other, for
+/// as long as somebody takes them.
+fn read_all(
+    vault: &Vault,
+    read: &mpsc::SyncSender<(People, Vec<Owned>)>,
+) -> Result<(), anyhow::Error> {
+    for members in vault.members().chunks(READ_TOGETHER) {
+        let places: Vec<_> = members.iter().map(|member| (*member, Column::Profile)).collect();
+        let mut people = People::with_capacity(members.len());
+        for (member, profile) in members.iter().zip(vault.read_many(&places)?) {
+            let Some(profile) = profile else { continue };
+            people.push((*member, decode(profile.expose())?));
+        }
+        let templates = templates(vault, &people)?;
+        if read.send((people, templates)).is_err() {
+            break;
+        }
     }
-    Ok(people)
+    Ok(())
+}
+
+/// The templates that the box may hold open.
+fn templates(vault: &Vault, people: &People) -> Result<Vec<Owned>, anyhow::Error> {
+    let open = people.iter().filter(|(_, profile)| profile.custody == Custody::Operator);
+    let hands = open.flat_map(|(member, profile)| {
+        profile.hands.iter().map(|(purpose, hand)| (*member, *purpose, *hand))
+    });
+    let hands: Vec<_> = hands.collect();
+    let places =
+        hands.iter().map(|(member, purpose, hand)| (*member, Column::Template(*purpose, *hand)));
+    let stored = vault.read_many(&places.collect::<Vec<_>>())?;
+    let mut templates = Vec::with_capacity(stored.len());
+    for ((member, purpose, hand), bytes) in hands.into_iter().zip(stored) {
+        let Some(bytes) = bytes else { continue };
+        templates.push((member, purpose, hand, Template::from_bytes(bytes.expose())?));
+    }
+    Ok(templates)
 }
 
 /// Looks after a matcher in a process of its own for as long as the gateway runs.
@@ -244,10 +280,16 @@ impl Inner {
         Self { matcher: Arc::new(matcher), owners: HashMap::new(), rows: HashMap::new(), next: 0 }
     }
 
-    fn put(
-        &mut self,
-        templates: Vec<(MemberId, Purpose, Hand, Template)>,
-    ) -> Result<(), MatcherError> {
+    /// Any number of them, so many in one message as the matcher takes.
+    fn put_all(&mut self, mut templates: Vec<Owned>) -> Result<(), MatcherError> {
+        while !templates.is_empty() {
+            let rest = templates.split_off(templates.len().min(TOGETHER));
+            self.put(mem::replace(&mut templates, rest))?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, templates: Vec<Owned>) -> Result<(), MatcherError> {
         let first = self.next;
         self.next += templates.len() as u64;
         let mut references = Vec::with_capacity(templates.len());

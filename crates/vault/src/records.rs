@@ -7,6 +7,8 @@
 
 mod rows;
 
+pub(crate) use rows::value;
+
 use std::{
     cell::{Cell, RefCell},
     fs::File,
@@ -224,14 +226,14 @@ impl Records {
         self.sled.as_ref().expect("it is there until the drop")
     }
 
-    fn tree(&self, shelf: Shelf) -> &Tree {
+    pub(crate) fn tree(&self, shelf: Shelf) -> &Tree {
         match shelf {
             Shelf::People => &self.sled().people,
             Shelf::Store => &self.sled().store,
         }
     }
 
-    fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
+    pub(crate) fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
         |source| {
             self.failed.set(true);
             VaultError::Records { path: self.path.clone(), source }

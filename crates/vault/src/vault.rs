@@ -137,6 +137,18 @@ impl Vault {
         self.lock()?.read(member, column)
     }
 
+    /// Columns of people, in the order of `places`, read and opened with every processor while
+    /// everybody else waits: for a start, some thousand at a time.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), if any of them is so.
+    pub fn read_many(
+        &self,
+        places: &[(MemberId, Column)],
+    ) -> Result<Vec<Option<Secret<Vec<u8>>>>, VaultError> {
+        self.lock()?.read_many(places)
+    }
+
     /// Everybody who is stored, in the order in which their rows lie: who reads one after the other
     /// reads every page of the record store once, and not once for each row. Nothing else can be
     /// told from that order.

@@ -1,6 +1,6 @@
 //! Values in the record store: cut into pieces, put together again, and removed.
 
-use sled::{Batch, IVec};
+use sled::{Batch, IVec, Tree};
 
 use super::{Records, Shelf};
 use crate::error::VaultError;
@@ -85,22 +85,7 @@ impl Records {
 
     /// A value, put together again.
     pub(crate) fn get(&self, shelf: Shelf, key: &[u8]) -> Result<Option<IVec>, VaultError> {
-        let tree = self.tree(shelf);
-        let piece = |index| tree.get(piece_key(key, index)).map_err(self.failed());
-        let Some(first) = piece(0)? else { return Ok(None) };
-        if first.len() < PIECE_BYTES {
-            return Ok(Some(first));
-        }
-        let (mut value, mut last) = (first.to_vec(), first.len());
-        for index in 1.. {
-            if last < PIECE_BYTES {
-                break;
-            }
-            let Some(next) = piece(index)? else { break };
-            value.extend_from_slice(&next);
-            last = next.len();
-        }
-        Ok(Some(value.into()))
+        value(self.tree(shelf), key).map_err(self.failed())
     }
 
     /// Whether a value is there.
@@ -183,6 +168,25 @@ impl Records {
         }
         Ok(unwanted.len())
     }
+}
+
+/// A value of a tree, put together again.
+pub(crate) fn value(tree: &Tree, key: &[u8]) -> sled::Result<Option<IVec>> {
+    let piece = |index| tree.get(piece_key(key, index));
+    let Some(first) = piece(0)? else { return Ok(None) };
+    if first.len() < PIECE_BYTES {
+        return Ok(Some(first));
+    }
+    let (mut value, mut last) = (first.to_vec(), first.len());
+    for index in 1.. {
+        if last < PIECE_BYTES {
+            break;
+        }
+        let Some(next) = piece(index)? else { break };
+        value.extend_from_slice(&next);
+        last = next.len();
+    }
+    Ok(Some(value.into()))
 }
 
 /// Adds the pieces of a value to a batch and says how many there are.

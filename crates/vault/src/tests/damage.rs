@@ -197,6 +197,8 @@ fn a_row_that_vanished_is_damage_and_not_absence() {
         inner.records.remove_all(crate::records::Shelf::People, b"", |_| true).unwrap();
     });
     assert!(matches!(vault.read(&member(1), TEMPLATE), Err(VaultError::Damaged { .. })));
+    let many: Vec<_> = (1..=500).rev().map(|number| (member(number), TEMPLATE)).collect();
+    assert!(matches!(vault.read_many(&many), Err(VaultError::Damaged { .. })));
     assert!(read(&vault, 1, Column::Phone).is_none());
 }
 

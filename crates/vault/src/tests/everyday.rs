@@ -114,6 +114,27 @@ fn many_columns_are_written_at_once() {
 }
 
 #[test]
+fn many_columns_are_read_at_once_in_the_order_asked() {
+    let machine = furnished();
+    let vault = machine.open();
+    vault.insert((10..610).map(person).collect()).unwrap();
+    vault.erase(&[request(300)]).unwrap();
+    let columns = [TEMPLATE, Column::Profile, Column::History];
+    let numbers = (1..700).rev();
+    let places: Vec<_> =
+        numbers.flat_map(|number| columns.map(|column| (number, column))).collect();
+    let asked: Vec<_> = places.iter().map(|(number, column)| (member(*number), *column)).collect();
+    let plain = |value: Option<Secret<Vec<u8>>>| value.map(|value| value.expose().clone());
+    for some in [&asked[..], &asked[..1], &[]] {
+        let many: Vec<_> = vault.read_many(some).unwrap().into_iter().map(plain).collect();
+        let singly: Vec<_> =
+            places[..some.len()].iter().map(|(number, at)| read(&vault, *number, *at)).collect();
+        assert!(many == singly);
+    }
+    assert!(read(&vault, 300, TEMPLATE).is_none() && read(&vault, 301, TEMPLATE).is_some());
+}
+
+#[test]
 fn forgotten_columns_are_gone_and_the_others_stay() {
     let machine = furnished();
     let vault = machine.open();
