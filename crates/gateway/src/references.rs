@@ -94,11 +94,14 @@ impl References {
 
     fn fill_locked(&self, inner: &mut Inner, vault: &Vault) -> Result<People, anyhow::Error> {
         let begun = Instant::now();
-        let mut people = Vec::new();
+        let members = vault.members();
+        let mut people = Vec::with_capacity(members.len());
+        inner.owners.reserve(members.len());
+        inner.rows.reserve(members.len());
         thread::scope(|scope| {
             // The matcher takes some in while the next are read.
             let (read, some) = mpsc::sync_channel(1);
-            let reading = scope.spawn(move || read_all(vault, &read));
+            let reading = scope.spawn(|| read_all(vault, &members, read));
             let put = some.iter().try_for_each(|(more, templates): (People, Vec<_>)| {
                 people.extend(more);
                 inner.put_all(templates)
@@ -203,13 +206,14 @@ impl References {
 /// Whose, for what, of which hand.
 type Owned = (MemberId, Purpose, Hand, Template);
 
-/// Reads everybody on disk, and the templates that the box may hold open, some after the other, for
-/// as long as somebody takes them.
+/// Reads people, and the templates of them that the box may hold open, some after the other, for as
+/// long as somebody takes them.
 fn read_all(
     vault: &Vault,
-    read: &mpsc::SyncSender<(People, Vec<Owned>)>,
+    members: &[MemberId],
+    read: mpsc::SyncSender<(People, Vec<Owned>)>,
 ) -> Result<(), anyhow::Error> {
-    for members in vault.members().chunks(READ_TOGETHER) {
+    for members in members.chunks(READ_TOGETHER) {
         let places: Vec<_> = members.iter().map(|member| (*member, Column::Profile)).collect();
         let mut people = People::with_capacity(members.len());
         for (member, profile) in members.iter().zip(vault.read_many(&places)?) {
