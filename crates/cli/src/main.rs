@@ -2,7 +2,7 @@
 
 use mimalloc::MiMalloc;
 
-// As in `palmgated`: `demo`, `bench` and `simulate` run it from here.
+// As in `palmgated`, which `demo` and `bench` run from this program.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

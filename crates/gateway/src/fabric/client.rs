@@ -230,7 +230,7 @@ fn subscribe(client: &AsyncClient) {
             tracing::error!("the queue to the broker is full; subscriptions are missing");
         }
     }
-    // What was sent before nobody has heard.
+    // One that was sent before these subscriptions does not come back.
     send_health(client);
 }
 
