@@ -17,13 +17,17 @@ use crate::{
 };
 use palmgate_ledger::Ledger;
 use palmgate_matcher::{Keyed, Models};
-use palmgate_palm::Calibration;
+use palmgate_palm::{Calibration, Extractor};
 use palmgate_policy::{Pack, Profile};
 use palmgate_protocol::{MemberId, Name, Secret, Timestamp, decode};
 use palmgate_seal::{envelope::OpeningKey, pki::Authority, random};
 use palmgate_vault::Vault;
 use rustls::pki_types::CertificateDer;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
 /// What is on disk, opened.
 pub(crate) struct Opened {
@@ -50,6 +54,7 @@ impl Opened {
         let models = models.map_err(StartError::Models)?;
         let hash = models.as_ref().map_or_else(palmgate_palm::models_hash, Models::hash);
         let calibration = calibration::read(options.calibration.as_deref(), &hash)?;
+        let extractor = begin_loading(options, models)?;
         let directory = &options.state_directory;
         private_directory(directory)?;
         let floor = in_use::announced_floor(&options.updates)?;
@@ -103,7 +108,14 @@ impl Opened {
         let (tenant, store) = (options.tenant.clone(), options.store.clone());
         let receipts = Receipts::open(directory.join("receipts"), tenant, store, signing_key)
             .map_err(anyhow::Error::from)?;
-        let references = open_references(options, &transform_key, models.as_ref())?;
+        let keyed = Keyed {
+            key: Secret::new(*transform_key.expose()),
+            tenant: options.tenant.clone(),
+            fusion: references::fusion(),
+            models: hash,
+        };
+        let references = References::open(options.matcher.clone(), keyed, || loaded(extractor))?;
+        let references = Arc::new(references);
         let people = references.fill(&vault)?;
         let shard = vault.state("shard").map_err(anyhow::Error::from)?;
         let shard = shard.and_then(|held| decode::<ShardHeld>(held.expose()).ok());
@@ -185,16 +197,23 @@ fn own_bundle(options: &Options, bundle: Bundle) -> Result<Bundle, StartError> {
     })
 }
 
-fn open_references(
-    options: &Options,
-    transform_key: &Secret<[u8; 32]>,
-    models: Option<&Models>,
-) -> Result<Arc<References>, StartError> {
-    let keyed = Keyed {
-        key: Secret::new(*transform_key.expose()),
-        tenant: options.tenant.clone(),
-        fusion: references::fusion(),
-        models: models.map_or_else(palmgate_palm::models_hash, Models::hash),
+/// Models that are being loaded.
+type Loading = JoinHandle<Result<Extractor, StartError>>;
+
+/// Loads the models, beside what else has to be opened; not where another process has them.
+fn begin_loading(options: &Options, models: Option<Models>) -> Result<Option<Loading>, StartError> {
+    if options.matcher.is_some() {
+        return Ok(None);
+    }
+    let load = move || match models {
+        Some(models) => models.extractor().map_err(StartError::Models),
+        None => Ok(Extractor::load().map_err(anyhow::Error::from)?),
     };
-    Ok(Arc::new(References::open(options.matcher.clone(), keyed, models)?))
+    let loading = thread::Builder::new().name("models".into()).spawn(load);
+    Ok(Some(loading.map_err(anyhow::Error::from)?))
+}
+
+fn loaded(loading: Option<Loading>) -> Result<Extractor, StartError> {
+    let loading = loading.and_then(|loading| loading.join().ok());
+    loading.ok_or_else(|| anyhow::anyhow!("loading the models ended early"))?
 }

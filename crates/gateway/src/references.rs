@@ -2,11 +2,11 @@
 
 use crate::run::StartError;
 use palmgate_gallery::RowId;
-use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Models, Reference};
+use palmgate_matcher::{Fusion, Keyed, Matcher, MatcherError, Reference};
 use palmgate_palm::Extractor;
 use palmgate_policy::{Match, Profile};
 use palmgate_protocol::{Custody, Hand, MemberId, Probe, Purpose, PurposeSet, Template, decode};
-use palmgate_vault::{Column, Vault};
+use palmgate_vault::{Column, PersonColumns, Vault};
 use std::{
     collections::HashMap,
     mem,
@@ -25,7 +25,7 @@ const WATCH: Duration = Duration::from_secs(1);
 /// After this long, whatever was under way when a matcher was lost is on disk, or gone from it.
 const SETTLED: Duration = Duration::from_secs(10);
 /// People who are read together.
-const READ_TOGETHER: usize = 1_024;
+const READ_TOGETHER: usize = 4_096;
 /// References that are given to the matcher together.
 const TOGETHER: usize = 512;
 
@@ -49,24 +49,21 @@ struct Inner {
 }
 
 impl References {
-    /// Without any: [`References::fill`] has them.
+    /// Without any: [`References::fill`] has them. Where there is no socket, this process matches,
+    /// with the extractor.
     ///
     /// # Errors
-    /// The matcher is not there, or the models are not those that were reviewed.
+    /// The matcher is not there, or the extractor could not be had.
     pub(crate) fn open(
         socket: Option<PathBuf>,
         keyed: Keyed,
-        models: Option<&Models>,
+        extractor: impl FnOnce() -> Result<Extractor, StartError>,
     ) -> Result<Self, StartError> {
-        let matcher = match (&socket, models) {
-            (Some(socket), _) => Matcher::process(socket.clone(), &keyed)
-                .map_err(|error| StartError::Other(error.into()))?,
-            (None, Some(models)) => {
-                Matcher::inside(models.extractor().map_err(StartError::Models)?, &keyed)
+        let matcher = match &socket {
+            Some(socket) => {
+                Matcher::process(socket.clone(), &keyed).map_err(anyhow::Error::from)?
             }
-            (None, None) => {
-                Matcher::inside(Extractor::load().map_err(anyhow::Error::from)?, &keyed)
-            }
+            None => Matcher::inside(extractor()?, &keyed),
         };
         let inner = RwLock::new(Inner::of(matcher));
         Ok(Self { socket, keyed, inner, is_incomplete: AtomicBool::new(true) })
@@ -102,9 +99,16 @@ impl References {
             // The matcher takes some in while the next are read.
             let (read, some) = mpsc::sync_channel(1);
             let reading = scope.spawn(|| read_all(vault, &members, read));
-            let put = some.iter().try_for_each(|(more, templates): (People, Vec<_>)| {
-                people.extend(more);
-                inner.put_all(templates)
+            let put = some.iter().try_for_each(|read: Vec<Opened>| {
+                let mut waiting = Vec::with_capacity(TOGETHER);
+                for Opened { member, profile, templates } in read {
+                    people.push((member, profile));
+                    waiting.extend(templates);
+                    if waiting.len() >= TOGETHER {
+                        inner.put(mem::take(&mut waiting))?;
+                    }
+                }
+                inner.put(waiting)
             });
             // Ends the reading if nobody takes anything in any more.
             drop(some);
@@ -206,44 +210,43 @@ impl References {
 /// Whose, for what, of which hand.
 type Owned = (MemberId, Purpose, Hand, Template);
 
-/// Reads people, and the templates of them that the box may hold open, some after the other, for as
-/// long as somebody takes them.
+/// A person as read from the disk.
+struct Opened {
+    member: MemberId,
+    profile: Profile,
+    /// Those that the box may hold open.
+    templates: Vec<Owned>,
+}
+
+/// Reads people, some after the other, for as long as somebody takes them.
 fn read_all(
     vault: &Vault,
     members: &[MemberId],
-    read: mpsc::SyncSender<(People, Vec<Owned>)>,
+    read: mpsc::SyncSender<Vec<Opened>>,
 ) -> Result<(), anyhow::Error> {
     for members in members.chunks(READ_TOGETHER) {
-        let places: Vec<_> = members.iter().map(|member| (*member, Column::Profile)).collect();
-        let mut people = People::with_capacity(members.len());
-        for (member, profile) in members.iter().zip(vault.read_many(&places)?) {
-            let Some(profile) = profile else { continue };
-            people.push((*member, decode(profile.expose())?));
-        }
-        let templates = templates(vault, &people)?;
-        if read.send((people, templates)).is_err() {
+        let opened = vault.read_people(members, open)?;
+        if read.send(opened.into_iter().flatten().collect()).is_err() {
             break;
         }
     }
     Ok(())
 }
 
-/// The templates that the box may hold open.
-fn templates(vault: &Vault, people: &People) -> Result<Vec<Owned>, anyhow::Error> {
-    let open = people.iter().filter(|(_, profile)| profile.custody == Custody::Operator);
-    let hands = open.flat_map(|(member, profile)| {
-        profile.hands.iter().map(|(purpose, hand)| (*member, *purpose, *hand))
-    });
-    let hands: Vec<_> = hands.collect();
-    let places =
-        hands.iter().map(|(member, purpose, hand)| (*member, Column::Template(*purpose, *hand)));
-    let stored = vault.read_many(&places.collect::<Vec<_>>())?;
-    let mut templates = Vec::with_capacity(stored.len());
-    for ((member, purpose, hand), bytes) in hands.into_iter().zip(stored) {
-        let Some(bytes) = bytes else { continue };
-        templates.push((member, purpose, hand, Template::from_bytes(bytes.expose())?));
+/// Somebody without a profile is nobody yet.
+fn open(columns: &PersonColumns<'_>) -> Result<Option<Opened>, anyhow::Error> {
+    let Some(profile) = columns.read(Column::Profile)? else { return Ok(None) };
+    let (member, profile) = (columns.member(), decode::<Profile>(profile.expose())?);
+    let mut templates = Vec::new();
+    if profile.custody == Custody::Operator {
+        templates.reserve_exact(profile.hands.len());
+        for (purpose, hand) in &profile.hands {
+            if let Some(bytes) = columns.read(Column::Template(*purpose, *hand))? {
+                templates.push((member, *purpose, *hand, Template::from_bytes(bytes.expose())?));
+            }
+        }
     }
-    Ok(templates)
+    Ok(Some(Opened { member, profile, templates }))
 }
 
 /// Looks after a matcher in a process of its own for as long as the gateway runs.
@@ -282,15 +285,6 @@ pub(crate) fn watch(references: Arc<References>, vault: Arc<Vault>) -> std::io::
 impl Inner {
     fn of(matcher: Matcher) -> Self {
         Self { matcher: Arc::new(matcher), owners: HashMap::new(), rows: HashMap::new(), next: 0 }
-    }
-
-    /// Any number of them, so many in one message as the matcher takes.
-    fn put_all(&mut self, mut templates: Vec<Owned>) -> Result<(), MatcherError> {
-        while !templates.is_empty() {
-            let rest = templates.split_off(templates.len().min(TOGETHER));
-            self.put(mem::replace(&mut templates, rest))?;
-        }
-        Ok(())
     }
 
     fn put(&mut self, templates: Vec<Owned>) -> Result<(), MatcherError> {

@@ -114,10 +114,11 @@ impl Matching {
     }
 
     pub(crate) fn insert(&self, references: &[Reference]) -> Result<(), GalleryError> {
-        let insert = |reference: &Reference| {
-            self.gallery.insert(reference.row, reference.purpose, &reference.template)
-        };
-        references.iter().try_for_each(insert)
+        Purpose::ALL.into_iter().try_for_each(|purpose| {
+            let of = references.iter().filter(|reference| reference.purpose == purpose);
+            let rows: Vec<_> = of.map(|each| (each.row, &each.template)).collect();
+            if rows.is_empty() { Ok(()) } else { self.gallery.insert_all(purpose, &rows) }
+        })
     }
 
     pub(crate) fn remove(&self, rows: &[RowId]) {

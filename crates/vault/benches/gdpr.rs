@@ -609,8 +609,8 @@ fn profile(which: &str, mix: &[Operation]) {
 
 /// How many of them have a template.
 fn templates(vault: &Vault, members: &[MemberId]) -> usize {
-    let places: Vec<_> = members.iter().map(|member| (*member, TEMPLATE)).collect();
-    vault.read_many(&places).unwrap().iter().flatten().count()
+    let read = vault.read_people(members, |columns| columns.read(TEMPLATE));
+    read.unwrap().iter().flatten().count()
 }
 
 /// Opens what the mixes left, and reads every template as the gateway does at its start.

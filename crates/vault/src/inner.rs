@@ -4,19 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     path::PathBuf,
-    thread::{self, available_parallelism},
 };
 
 use palmgate_protocol::{MemberId, Name, Secret};
-use sled::Tree;
 
 use crate::{
     disk::Disk,
     erasures::Erasure,
-    error::{START_ANEW, VaultError},
+    error::VaultError,
     keys::{Change, KeyTable, Person, Seed},
     people::{Batch, Column, ErasureRequest, Group, NewPerson, PersonCipher},
-    records::{Records, Shelf, value},
+    records::{Records, Shelf},
     root::{Root, RootKeeper},
     slots::{MAX_STATE_BYTES, Slots},
     space,
@@ -29,8 +27,6 @@ use crate::{
 
 /// People, or single rows, that are written in one go.
 const ROWS_AT_ONCE: usize = 256;
-/// Columns that are read faster than a thread begins.
-const READ_BY_ONE: usize = 64;
 
 /// Everything behind the lock.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts, one of them of the tests")]
@@ -58,39 +54,6 @@ pub(crate) struct Inner {
     #[cfg(test)]
     pub(crate) rotation_off: bool,
     pub(crate) _lock: File,
-}
-
-/// What reading people's columns takes; several threads may share it.
-#[derive(Clone, Copy)]
-struct Reader<'a> {
-    tenant: &'a Name,
-    people: &'a HashMap<MemberId, Person>,
-    rows: &'a Tree,
-}
-
-/// Why a column could not be read.
-enum Fault {
-    Disk(sled::Error),
-    Damaged(&'static str),
-    /// A thread that read ended early.
-    Stopped,
-}
-
-impl Reader<'_> {
-    fn column(&self, member: &MemberId, column: Column) -> Result<Option<Secret<Vec<u8>>>, Fault> {
-        let Some(person) = self.people.get(member) else { return Ok(None) };
-        let cipher = PersonCipher::new(self.tenant, member, &person.seed);
-        match value(self.rows, &cipher.place(column)).map_err(Fault::Disk)? {
-            Some(sealed) => {
-                let plain = cipher.open(column, &sealed);
-                plain.map(Some).ok_or(Fault::Damaged("a person's column does not open"))
-            }
-            None if person.columns & column.bit() != 0 => {
-                Err(Fault::Damaged("a person's column is missing"))
-            }
-            None => Ok(None),
-        }
-    }
 }
 
 impl Inner {
@@ -196,57 +159,6 @@ impl Inner {
     fn note_columns(&mut self, values: &[(MemberId, Column, Secret<Vec<u8>>)]) {
         for (member, column, _) in values {
             self.table.note_column(member, column.bit());
-        }
-    }
-
-    pub(crate) fn read(
-        &self,
-        member: &MemberId,
-        column: Column,
-    ) -> Result<Option<Secret<Vec<u8>>>, VaultError> {
-        self.reader().column(member, column).map_err(|fault| self.named(fault))
-    }
-
-    /// With every processor; the values in the order of `places`.
-    pub(crate) fn read_many(
-        &self,
-        places: &[(MemberId, Column)],
-    ) -> Result<Vec<Option<Secret<Vec<u8>>>>, VaultError> {
-        let reader = self.reader();
-        let all = |some: &[(MemberId, Column)]| {
-            some.iter().map(|(member, column)| reader.column(member, *column)).collect()
-        };
-        let processors = available_parallelism().map_or(1, usize::from);
-        let each = places.len().div_ceil(processors).max(READ_BY_ONE);
-        let values: Result<Vec<_>, Fault> = thread::scope(|scope| {
-            let mut shares = places.chunks(each);
-            let own = shares.next().unwrap_or_default();
-            // Everybody begins before anybody is waited for.
-            let others: Vec<_> = shares.map(|share| scope.spawn(move || all(share))).collect();
-            let mut values: Vec<_> = all(own)?;
-            for other in others {
-                let read: Result<Vec<_>, Fault> = other.join().map_err(|_| Fault::Stopped)?;
-                values.extend(read?);
-            }
-            Ok(values)
-        });
-        values.map_err(|fault| self.named(fault))
-    }
-
-    fn reader(&self) -> Reader<'_> {
-        let rows = self.records.tree(Shelf::People);
-        Reader { tenant: &self.tenant, people: &self.table.people, rows }
-    }
-
-    fn named(&self, fault: Fault) -> VaultError {
-        match fault {
-            Fault::Disk(error) => self.records.failed()(error),
-            Fault::Damaged(what) => VaultError::Damaged {
-                path: self.records.path().to_path_buf(),
-                what,
-                remedy: START_ANEW,
-            },
-            Fault::Stopped => VaultError::Stopped,
         }
     }
 

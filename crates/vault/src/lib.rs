@@ -91,6 +91,7 @@ mod migration;
 mod opening;
 mod page_entries;
 mod people;
+mod reading;
 mod records;
 mod root;
 mod rotation;
@@ -111,6 +112,7 @@ pub use error::{RootError, VaultError};
 pub use keys::FORMAT;
 pub use memory::{Protected, protect_memory};
 pub use people::{Batch, Column, ErasureRequest, NewPerson};
+pub use reading::PersonColumns;
 pub use root::{FileRoot, MemoryRoot, Promise, Root, RootKeeper};
 #[cfg(feature = "tpm")]
 pub use tpm::TpmRoot;

@@ -14,10 +14,15 @@ use std::{
     fs::File,
     io, mem,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
+use rustix::fs::{Advice, fadvise};
 use sled::{Db, Tree};
 
 use crate::{
@@ -49,7 +54,7 @@ pub(crate) struct Records {
     /// sled did not come back: nothing more is asked of it.
     stuck: Cell<bool>,
     /// A write failed: sled 0.34 answers with that error until it is opened anew.
-    failed: Cell<bool>,
+    failed: AtomicBool,
     /// Something was written since the last sync.
     dirty: Cell<bool>,
     /// Syncs and removes, one after the other. When a write fails, sled 0.34 may wait for ever for the
@@ -58,6 +63,8 @@ pub(crate) struct Records {
     worker: Worker,
     /// A removal that was begun.
     removing: RefCell<Option<mpsc::Receiver<sled::Result<()>>>>,
+    /// Reading ahead, which holds the file open until it is done.
+    ahead: Option<mpsc::Receiver<()>>,
 }
 
 /// A sync under way.
@@ -74,6 +81,9 @@ impl Drop for Records {
     fn drop(&mut self) {
         if let Err(error) = self.finish_removal() {
             tracing::warn!(%error, "removing unreadable rows failed");
+        }
+        if let Some(ahead) = &self.ahead {
+            let _ = ahead.recv_timeout(self.disk.patience.0);
         }
         let sled = self.sled.take();
         if self.stuck.get() {
@@ -99,6 +109,10 @@ impl Records {
             earlier.unlock().map_err(at("unlock", &log))?;
         }
         remove_unfinished_snapshots(&path, &disk)?;
+        let ahead = attempt("records ahead", {
+            let log = log.clone();
+            move || read_ahead(&log)
+        });
         let db = sled::Config::new()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -115,10 +129,11 @@ impl Records {
             sled: Some(Sled { db, people, store }),
             file: Arc::new(file),
             stuck: Cell::new(false),
-            failed: Cell::new(false),
+            failed: AtomicBool::new(false),
             dirty: Cell::new(true),
             worker: Worker::new("records worker"),
             removing: RefCell::default(),
+            ahead,
         })
     }
 
@@ -162,12 +177,12 @@ impl Records {
         if self.stuck.get() {
             return Err(self.timed_out());
         }
-        self.disk.records().inspect_err(|_| self.failed.set(true))
+        self.disk.records().inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
     }
 
     /// Whether only opening it anew can help.
-    pub(crate) const fn has_failed(&self) -> bool {
-        self.failed.get()
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Makes everything written so far durable.
@@ -201,7 +216,7 @@ impl Records {
         });
         done.inspect_err(|_| {
             self.dirty.set(true);
-            self.failed.set(true);
+            self.failed.store(true, Ordering::Relaxed);
         })
     }
 
@@ -233,9 +248,14 @@ impl Records {
         }
     }
 
+    /// Where a failure of a read is noted.
+    pub(crate) const fn failure(&self) -> &AtomicBool {
+        &self.failed
+    }
+
     pub(crate) fn failed(&self) -> impl Fn(sled::Error) -> VaultError {
         |source| {
-            self.failed.set(true);
+            self.failed.store(true, Ordering::Relaxed);
             VaultError::Records { path: self.path.clone(), source }
         }
     }
@@ -250,6 +270,14 @@ fn remove_groups<K: AsRef<[u8]>>(tree: &Tree, prefixes: &[K]) -> sled::Result<()
         }
     }
     Ok(())
+}
+
+/// Has the system take the log into its cache while it has room: sled reads one page after the other,
+/// and would wait for the disk at each.
+fn read_ahead(log: &Path) {
+    if let Ok(file) = File::open(log) {
+        let _ = fadvise(&file, 0, None, Advice::WillNeed);
+    }
 }
 
 /// sled takes a snapshot that a power cut left half written for a whole one, and refuses to open.

@@ -14,6 +14,7 @@ use crate::{
     keys::Change,
     opening::lock_directory,
     people::{Batch, Column, ErasureRequest, NewPerson},
+    reading::PersonColumns,
     root::{Promise, RootKeeper},
     space, store,
 };
@@ -137,29 +138,25 @@ impl Vault {
         self.lock()?.read(member, column)
     }
 
-    /// Columns of people, in the order of `places`, read and opened with every processor while
-    /// everybody else waits: for a start, some thousand at a time.
+    /// What `read` makes of each person's columns, in the order of `members`; who is not stored is
+    /// passed over. Every processor reads, and everybody else waits meanwhile: for a start, some
+    /// thousand at a time.
     ///
     /// # Errors
-    /// As for [`read`](Self::read), if any of them is so.
-    pub fn read_many(
+    /// The vault was stopped, or the error of a person for whom `read` fails.
+    pub fn read_people<T: Send, E: Send + From<VaultError>>(
         &self,
-        places: &[(MemberId, Column)],
-    ) -> Result<Vec<Option<Secret<Vec<u8>>>>, VaultError> {
-        self.lock()?.read_many(places)
+        members: &[MemberId],
+        read: impl Fn(&PersonColumns<'_>) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        self.lock()?.read_people(members, read)
     }
 
     /// Everybody who is stored, in the order in which their rows lie: who reads one after the other
     /// reads every page of the record store once, and not once for each row. Nothing else can be
     /// told from that order.
     pub fn members(&self) -> Vec<MemberId> {
-        let inner = self.look();
-        let people = inner.table.people.iter();
-        let mut members: Vec<_> =
-            people.map(|(member, person)| (person.seed.group(), *member)).collect();
-        drop(inner);
-        members.sort_unstable();
-        members.into_iter().map(|(_, member)| member).collect()
+        self.look().members()
     }
 
     /// Whether somebody is stored.
