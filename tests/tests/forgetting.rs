@@ -28,6 +28,7 @@ async fn a_shopper_withdraws_one_purpose_and_keeps_the_other() -> Result<()> {
         if restarted {
             scene.store.process.stop()?;
             scene.store.restart().await?;
+            scene.kiosk.ready(Duration::from_secs(20)).await?;
         }
         let body = scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
         assert!(matches!(body, AnswerBody::NotRecognised), "restarted {restarted}: {body:?}");
@@ -59,6 +60,7 @@ async fn an_erased_shopper_is_gone_after_a_restart_and_the_receipt_verifies_offl
             if restarted {
                 scene.store.process.stop()?;
                 scene.store.restart().await?;
+                scene.kiosk.ready(Duration::from_secs(20)).await?;
             }
             let body = scene.present(&scene.kiosk, &shopper, pay(100), claim).await?;
             assert!(!accepted(&body), "{custody}, restarted {restarted}: {body:?}");
@@ -293,6 +295,7 @@ async fn a_card_that_carries_its_own_record_ends_in_every_store() -> Result<()> 
     cloud.process.stop()?;
     lyon.store.process.stop()?;
     lyon.store.restart().await?;
+    lyon.kiosk.ready(Duration::from_secs(20)).await?;
     let body = lyon.present(&lyon.kiosk, &shopper, pay(100), Some(0)).await?;
     assert!(!accepted(&body), "after a restart without the cloud: {body:?}");
     Ok(())

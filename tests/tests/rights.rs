@@ -119,6 +119,7 @@ async fn a_corrected_enrolment_takes_the_place_of_the_old_one_and_its_key() -> R
             if restarted {
                 scene.store.process.stop()?;
                 scene.store.restart().await?;
+                scene.kiosk.ready(Duration::from_secs(20)).await?;
             }
             let body = scene.present(&scene.kiosk, &corrected, Intent::Loyalty, claim).await?;
             assert_eq!(pseudonym(body), before, "{custody}: the same account");
@@ -219,6 +220,7 @@ async fn payments_by_palm_alone_are_counted_over_a_power_cut() -> Result<()> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     scene.store.process.kill()?;
     scene.store.restart().await?;
+    scene.kiosk.ready(Duration::from_secs(20)).await?;
     let body = scene.present(&scene.kiosk, &shopper, pay(100), None).await?;
     assert!(matches!(body, AnswerBody::Refused { reason: Refusal::StepUp }), "{body:?}");
     Ok(())
@@ -271,6 +273,7 @@ async fn a_decommissioned_box_holds_nobody_and_has_a_receipt_for_each() -> Resul
         assert_eq!(receipt.rules, ["C-RT-10e"]);
     }
     scene.store.restart().await?;
+    scene.kiosk.ready(Duration::from_secs(20)).await?;
     for person in &people {
         let body = scene.present(&scene.kiosk, person, pay(100), None).await?;
         assert!(matches!(body, AnswerBody::NotRecognised), "{body:?}");
