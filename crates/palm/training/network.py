@@ -80,5 +80,5 @@ def contrast(embedding, scale=16.0):
     """Of all captures in the batch, which is the other one of the same person? Captures lie in pairs,
     neighbours are seen by the same camera: what a camera gives to all its captures does not help."""
     unit = F.normalize(embedding)
-    cosine = scale * (unit @ unit.t()) - 1e4 * torch.eye(len(unit))
-    return F.cross_entropy(cosine, torch.arange(len(unit)) ^ 1)
+    cosine = scale * (unit @ unit.t()) - 1e4 * torch.eye(len(unit), device=unit.device)
+    return F.cross_entropy(cosine, torch.arange(len(unit), device=unit.device) ^ 1)
