@@ -8,5 +8,5 @@ mkdir -p work/first
 # The first network's recipe is the one that the repository began with.
 git archive 9df99d0 | tar -x -C work/first
 (cd work/first && "$python" train.py --minutes "${FIRST_MINUTES:-22}" --out ../first.onnx)
-"$python" train.py --minutes "${SECOND_MINUTES:-37}" --out work/second.onnx
+"$python" train.py --minutes "${SECOND_MINUTES:-125}" --out work/second.onnx
 "$python" combine.py work/first.onnx work/second.onnx ../models/palm_embedding.onnx
