@@ -57,7 +57,7 @@ fn attack(capture: &Capture, template: &Template, guessed: &Transform) -> (f64, 
 
 #[test]
 fn without_the_key_inverting_a_template_is_no_better_than_guessing() {
-    let (own, stolen_without) = (transform(1), transform(2));
+    let (own, others): (_, Vec<_>) = (transform(1), (2..18).map(transform).collect());
     let captures = captures();
     assert!(captures.len() >= 20, "{}", captures.len());
     let mut without = (0.0, 0.0);
@@ -65,11 +65,16 @@ fn without_the_key_inverting_a_template_is_no_better_than_guessing() {
         let template = own.template(&[capture]).unwrap();
         let (embedding, lines) = attack(capture, &template, &own);
         assert!(embedding > 0.95 && lines > 0.3, "control: {embedding} {lines}");
-        let (embedding, lines) = attack(capture, &template, &stolen_without);
-        // 256 dimensions: chance has a standard deviation of 0.063; 4,096 answers: 0.016.
-        assert!(embedding.abs() < 0.22 && lines.abs() < 0.11, "{embedding} {lines}");
-        without = (without.0 + embedding, without.1 + lines);
+        for other in &others {
+            let (embedding, lines) = attack(capture, &template, other);
+            // 256 dimensions: chance has a standard deviation of 0.063; 4,096 answers: 0.016.
+            assert!(embedding.abs() < 0.28 && lines.abs() < 0.11, "{embedding} {lines}");
+            without = (without.0 + embedding, without.1 + lines);
+        }
     }
-    let (embedding, lines) = (without.0 / captures.len() as f64, without.1 / captures.len() as f64);
-    assert!(embedding.abs() < 0.04 && lines.abs() < 0.03, "{embedding} {lines}");
+    // Palms have much in common, so that under one pair of keys the guesses at all of them err alike,
+    // by 0.03 or so: only over many keys do they have to vanish.
+    let attacks = (captures.len() * others.len()) as f64;
+    let (embedding, lines) = (without.0 / attacks, without.1 / attacks);
+    assert!(embedding.abs() < 0.03 && lines.abs() < 0.015, "{embedding} {lines}");
 }
