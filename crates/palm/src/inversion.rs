@@ -72,8 +72,8 @@ fn without_the_key_inverting_a_template_is_no_better_than_guessing() {
             without = (without.0 + embedding, without.1 + lines);
         }
     }
-    // Palms have much in common, so that under one pair of keys the guesses at all of them err alike,
-    // by 0.03 or so: only over many keys do they have to vanish.
+    // Palms have much in common, so that under one pair of keys the guesses at all of them err alike:
+    // only over many keys do they have to vanish.
     let attacks = (captures.len() * others.len()) as f64;
     let (embedding, lines) = (without.0 / attacks, without.1 / attacks);
     assert!(embedding.abs() < 0.03 && lines.abs() < 0.015, "{embedding} {lines}");

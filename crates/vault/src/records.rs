@@ -82,7 +82,9 @@ impl Drop for Records {
         if let Err(error) = self.finish_removal() {
             tracing::warn!(%error, "removing unreadable rows failed");
         }
-        if let Some(ahead) = &self.ahead {
+        if let Some(ahead) = &self.ahead
+            && !self.stuck.get()
+        {
             let _ = ahead.recv_timeout(self.disk.patience.0);
         }
         let sled = self.sled.take();
