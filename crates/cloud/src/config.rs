@@ -113,7 +113,7 @@ impl Matching {
 impl Default for Matching {
     /// The calibration of the models of this version, at one false match in 10,000.
     fn default() -> Self {
-        Self { embedding_weight: 0.10, code_weight: 1.0, threshold: 0.6017 }
+        Self { embedding_weight: 0.12, code_weight: 1.0, threshold: 0.6106 }
     }
 }
 

@@ -26,7 +26,7 @@ pub const fn scoring() -> &'static Scoring {
 
 /// Found by `examples/calibrate.rs`.
 static SCORING: Scoring =
-    Scoring { embedding_weight: 0.10, code_weight: 1.0, shortlist: 256, consistency: 0.4725 };
+    Scoring { embedding_weight: 0.12, code_weight: 1.0, shortlist: 256, consistency: 0.4741 };
 
 impl Scoring {
     /// The fused score of a probe and a template of the same transform.

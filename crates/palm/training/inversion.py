@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 PEOPLE, TRIED = 300, 40
 CELLS, BLOCK, SHIFTS, HASHES, CHOICES, DIRECTIONS = 40, 14, 13, 256, 4, 6
 RATE = 1e-3
+WEIGHT = 0.12  # of the cosine, as in `src/scoring.rs`
 
 
 class Network(nn.Module):
@@ -201,6 +202,10 @@ def improve(picture, network, key, template, steps=25):
     return picture.detach()
 
 
+def fused(cosines, shares):
+    return WEIGHT * cosines + shares
+
+
 class Trial:
     """People whom no decoder has seen: a stolen template each, and another capture."""
 
@@ -210,8 +215,8 @@ class Trial:
         self.templates = [(key.protect(e), key.hashes(f)) for e, f in ((embeddings[::2], fields[::2]), (embeddings[1::2], fields[1::2]))]
         cosines, shares = self.scores(regions[1::2], self.templates[0])
         apart = ~torch.eye(len(cosines), dtype=bool)
-        self.limits = [torch.quantile(s[apart], 1 - RATE) for s in (cosines, shares, 0.35 * cosines + shares)]
-        self.mates = [(s.diagonal() >= limit).float().mean() for s, limit in zip((cosines, shares, 0.35 * cosines + shares), self.limits)]
+        self.limits = [torch.quantile(s[apart], 1 - RATE) for s in (cosines, shares, fused(cosines, shares))]
+        self.mates = [(s.diagonal() >= limit).float().mean() for s, limit in zip((cosines, shares, fused(cosines, shares)), self.limits)]
 
     def scores(self, regions, template):
         cosines = self.key.protect(self.network(regions)) @ template[0].T
@@ -224,7 +229,7 @@ class Trial:
         text = f"{name}: correlation {own.mean():.3f} (with strangers' {others:.3f})"
         for template, what in zip(self.templates, ("the stolen template", "another capture's")):
             cosines, shares = (s.diagonal() for s in self.scores(region, template))
-            taken = [100 * (s >= limit).float().mean() for s, limit in zip((cosines, shares, 0.35 * cosines + shares), self.limits)]
+            taken = [100 * (s >= limit).float().mean() for s, limit in zip((cosines, shares, fused(cosines, shares)), self.limits)]
             text += "; taken for %s by embedding %.0f %%, code %.0f %%, both fused %.0f %%" % (what, *taken)
         print(text, flush=True)
 

@@ -22,7 +22,7 @@ pub const MAX_PROBE_CODES: usize = MAX_PROBE_TURNS * CODES_PER_TURN;
 pub const TEMPLATE_BYTES: usize = EMBEDDING_DIMENSIONS + CODES_PER_TEMPLATE * CODE_BYTES;
 /// Version of the template layout and of the models behind it; templates of different formats
 /// cannot be compared.
-pub const TEMPLATE_FORMAT: u16 = 4;
+pub const TEMPLATE_FORMAT: u16 = 5;
 
 /// A unit vector after the keyed orthonormal transform, each component times 127·√8 rounded and
 /// clamped to −127…127: similar hands point the same way, under the same tenant and purpose only.
