@@ -5,6 +5,7 @@ mod erasing;
 mod history;
 mod log;
 mod people;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use palmgate_protocol::{
     terminal::{AnswerBody, Use},
 };
 use palmgate_vault::{Column, Vault, WayBack};
+use said::report;
 use std::{
     collections::VecDeque,
     sync::{
@@ -317,9 +319,4 @@ impl Writer {
             Deed::Erase { .. } | Deed::Finish(_) => {}
         }
     }
-}
-
-/// Says what could not be written, never about whom.
-fn report<T>(what: &'static str, result: Result<T, Failure>) -> Result<T, ()> {
-    result.map_err(|error| tracing::error!(what, %error, "could not be made durable"))
 }
