@@ -2,10 +2,10 @@
 //! What is reported as done is durable.
 
 mod erasing;
+mod failures;
 mod history;
 mod log;
 mod people;
-mod said;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +19,7 @@ use crate::{
     way_back,
     witness::Asked,
 };
+use failures::report;
 use palmgate_policy::{Decision, Profile, Rule, Ticket, office::Hold};
 use palmgate_protocol::{
     ClaimHandle, MemberId, Name, Secret, Timestamp,
@@ -26,7 +27,6 @@ use palmgate_protocol::{
     terminal::{AnswerBody, Use},
 };
 use palmgate_vault::{Column, Vault, WayBack};
-use said::report;
 use std::{
     collections::VecDeque,
     sync::{
